@@ -1,0 +1,1 @@
+"""Calibration: tokens, statistics of activations, and the walk over the blocks."""

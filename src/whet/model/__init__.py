@@ -1,0 +1,1 @@
+"""Decoders from named tensors: architectures, sites, blocks and the families that declare them."""

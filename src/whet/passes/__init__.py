@@ -1,0 +1,1 @@
+"""The contracts of methods, and the values that they return."""

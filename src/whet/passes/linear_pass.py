@@ -1,0 +1,45 @@
+"""The contract of a method that rewrites one linear weight at a time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.base.quantity import Quantity
+from whet.calibrate.statistics import Statistic, Stats
+from whet.formats.spec import Format
+from whet.formats.weight import Weight
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """A new weight and what is known about it.
+
+    `fallback` is set when the method could not do what it was asked, and says what it did instead.
+    """
+
+    weight: Weight
+    facts: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
+    fallback: str | None = None
+
+
+class LinearPass(ABC):
+    """A method. Its fields are its settings (plain values); it holds no state and knows no model.
+
+    A pass is a frozen, keyword-only dataclass, found by its file in `methods/`. Its fields are the
+    fields of a recipe's step; the recipe schema, the command line and `whet list` are made from them.
+    Law: rows are independent where the format's codec is `rowwise`.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[type[Statistic], ...]] = ()
+    format: Format
+
+    @abstractmethod
+    def rewrite(
+        self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
+    ) -> Rewrite:
+        """Return the weight that replaces this one; `role` is its site's, e.g. "mlp.down"."""
