@@ -37,7 +37,11 @@ class BlockPass(ABC):
     """A method over a block; a frozen, keyword-only dataclass like `LinearPass`."""
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[type[Statistic], ...]] = ()
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Return the statistics that `rewrite` observes, with these settings."""
+        return ()
 
     @abstractmethod
     def rewrite(self, block: Block, roles: tuple[str, ...], observe: Observe) -> Change:

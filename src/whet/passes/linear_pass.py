@@ -12,6 +12,7 @@ from whet.base.quantity import Quantity
 from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.spec import Format
 from whet.formats.weight import Weight
+from whet.model.site import Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,8 +36,16 @@ class LinearPass(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[type[Statistic], ...]] = ()
     format: Format
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Return the statistics that `rewrite` reads, with these settings."""
+        return ()
+
+    def refuses(self, site: Site) -> str | None:
+        """Return why a site cannot be rewritten with these settings; asked before work starts."""
+        return None
 
     @abstractmethod
     def rewrite(

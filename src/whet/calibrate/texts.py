@@ -1,0 +1,162 @@
+"""Texts to calibrate or measure on, from files, folders and hub datasets. Needs no torch."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, resources
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from whet.base.errors import FolderError, MissingError, RecipeError, UnsupportedError
+
+Chat = Callable[[Sequence[Mapping[str, Any]]], str]
+SUFFIXES = (".txt", ".jsonl")
+PIECE = 1 << 20  # characters of a .txt that are kept or passed over together
+LONGEST_ROW = 64 << 20  # [byte]
+COLUMNS = "`text`, `messages`, or `prompt` and `completion`"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How the rows of a source become text: one column, or by the column names they have."""
+
+    chat: Chat
+    column: str = ""
+
+    def text(self, row: object, where: str) -> str:
+        """Return the text of one row; `where` names it in errors."""
+        if not isinstance(row, dict):
+            raise FolderError(f"{where}: a JSON object was expected, found {_kind(row)}")
+        fields = cast("dict[str, Any]", row)
+        if self.column:
+            return _words(fields, self.column, where)
+        if "text" in fields:
+            return _words(fields, "text", where)
+        if "messages" in fields:
+            return self._conversation(fields["messages"], where)
+        if "prompt" in fields and "completion" in fields:
+            return _words(fields, "prompt", where) + _words(fields, "completion", where)
+        found = ", ".join(sorted(fields)[:8]) or "none"
+        raise FolderError(f"{where}: expected {COLUMNS}; found columns: {found}")
+
+    def _conversation(self, messages: object, where: str) -> str:
+        good = isinstance(messages, list) and messages
+        if not good or not all(isinstance(one, dict) for one in cast("list[Any]", messages)):
+            raise FolderError(
+                f"{where}: `messages` must be a list of objects with role and content"
+            )
+        return self.chat(cast("list[dict[str, Any]]", messages))
+
+
+def texts(source: str, rows: Rows, budget: int) -> Iterator[str]:
+    """Yield the documents of a source; beyond `budget` characters, an even part of them."""
+    if source.startswith("hf:"):
+        yield from _hub_texts(source.removeprefix("hf:"), rows, budget)
+    else:
+        files = _files(source)
+        stride = max(1, -(-sum(path.stat().st_size for path in files) // budget))
+        for path in files:
+            yield from _plain(path, stride) if path.suffix == ".txt" else _json(path, rows, stride)
+
+
+def _files(source: str) -> tuple[Path, ...]:
+    if source == "builtin":
+        return (Path(str(resources.files("whet") / "data" / "calibration.txt")),)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = tuple(sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()))
+        if not found:
+            raise FolderError(f"the folder {source} has no {' or '.join(SUFFIXES)} file")
+        return found
+    if not path.exists():
+        hint = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
+        raise MissingError(f"no calibration text at {source}", hint)
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        raise RecipeError(
+            f"calibration text {source}: expected {' or '.join(SUFFIXES)}, or a folder"
+        )
+    return (path,)
+
+
+def _plain(path: Path, stride: int) -> Iterator[str]:
+    """Yield a text file: whole, or every `stride`-th piece of it."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        raise FolderError(f"{path}, row {row}: not UTF-8 text ({error.reason})") from error
+    if stride == 1:
+        yield text
+    else:
+        size = min(PIECE, max(1, len(text) // (64 * stride)))
+        for start in range(0, len(text), size * stride):
+            yield text[start : start + size]
+
+
+def _json(path: Path, rows: Rows, stride: int) -> Iterator[str]:
+    """Yield the text of every `stride`-th row of a file of JSON objects."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_ROW + 1):
+            number += 1
+            where = f"{path}, row {number}"
+            if len(line) > LONGEST_ROW:
+                raise FolderError(f"{where}: longer than {LONGEST_ROW >> 20} MiB")
+            if number % stride == 0 and line.strip():
+                yield rows.text(_parsed(line, where), where)
+
+
+def _parsed(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as error:
+        raise FolderError(f"{where}: not UTF-8 text ({error.reason})") from error
+    except RecursionError as error:
+        raise FolderError(f"{where}: nested too deeply") from error
+    except ValueError as error:
+        raise FolderError(f"{where}: not JSON ({error})") from error
+
+
+def _hub_texts(name: str, rows: Rows, budget: int) -> Iterator[str]:
+    """Yield rows of a hub dataset, from its beginning on, until the budget is spent."""
+    place, _, column = name.partition("#")
+    used = 0
+    stream = enumerate(_hub_rows(place), 1)
+    for number, row in islice(stream, budget):
+        text = Rows(rows.chat, column).text(row, f"hf:{place}, row {number}")
+        yield text
+        used += len(text)
+        if used > budget:
+            return
+
+
+def _hub_rows(place: str) -> Iterable[object]:
+    try:
+        datasets: Any = import_module("datasets")
+    except ImportError as error:
+        message = f"hf:{place} needs the `datasets` package, which is not installed"
+        raise UnsupportedError(message, 'pip install "whet[data]"') from error
+    repository, _, split = place.partition(":")
+    parts = repository.split("/")
+    config = parts[2] if len(parts) > 2 else None
+    try:
+        return datasets.load_dataset(
+            "/".join(parts[:2]), config, split=split or "train", streaming=True
+        )
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise MissingError(f"cannot read the dataset hf:{place}: {first}") from error
+
+
+def _words(fields: Mapping[str, Any], column: str, where: str) -> str:
+    if column not in fields:
+        found = ", ".join(sorted(fields)[:8]) or "none"
+        raise FolderError(f"{where}: no column {column!r}; found: {found}")
+    if not isinstance(fields[column], str):
+        raise FolderError(f"{where}: {column!r} must be text, found {_kind(fields[column])}")
+    return fields[column]
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__

@@ -1,0 +1,93 @@
+"""Windows of tokens to calibrate or measure on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from whet.base.errors import FolderError
+from whet.base.seed import stream_seed
+from whet.calibrate.texts import Rows, texts
+
+CHARACTERS = 48  # text read for each token asked for; more is passed over, evenly
+LEAST_READ = 8 << 20  # characters that are always read
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What is asked of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without special ones."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return a conversation as text, by the model's own template."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """Windows of tokens, with the number of the document in which each begins.
+
+    `available` counts the tokens of the source, `asked` the windows that were asked for.
+    Law: equal source, tokenizer, sizes and seed give equal ids, hence an equal digest.
+    """
+
+    ids: Int64[Tensor, "samples length"]
+    documents: Int64[Tensor, "samples"]
+    description: str
+    available: int
+    asked: int
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the ids and their shape."""
+        shape = "x".join(str(size) for size in self.ids.shape)
+        return sha256(shape.encode() + self.ids.contiguous().numpy().tobytes()).hexdigest()
+
+
+def calibration(
+    source: str, tokenizer: Encoder, samples: int = 128, length: int = 512, seed: int = 0
+) -> Tokens:
+    """Return up to `samples` windows of `length` tokens, spread evenly over the source.
+
+    Where the source is shorter, there are fewer windows, and `description` says so; less than one
+    window is an error.
+    """
+    stream, starts = _stream(source, tokenizer, max(LEAST_READ, samples * length * CHARACTERS))
+    whole = len(stream) // length
+    if not whole:
+        raise FolderError(
+            f"calibration text {source}: {len(stream)} tokens found, at least {length} needed",
+            f"Give more text, or a window of at most {max(len(stream), 1)} tokens.",
+        )
+    count = min(samples, whole)
+    origin = stream_seed(seed, "calibration") % (len(stream) - whole * length + 1)
+    picks = torch.linspace(0, whole - 1, count, dtype=torch.float64).round().long()
+    begins = origin + picks * length
+    ids = stream[begins[:, None] + torch.arange(length)]
+    documents = torch.searchsorted(starts, begins, right=True) - 1
+    short = f" (asked for {samples}: the text has {len(stream)} tokens)" if count < samples else ""
+    description = f"{source}, {count} windows of {length} tokens{short}"
+    return Tokens(ids, documents, description, len(stream), samples)
+
+
+def _stream(
+    source: str, tokenizer: Encoder, budget: int
+) -> tuple[Int64[Tensor, "tokens"], Int64[Tensor, "documents"]]:
+    """Return all tokens of a source in order, and where each of its documents begins."""
+    pieces: list[Tensor] = []
+    starts: list[int] = []
+    total = 0
+    for text in texts(source, Rows(tokenizer.chat), budget):
+        if ids := tokenizer.encode(text):
+            starts.append(total)
+            pieces.append(torch.tensor(ids, dtype=torch.int64))
+            total += len(ids)
+    stream = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+    return stream, torch.tensor(starts, dtype=torch.int64)
