@@ -1,0 +1,121 @@
+"""One decoder block: norms, attention and MLP as the architecture says. Any family's."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from whet.model import fold
+from whet.model.architecture import Architecture
+from whet.model.attention import attend, projected, separated
+from whet.model.cache import LayerCache
+from whet.model.linear import Linear
+from whet.model.mlp import Tap, feed_forward, mixture
+from whet.model.norm import Norm
+from whet.model.roles import taps
+from whet.model.rope import Rotary
+from whet.model.site import Site
+
+
+def no_tap(name: str, value: Tensor) -> None:
+    """Ignore an activation."""
+
+
+class Block(nn.Module):
+    """A block and its weights; `sites` says what these are called in the checkpoint.
+
+    `linears` by role; `norms` by role ("attn.pre", "attn.q.norm"); `names` gives the checkpoint's
+    module of each norm and of the router.
+    """
+
+    router: Tensor | None
+
+    def __init__(
+        self,
+        arch: Architecture,
+        layer: int,
+        sites: tuple[Site, ...],
+        linears: Mapping[str, Linear],
+        norms: Mapping[str, Norm],
+        names: Mapping[str, str],
+        router: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch, self.layer, self.sites, self.names = arch, layer, sites, dict(names)
+        self.linears, self.norms = dict(linears), dict(norms)
+        self.held = nn.ModuleList([*linears.values(), *norms.values()])  # so that torch sees them
+        self.register_buffer("router", router)
+        self.taps = taps(arch, layer)
+        rope = arch.rope_of(layer)
+        self.rotary = None if rope is None else Rotary(rope, arch.head_dim)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch time hidden"],
+        cache: LayerCache | None = None,
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Return the residual stream after this block; positions continue from the cache's.
+
+        `tap(name, value)` sees the input of the linears of each tap before they run.
+        """
+        tap = tap or no_tap
+        mixed = self._attention(self._norm("attn.pre", hidden), cache, tap)
+        mixed = hidden + self._norm("attn.post", mixed)
+        mixed = self._norm("attn.sum", mixed)
+        read = hidden if self.arch.parallel else mixed
+        fed = self._mlp(self._norm("mlp.pre", read), tap)
+        return self._norm("mlp.sum", mixed + self._norm("mlp.post", fed))
+
+    def foldable(self, tap: str) -> str | None:
+        """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
+        return fold.foldable(self, tap)
+
+    def fold(self, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
+        """Divide the channels of a tap by `scale` at their producer, and multiply at their readers.
+
+        Returns the scale that was used: gains and biases keep the type they are stored in, and
+        heads that share values share a scale.
+        Law: the block computes the same function.
+        """
+        return fold.folded(self, tap, scale)
+
+    def extras(self) -> dict[str, Tensor]:
+        """Return what is no linear weight, by the checkpoint's name: gains, biases, the router."""
+        found = {f"{s.module}.bias": self.linears[s.role].bias for s in self.sites if s.bias}
+        for role, norm in self.norms.items():
+            found[f"{self.names[role]}.weight"] = norm.weight
+            found[f"{self.names[role]}.bias"] = norm.bias
+        if self.router is not None:
+            found[f"{self.names['mlp.router']}.weight"] = self.router
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def _norm(self, role: str, x: Tensor) -> Tensor:
+        return self.norms[role](x) if role in self.norms else x
+
+    def _attention(self, x: Tensor, cache: LayerCache | None, tap: Tap) -> Tensor:
+        arch, start = self.arch, cache.length if cache else 0
+        tap("attn.in", x)
+        q, k, v = projected(arch, self.linears, x)
+        q, k = self._placed(q, "attn.q.norm", start), self._placed(k, "attn.k.norm", start)
+        v = separated(v, arch.head_dim)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        scale, window = arch.scale_of(self.layer), arch.windows[self.layer]
+        mixed = attend(q, k, v, scale, window, arch.attention_cap)
+        tap("attn.out", mixed)
+        return self.linears["attn.o"](mixed)
+
+    def _placed(self, x: Tensor, norm: str, start: int) -> Tensor:
+        """Return heads, normalised and turned to their positions."""
+        if self.arch.qk_norm == "full":
+            x = self._norm(norm, x)
+        x = separated(x, self.arch.head_dim)
+        if self.arch.qk_norm == "head":
+            x = self._norm(norm, x)
+        return x if self.rotary is None else self.rotary.turn(x, start)
+
+    def _mlp(self, x: Tensor, tap: Tap) -> Tensor:
+        if self.router is None:
+            return feed_forward(self.arch, self.linears, "mlp", x, tap)
+        return mixture(self.arch, self.linears, self.router, x, tap)

@@ -1,0 +1,78 @@
+"""Keys and values of the tokens so far, so that each token is computed once."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class _Row:
+    """A tensor that grows along time; room is made ahead, so each token costs the same."""
+
+    def __init__(self) -> None:
+        self.room: Tensor | None = None
+        self.first = self.last = 0
+
+    def append(
+        self, more: Float[Tensor, "batch kv time dim"], keep: int | None
+    ) -> Float[Tensor, "batch kv past dim"]:
+        """Return what is held and `more`; of what is held only the last `keep` tokens stay."""
+        if keep is not None:
+            self.first = max(self.first, self.last - keep)
+        stop = self.last + more.shape[2]
+        if self.room is None or stop > self.room.shape[2]:
+            stop = self._move(more, stop - self.first)
+        assert self.room is not None
+        self.room[:, :, self.last : stop] = more
+        self.last = stop
+        return self.room[:, :, self.first : self.last]
+
+    def _move(self, more: Tensor, needed: int) -> int:
+        batch, kv, _, dim = more.shape
+        room = more.new_empty(batch, kv, needed + max(32, needed // 4), dim)
+        if self.room is not None:
+            held = self.room[:, :, self.first : self.last]
+            room[:, :, : held.shape[2]] = held
+        self.room, self.first, self.last = room, 0, self.last - self.first
+        return needed
+
+
+class LayerCache:
+    """The keys and values of one block; with a `window`, of its last tokens only [token].
+
+    Law: decoding token by token with a cache equals computing the whole sequence at once.
+    """
+
+    def __init__(self, window: int | None = None) -> None:
+        self.window = window
+        self.length = 0  # tokens seen
+        self._keys, self._values = _Row(), _Row()
+
+    def extend(
+        self, keys: Float[Tensor, "batch kv time dim"], values: Float[Tensor, "batch kv time dim"]
+    ) -> tuple[Float[Tensor, "batch kv past dim"], Float[Tensor, "batch kv past dim"]]:
+        """Take in new tokens and return all that these may attend to, themselves last."""
+        keep = None if self.window is None else self.window - 1
+        self.length += keys.shape[2]
+        return self._keys.append(keys, keep), self._values.append(values, keep)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held [byte]."""
+        rooms = (self._keys.room, self._values.room)
+        return sum(room.nbytes for room in rooms if room is not None)
+
+
+Cache = list[LayerCache]
+
+
+def visible(
+    time: int, past: int, window: int | None, device: torch.device | None = None
+) -> Tensor | None:
+    """Return which of `past` keys the last `time` queries see, (time, past), or `None` for all."""
+    ahead = past - time
+    if time == 1 and (window is None or past <= window):
+        return None
+    query = torch.arange(ahead, past, device=device)[:, None]
+    key = torch.arange(past, device=device)[None]
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)

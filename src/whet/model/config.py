@@ -1,0 +1,190 @@
+"""Reading a `config.json` written by any release of transformers, old or new. Needs no torch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from whet.base.errors import FolderError, UnsupportedError
+from whet.model.architecture import Architecture, Nonlinearity, Norm, Rope, Stretch
+
+Config = Mapping[str, Any]
+FOREIGN = "Other models can be compressed through transformers: see `foreign` in the documentation."
+
+NONLINEARITIES: dict[str, Nonlinearity] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+STRETCHES: tuple[Stretch, ...] = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+
+
+def whole(config: Config, *names: str, default: int | None = None) -> int:
+    """Return a positive integer, under the first of some names that is there."""
+    value = next((config[name] for name in names if config.get(name) is not None), default)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise FolderError(
+        f"config.json has {names[0]} = {value!r}; expected a positive integer",
+        "Is this the folder of a language model? Download it again if the file is damaged.",
+    )
+
+
+def real(config: Config, name: str, default: float | None = None) -> float:
+    """Return a finite number."""
+    value = config.get(name, default)
+    value = default if value is None else value
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise FolderError(f"config.json has {name} = {value!r}; expected a number")
+
+
+def flag(config: Config, name: str, *, default: bool = False) -> bool:
+    """Return a truth value."""
+    value = config.get(name)
+    return default if value is None else bool(value)
+
+
+def cap(config: Config, name: str, default: float | None = None) -> float | None:
+    """Return a number, or `None` where the config says null."""
+    return None if config.get(name, default) is None else real(config, name, default)
+
+
+def nonlinearity(config: Config, name: str, default: str) -> Nonlinearity:
+    """Return the activation function that a config names."""
+    word = config.get(name) or default
+    if word in NONLINEARITIES:
+        return NONLINEARITIES[word]
+    known = ", ".join(sorted(NONLINEARITIES))
+    raise UnsupportedError(f"config.json has {name} = {word!r}; supported: {known}")
+
+
+def refuse(config: Config, name: str, what: str) -> None:
+    """Refuse a model whose config switches something on."""
+    if config.get(name):
+        raise UnsupportedError(
+            f"config.json has {name} = {config[name]!r}: {what} is not supported",
+            FOREIGN,
+        )
+
+
+def rope(
+    config: Config,
+    *,
+    theta: float = 10_000.0,
+    fraction: float = 1.0,
+    layer_type: str | None = None,
+) -> Rope:
+    """Return the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    given = given.get(layer_type) or {} if layer_type in given else given
+    fields = {
+        **{k: config[k] for k in ("rope_theta", "partial_rotary_factor") if k in config},
+        **given,
+    }
+    kind = fields.get("rope_type") or fields.get("type") or "default"
+    if kind not in STRETCHES:
+        known = ", ".join(STRETCHES)
+        raise UnsupportedError(
+            f"config.json asks for rotary positions of type {kind!r}; supported: {known}"
+        )
+    plain = Rope(
+        theta=real(fields, "rope_theta", theta),
+        fraction=real(fields, "partial_rotary_factor", fraction),
+        kind=kind,
+    )
+    return plain if kind == "default" else _stretched(plain, fields, config)
+
+
+def _stretched(plain: Rope, fields: Config, config: Config) -> Rope:
+    context = whole(config, "max_position_embeddings", default=2048)
+    trained = context
+    if plain.kind != "dynamic":
+        trained = whole(config, "original_max_position_embeddings", default=context)
+        if "original_max_position_embeddings" not in config:
+            trained = whole(fields, "original_max_position_embeddings", default=context)
+    factor = real(fields, "factor", context / trained)
+    return Rope(
+        theta=plain.theta,
+        fraction=plain.fraction,
+        kind=plain.kind,
+        factor=factor,
+        trained=trained,
+        gain=_gain(plain.kind, factor, trained, fields),
+        low=real(fields, "low_freq_factor", 1.0),
+        high=real(fields, "high_freq_factor", 4.0),
+        fast=real(fields, "beta_fast", 32.0),
+        slow=real(fields, "beta_slow", 1.0),
+        truncate=flag(fields, "truncate", default=True),
+        short=tuple(fields.get("short_factor") or ()),
+        long=tuple(fields.get("long_factor") or ()),
+    )
+
+
+def _gain(kind: Stretch, factor: float, trained: int, fields: Config) -> float:
+    """Return what cosine and sine are multiplied by, so that attention stays as sharp as it was."""
+    if kind not in ("yarn", "longrope") or factor <= 1:
+        return 1.0
+    if fields.get("attention_factor") is not None:
+        return real(fields, "attention_factor")
+    if kind == "longrope":
+        return math.sqrt(1 + math.log(factor) / math.log(trained))
+    if fields.get("mscale") and fields.get("mscale_all_dim"):
+        return _sharpness(factor, real(fields, "mscale")) / _sharpness(
+            factor, real(fields, "mscale_all_dim")
+        )
+    return _sharpness(factor, 1.0)
+
+
+def _sharpness(factor: float, strength: float) -> float:
+    return 0.1 * strength * math.log(factor) + 1
+
+
+def windows(
+    config: Config, window: int | None, sliding: tuple[bool, ...]
+) -> tuple[int | None, ...]:
+    """Return the window of each block; `layer_types` of the config goes before `sliding`."""
+    kinds = cast("list[str] | None", config.get("layer_types"))
+    if kinds is not None:
+        sliding = tuple(kind == "sliding_attention" for kind in kinds)
+    return tuple(window if slides else None for slides in sliding)
+
+
+def decoder(config: Config, head_dim: int | None = None) -> Architecture:
+    """Return the architecture that most configs describe; a family replaces what differs."""
+    layers = whole(config, "num_hidden_layers")
+    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    head_dim = whole(config, "head_dim", default=head_dim or hidden // heads)
+    return Architecture(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=whole(config, "num_key_value_heads", default=heads),
+        head_dim=head_dim,
+        ffn=whole(config, "intermediate_size"),
+        vocab=whole(config, "vocab_size"),
+        context=whole(config, "max_position_embeddings", default=2048),
+        norm=Norm("rms", real(config, "rms_norm_eps", 1e-6)),
+        windows=(None,) * layers,
+        activation=nonlinearity(config, "hidden_act", "silu"),
+        rope=rope(config),
+        attention_scale=head_dim**-0.5,
+        tied=flag(config, "tie_word_embeddings"),
+    )
+
+
+def checked(arch: Architecture) -> Architecture:
+    """Return an architecture whose sizes agree with each other."""
+    if arch.heads % arch.kv_heads:
+        raise FolderError(
+            f"config.json has {arch.heads} attention heads; "
+            f"expected a multiple of the {arch.kv_heads} key-value heads"
+        )
+    if len(arch.windows) != arch.layers:
+        raise FolderError(
+            f"config.json has {len(arch.windows)} layer_types for {arch.layers} layers"
+        )
+    return arch

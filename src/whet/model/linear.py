@@ -1,0 +1,55 @@
+"""A linear layer whose weight is in any format."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from whet.formats.activation import Activation
+from whet.formats.weight import Weight
+from whet.kernels.linear import reference
+
+
+class Linear(nn.Module):
+    """y = W x + b; the planes of W are buffers and are decoded at use.
+
+    `activation`: how the input is quantized first, if at all; `input_scale` its scale, where fixed.
+    """
+
+    bias: Tensor | None
+    input_scale: Tensor | None
+
+    def __init__(
+        self,
+        weight: Weight,
+        bias: Float[Tensor, "out"] | None = None,
+        activation: Activation | None = None,
+        input_scale: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.register_buffer("bias", bias)
+        self.register_buffer("input_scale", input_scale)
+        self._planes: tuple[str, ...] = ()
+        self.replace(weight)
+
+    def replace(self, weight: Weight) -> None:
+        """Take another weight."""
+        for name in self._planes:
+            delattr(self, f"plane_{name}")
+        for name, plane in weight.planes.items():
+            self.register_buffer(f"plane_{name}", plane)
+        self._planes, self.format, self.shape = tuple(weight.planes), weight.format, weight.shape
+
+    @property
+    def weight(self) -> Weight:
+        """The weight as a value."""
+        planes = {name: self.get_buffer(f"plane_{name}") for name in self._planes}
+        return Weight(self.format, planes, self.shape)
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Quantize the input if asked, then multiply."""
+        if self.activation is not None:
+            from whet.formats.activate import quantized
+
+            x = quantized(x, self.activation, self.input_scale)
+        y = reference(x, self.weight)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
