@@ -57,12 +57,17 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch time hidden"]:
         """Return the residual stream after this block; positions continue from the cache's.
 
-        `tap(name, value)` sees the input of the linears of each tap before they run.
+        `tap(name, value)` sees the input of the linears of each tap before they run; before that,
+        as "attn.out.residual" and "mlp.mid.residual", what their output is added to as it is.
         """
         tap = tap or no_tap
+        if "attn.post" not in self.norms:
+            tap("attn.out.residual", hidden)
         mixed = self._attention(self._norm("attn.pre", hidden), cache, tap)
         mixed = hidden + self._norm("attn.post", mixed)
         mixed = self._norm("attn.sum", mixed)
+        if "mlp.post" not in self.norms:
+            tap("mlp.mid.residual", mixed)
         read = hidden if self.arch.parallel else mixed
         fed = self._mlp(self._norm("mlp.pre", read), tap)
         return self._norm("mlp.sum", mixed + self._norm("mlp.post", fed))
