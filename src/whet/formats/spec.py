@@ -8,25 +8,70 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
     int4-g64            4-bit two's-complement integers, one bf16 scale for 64 inputs of a row
     int4-g64-affine     unsigned codes and a packed zero point
     int8-channel        one scale a row             int8-tensor     one scale
-    fp8-e4m3-channel    nf4-g64                     log4-g64 (base 2), log4-g64-base1.43, log4-g64-tuned
-    apot4-g64           codebook4-channel (learned levels a row), codebook4-tensor
-    mxfp4               = fp4-g32-e8m0              nvfp4           = fp4-g16-e4m3 (with a tensor scale)
+    fp8-e4m3-channel    fp8-e5m2, fp6-e3m2, fp6-e2m3, fp4 (e2m1)
+    nf4-g64             quantiles of the normal distribution
+    log4-g64            powers of two; log4-g64-base1.43: of 1.43; log4-g64-tuned: of a stored base
+    apot4-g64           sums of two powers of two
+    codebook4-channel   levels learned for each row; codebook4-tensor: one table for the matrix
+    codebook4-g64       levels for each row, a scale a group; codebook4-g64-shared: one table
+    mxfp4               = fp4-g32-e8m0              mxfp8           = fp8-e4m3-g32-e8m0
+    nvfp4               = fp4-g16-e4m3 (with a tensor scale)
     int4-g64-f16        the scale's type, when it is not bf16
     int2-g64 + int2-g64 a sum: the second term codes what the first left (two-level code)
     bf16, f16, f32      plain numbers
+
+The inputs of a row are cut into groups from the first; the last group may be shorter.
 
 Law: `parse(str(f)) == f`.
 Law: `f.bits(shape)` is 8 times the bytes of its planes.
 """
 
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from math import prod
-from typing import Literal
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from math import ceil, prod
+from typing import Literal, cast, get_args
+
+from whet.base.errors import RecipeError
+from whet.formats.element import (
+    MINIFLOATS,
+    WIDTHS,
+    Element,
+    Integer,
+    Learned,
+    Log,
+    Minifloat,
+    PowerSum,
+    Quantile,
+)
 
 Shape = tuple[int, int]  # (out, in)
-Dtype = Literal["U8", "I8", "I32", "I64", "F16", "BF16", "F32", "F8_E4M3", "F8_E5M2"]  # safetensors' names
-WIDTH: dict[str, int] = {"U8": 1, "I8": 1, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1}
+Dtype = Literal["U8", "I8", "I32", "I64", "F16", "BF16", "F32", "F8_E4M3", "F8_E5M2"]
+WIDTH: dict[str, int] = {
+    "U8": 1, "I8": 1, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1
+}  # bytes of safetensors' types  # fmt: skip
+
+ScaleType = Literal["bf16", "f16", "f32", "e8m0", "e4m3"]
+SCALE_DTYPE: dict[ScaleType, Dtype] = {
+    "bf16": "BF16", "f16": "F16", "f32": "F32", "e8m0": "U8", "e4m3": "F8_E4M3"
+}  # fmt: skip
+Grouping = int | Literal["channel", "tensor"]
+
+EXAMPLES: tuple[str, ...] = (
+    "f32", "f16", "bf16",
+    "int4-g64", "int4-g64-affine", "int2-g16-affine", "int2-g32", "int3-g64-affine",
+    "int3-channel", "int5-g32", "int6-channel-affine", "int7-g64", "int8-channel", "int8-tensor",
+    "int8-tensor-affine", "int4-g64-f16", "int4-g32-affine-f32", "int4-g32-e8m0",
+    "fp8-e4m3-channel", "fp8-e4m3-tensor", "fp8-e5m2-channel", "fp6-e3m2-g64", "fp6-e2m3-g64",
+    "fp4-g64", "mxfp4", "mxfp8", "nvfp4",
+    "nf4-g64", "nf2-g64", "nf3-channel", "nf8-tensor",
+    "log4-g64", "log2-g32", "log3-g64-base1.86", "log4-g64-tuned", "log4-g32-e8m0",
+    "apot4-g64", "apot5-channel",
+    "codebook4-channel", "codebook4-tensor", "codebook4-g64", "codebook3-g64-shared",
+    "codebook2-channel-shared",
+    "int2-g64 + int2-g64", "int4-channel + nf2-g32",
+)  # a name of every kind; the laws run on each  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +116,206 @@ class Float(Format):
     def __str__(self) -> str:
         """Return `bf16`, `f16` or `f32`."""
         return self.dtype.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Coded(Format):
+    """Codes of one element type, and what they are scaled by.
+
+    Planes: `codes`, a dense little-endian bit stream along the inputs of each row; `scale`;
+    `zero` (affine), packed along the outputs; `global` (scale type e4m3), `levels` (learned)
+    and `base` (tuned). The scale of type e8m0 is stored as its exponent + 127.
+    """
+
+    element: Element
+    grouping: Grouping = 64
+    affine: bool = False
+    scale: ScaleType = "bf16"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if reason := _unfit(self):
+            raise RecipeError(f"format {self}: {reason}", f"formats are e.g. {_some(EXAMPLES[3:])}")
+
+    def group(self, inputs: int) -> int:
+        """Return how many inputs of a row share a scale, for rows of `inputs`."""
+        return self.grouping if isinstance(self.grouping, int) else inputs
+
+    def groups(self, inputs: int) -> int:
+        """Return how many scales a row of `inputs` has."""
+        return ceil(inputs / self.group(inputs)) if inputs else 0
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the stored tensors of a matrix of this shape, by name."""
+        rows, inputs = shape
+        bits, groups = self.element.bits, self.groups(inputs)
+        planes = {"codes": Plane("U8", (rows, ceil(inputs * bits / 8)))}
+        one = self.grouping == "tensor"
+        planes["scale"] = Plane(SCALE_DTYPE[self.scale], (1, 1) if one else (rows, groups))
+        if self.affine:
+            size = (1, 1) if one else (ceil(rows * bits / 8), groups)
+            planes["zero"] = Plane("U8", size)
+        if self.scale == "e4m3":
+            planes["global"] = Plane("F32", (1,))
+        if isinstance(self.element, Learned):
+            planes["levels"] = Plane("F16", (1 if self.element.shared else rows, 2**bits))
+        if self.element == Log(bits, None):
+            planes["base"] = Plane("F32", (1,))
+        return planes
+
+    def __str__(self) -> str:
+        """Return the name, e.g. `int4-g64-affine`."""
+        name = f"{self.element}-{_grouping_name(self.grouping)}" + "".join(
+            f"-{option}" for option in _options(self)
+        )
+        return _SHORT.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum(Format):
+    """The sum of several scalar formats; the planes of term i are named `i.<plane>`."""
+
+    terms: tuple[Coded, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse sums of fewer than two terms."""
+        if len(self.terms) < 2:
+            raise RecipeError(f"a sum of {len(self.terms)} terms: expected two or more")
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the planes of every term."""
+        return {
+            f"{i}.{name}": plane
+            for i, term in enumerate(self.terms)
+            for name, plane in term.planes(shape).items()
+        }
+
+    def __str__(self) -> str:
+        """Return the terms' names, joined by a plus sign."""
+        return " + ".join(map(str, self.terms))
+
+
+def parse(text: str) -> Format:
+    """Read a format's name. Law: `parse(str(f)) == f`."""
+    if text.lower() in ("f32", "f16", "bf16"):
+        return Float(cast('Literal["F32", "F16", "BF16"]', text.upper()))
+    if "+" in text:
+        return Sum(tuple(_coded(term) for term in text.split("+")))
+    return _coded(text)
+
+
+def smaller_group(format_: Format, inputs: int) -> Format:
+    """Return the format with the largest group, not above its own nor below 16, dividing `inputs`.
+
+    The same format where its group divides already, where there is none, and where it has no group.
+    """
+    if isinstance(format_, Sum):
+        terms = (smaller_group(term, inputs) for term in format_.terms)
+        return Sum(tuple(term for term in terms if isinstance(term, Coded)))
+    if not isinstance(format_, Coded) or not isinstance(format_.grouping, int):
+        return format_
+    sizes = range(format_.grouping, 15, -1)
+    return replace(format_, grouping=next((g for g in sizes if inputs % g == 0), format_.grouping))
+
+
+_LONG = {"mxfp4": "fp4-g32-e8m0", "mxfp8": "fp8-e4m3-g32-e8m0", "nvfp4": "fp4-g16-e4m3"}
+_SHORT = {long: short for short, long in _LONG.items()}
+_NAME = re.compile(
+    r"(?P<element>fp8-e4m3|fp8-e5m2|fp6-e3m2|fp6-e2m3|fp4|(?P<kind>int|nf|log|apot|codebook)(?P<bits>\d))"
+    r"-(?P<grouping>g[1-9]\d*|channel|tensor)(?P<options>(-[a-z0-9.]+)*)"
+)
+_KINDS: dict[str, type[Integer | Quantile | Log | PowerSum | Learned]] = {
+    "int": Integer, "nf": Quantile, "log": Log, "apot": PowerSum, "codebook": Learned
+}  # fmt: skip
+
+
+def _coded(text: str) -> Coded:
+    name = text.strip().lower()
+    found = _NAME.fullmatch(_LONG.get(name, name))
+    if found is None:
+        raise _unknown(text.strip())
+    options = found["options"].split("-")[1:]
+    grouping = found["grouping"]
+    format_ = Coded(
+        _element(found, options, grouping),
+        int(grouping[1:]) if grouping[0] == "g" else cast("Grouping", grouping),
+        _taken("affine", options),
+        next((s for s in get_args(ScaleType) if s != "bf16" and _taken(s, options)), "bf16"),
+    )
+    if options:
+        raise _unknown(text.strip())
+    return format_
+
+
+def _element(found: re.Match[str], options: list[str], grouping: str) -> Element:
+    """Return the element of a name, taking its options off the list."""
+    if found["kind"] is None:
+        return next(f for f in MINIFLOATS if str(f) == found["element"])
+    kind, bits = _KINDS[found["kind"]], int(found["bits"])
+    if kind is Log:
+        base = next((o for o in options if re.fullmatch(r"base\d+(\.\d+)?", o)), None)
+        if base is not None:
+            options.remove(base)
+            return Log(bits, float(base.removeprefix("base")))
+        return Log(bits, None if _taken("tuned", options) else 2.0)
+    if kind is Learned:
+        return Learned(bits, _taken("shared", options) or grouping == "tensor")
+    return kind(bits)
+
+
+def _taken(option: str, options: list[str]) -> bool:
+    """Return whether an option is on the list, taking it off."""
+    if option in options:
+        options.remove(option)
+        return True
+    return False
+
+
+def _options(format_: Coded) -> list[str]:
+    """Return the suffixes of a name that say what is not the default."""
+    element, options = format_.element, list[str]()
+    if format_.affine:
+        options.append("affine")
+    if isinstance(element, Log) and element.base != 2.0:
+        options.append("tuned" if element.base is None else f"base{element.base!r}")
+    if isinstance(element, Learned) and element.shared and format_.grouping != "tensor":
+        options.append("shared")
+    if format_.scale != "bf16":
+        options.append(format_.scale)
+    return options
+
+
+def _grouping_name(grouping: Grouping) -> str:
+    return f"g{grouping}" if isinstance(grouping, int) else grouping
+
+
+def _unfit(format_: Coded) -> str | None:
+    """Return why a format has no meaning, or None."""
+    element, grouping = format_.element, format_.grouping
+    widths = WIDTHS.get(type(element))
+    if widths is not None and element.bits not in widths:
+        return f"{element.bits} bits, expected {widths.start} to {widths.stop - 1}"
+    if isinstance(element, Minifloat) and element not in MINIFLOATS:
+        return f"expected one of {', '.join(map(str, MINIFLOATS))}"
+    if isinstance(grouping, int) and grouping < 1:
+        return "a group has one weight or more"
+    if format_.affine and not isinstance(element, Integer):
+        return "only integers have a zero point"
+    if isinstance(element, Log) and element.base is not None and not 1 < element.base <= 4:
+        return "the base of a log format lies above 1 and is at most 4"
+    if isinstance(element, Learned) and grouping == "tensor" and not element.shared:
+        return "a scale for the matrix goes with one shared table"
+    return None
+
+
+def _unknown(name: str) -> RecipeError:
+    near = get_close_matches(name, (*EXAMPLES, *_LONG), n=1, cutoff=0.6)
+    if re.fullmatch(r"(int|nf|log|apot|codebook)[2-8]|fp8-e4m3|fp8-e5m2|fp4", name):
+        hint = f"say what shares a scale: {name}-g64, {name}-channel or {name}-tensor"
+    else:
+        hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {_some(EXAMPLES[2:])}"
+    return RecipeError(f"unknown number format {name!r}", hint)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[::6])
