@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Float, Int64
+import torch
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from whet.base.errors import NumericalError
 from whet.formats.spec import Format, Shape
 
 Planes = Mapping[str, Tensor]
@@ -15,7 +17,7 @@ Planes = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How a range is chosen: `rule` says what is minimised, over `steps` shrinkages down to `floor`.
+    """How a range is chosen: `rule` says what is minimised, over `steps` shrinkages to `floor`.
 
     minmax      the extremes
     percentile  the `percentile` of |w| in the group
@@ -43,6 +45,18 @@ class Params:
     zero: Float[Tensor, "#rows #groups"] | None = None
     levels: Float[Tensor, "#rows codes"] | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+def require_finite(weight: Tensor) -> None:
+    """Raise a NumericalError that names the first NaN or infinity of a matrix, if there is one."""
+    if weight.numel() and not torch.stack(tuple(weight.aminmax())).isfinite().all():
+        bad = (~weight.isfinite()).nonzero()
+        row, column = bad[0].tolist()
+        raise NumericalError(
+            f"the weight holds {float(weight[row, column])} at row {row}, column {column}; "
+            f"{len(bad)} of {weight.numel()} numbers are not finite",
+            "the source model is damaged: fetch it again, or compress a different one",
+        )
 
 
 class Codec(ABC):
@@ -93,9 +107,7 @@ class Scalar(Codec):
         """Return the nearest representable values; `columns` are the input indices of `weight`."""
 
     @abstractmethod
-    def unit(
-        self, values: Float[Tensor, "out in"], params: Params
-    ) -> Float[Tensor, "out in"]:
+    def unit(self, values: Float[Tensor, "out in"], params: Params) -> Float[Tensor, "out in"]:
         """Return representable values without their scale: `values == scale * unit`."""
 
     @abstractmethod
@@ -103,6 +115,22 @@ class Scalar(Codec):
         self, scale: Float[Tensor, "#rows #groups"], params: Params
     ) -> Float[Tensor, "#rows #groups"]:
         """Round scales to the type they are stored in, so that decoding sees what coding saw."""
+
+    @abstractmethod
+    def rescaled(
+        self,
+        values: Float[Tensor, "out in"],
+        params: Params,
+        scale: Float[Tensor, "#rows #groups"],
+    ) -> tuple[Float[Tensor, "out in"], Params]:
+        """Return the same codes under other scales, rounded to their stored type.
+
+        Law: `decode(write(*rescaled(q, p, s)), shape) == rescaled(q, p, s)[0]`.
+        """
+
+    @abstractmethod
+    def codes(self, values: Float[Tensor, "out in"], params: Params) -> UInt8[Tensor, "out in"]:
+        """Return which level each representable value is: 0 for the lowest."""
 
     @abstractmethod
     def write(self, values: Float[Tensor, "out in"], params: Params) -> dict[str, Tensor]:
