@@ -89,11 +89,17 @@ class Shards:
         self.max_bytes = max_bytes
         self._tensors: dict[str, Pending] = {}
 
-    def add(self, path: Path) -> None:
+    def add(self, path: Path) -> frozenset[str]:
         """Collect all tensors of a safetensors file, which must stay until `finish`."""
         shard = Shard(path)
-        for name, info in shard.tensors.items():
-            self._put(name, Pending(info.dtype, info.shape, partial(shard.chunks, name)))
+        for name in shard.tensors:
+            self.copy(shard, name)
+        return frozenset(shard.tensors)
+
+    def copy(self, shard: Shard, name: str) -> None:
+        """Collect one tensor of a safetensors file, which must stay until `finish`."""
+        info = shard.tensors[name]
+        self._put(name, Pending(info.dtype, info.shape, partial(shard.chunks, name)))
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Collect one tensor, held in memory until `finish`."""

@@ -1,0 +1,41 @@
+"""What this process uses and what this machine has left."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import psutil
+
+
+def peak_rss() -> int:
+    """Return the largest resident size that this process has had [byte]."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def resident() -> int:
+    """Return the resident size of this process [byte]."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def free_memory() -> int:
+    """Return the memory that can be had without swapping [byte], within the control group's limit."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+    return free if limit is None or used is None else min(free, limit - used)
+
+
+def free_disk(path: Path) -> int:
+    """Return the free space where `path` is or would be [byte]."""
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _number(path: Path) -> int | None:
+    text = path.read_text().strip() if path.is_file() else ""
+    return int(text) if text.isdigit() else None

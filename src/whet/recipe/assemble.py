@@ -1,0 +1,63 @@
+"""Make the folder that will be published: shards, configuration, tokenizer, recipe."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.recipe.file import dumps
+from whet.recipe.parts import Parts
+from whet.recipe.plan import Plan
+from whet.store.checkpoint import Checkpoint
+from whet.store.durable import write_atomic, write_json
+from whet.store.side_files import copy_side_files
+from whet.store.writer import Shards
+
+
+def assemble(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[str, ...]:
+    """Write everything but the evidence; return the names of the weight files.
+
+    Law: the bytes depend on the plan and the parts alone.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    copy_side_files(plan.folder, into)
+    config = dict(plan.folder.config)
+    config.pop("quantization_config", None)
+    if plan.schemes:
+        config["quantization_config"] = plan.choice.config(plan.schemes, plan.skipped)
+    write_json(into / "config.json", config)
+    write_atomic(into / "recipe.yaml", [_header(plan).encode(), dumps(plan.recipe).encode()])
+    return _weights(plan, source, parts, into)
+
+
+def _weights(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[str, ...]:
+    """Join the parts' tensors and those of the source that no part has replaced."""
+    shards = Shards(into)
+    made: set[str] = set()
+    for path in parts.shards(plan.architecture.layers + 2):
+        made |= shards.add(path)
+    replaced = {p.site.tensor for p in plan.placed if p.scheme is not None}
+    for name in source.names():
+        if name not in made and name not in replaced:
+            shards.copy(plan.folder.shard_of(name), name)
+    return shards.finish()
+
+
+def _header(plan: Plan) -> str:
+    return f"# whet compress {plan.recipe.name}: every default written out\n"
+
+
+def output_records(plan: Plan, into: Path, files: tuple[str, ...]) -> Iterator[Record]:
+    """Yield what was written: sizes, bits per weight, the dialect and why."""
+    chosen = [p for p in plan.placed if p.scheme is not None]
+    weights = sum(p.site.shape[0] * p.site.shape[1] for p in chosen)
+    bits = sum(p.scheme.format.bits(p.site.shape) for p in chosen if p.scheme)
+    size = sum((into / name).stat().st_size for name in files)
+    facts = {
+        "bytes": Quantity(size, "byte", "weight files on disk"),
+        "source_bytes": Quantity(plan.folder.nbytes, "byte", "weight files of the source"),
+    }
+    if weights:
+        facts["bits_per_weight"] = Quantity(bits / weights, "bit", "compressed matrices, scales included")
+    notes = {"dialect": plan.choice.dialect.name, "reason": plan.choice.reason, "files": " ".join(files)}
+    yield Record("output", "", facts, notes=notes)

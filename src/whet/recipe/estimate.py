@@ -1,0 +1,79 @@
+"""What a run will need, predicted before it starts; a run that cannot fit is refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from whet.base.errors import FitError
+from whet.base.machine import free_disk, free_memory, resident
+from whet.base.quantity import Quantity
+from whet.recipe.plan import Placed, Plan
+
+FLOAT = 4  # [byte]
+TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Predicted needs; `seconds` is 0 where nothing was timed."""
+
+    memory: int  # peak resident size [byte]
+    disk: int  # working files and the result together [byte]
+    seconds: float
+    how: str
+
+    def facts(self) -> dict[str, Quantity]:
+        """Return the prediction as facts."""
+        facts = {
+            "peak_rss": Quantity(self.memory, "byte", self.how),
+            "disk": Quantity(self.disk, "byte", "result, finished parts and hidden states"),
+        }
+        if self.seconds:
+            facts["seconds"] = Quantity(self.seconds, "s", self.how)
+        return facts
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Return an upper estimate from shapes alone."""
+    return Estimate(_memory(plan), _disk(plan), 0.0, "from shapes")
+
+
+def refuse_misfits(need: Estimate, out: Path) -> None:
+    """Raise if memory or disk cannot hold what the run needs."""
+    memory, disk = free_memory() + resident(), free_disk(out)
+    if need.memory > memory:
+        raise FitError(
+            f"needs about {_mib(need.memory)} of memory; {_mib(memory)} can be had",
+            "Free memory, or use a recipe without statistics (int4-fast).",
+        )
+    if need.disk > disk:
+        raise FitError(
+            f"needs {_mib(need.disk)} of disk at {out.absolute().parent}; {_mib(disk)} are free",
+            "Free space, write elsewhere with -o, or calibrate on fewer samples.",
+        )
+
+
+def _memory(plan: Plan) -> int:
+    layers = range(plan.architecture.layers)
+    return resident() + max((_block_memory(plan, plan.of_layer(i)) for i in layers), default=0)
+
+
+def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
+    """Return the working set of one block: its weights, one tap's statistics, the solver, a batch."""
+    sizes = [p.site.shape for p in placed]
+    weights = sum(rows * cols for rows, cols in sizes)
+    largest = max((rows * cols for rows, cols in sizes), default=0)
+    widest = max((cols for _, cols in sizes), default=0)
+    statistics = 5 * widest**2 * FLOAT if plan.needs_statistics else 0
+    tallest = max((rows for rows, _ in sizes), default=0)
+    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * plan.architecture.hidden) * FLOAT
+    return 2 * weights + 6 * largest * FLOAT + statistics + batch
+
+
+def _disk(plan: Plan) -> int:
+    calibration = plan.recipe.calibration
+    spool = calibration.samples * calibration.length * plan.architecture.hidden * FLOAT
+    return 2 * plan.weights_bytes + 4 * spool
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,174 @@
+"""Carry out a plan: one walk over the blocks, one block in memory, resumable after each part.
+
+    embedding ─▶ hidden states on disk ─▶ for each block: look, rewrite, store, advance ─▶ head
+                                                    └─▶ records
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from whet.base.errors import StoppedError
+from whet.base.machine import peak_rss
+from whet.base.quantity import Quantity
+from whet.base.record import Record, append_records
+from whet.model import decoder
+from whet.recipe.parts import Parts
+from whet.recipe.plan import Plan
+from whet.recipe.progress import Progress, commit, finished
+from whet.recipe.rewrite import Part, Rewriter
+from whet.recipe.streams import Streams, entered, reopened
+from whet.store.checkpoint import Checkpoint
+from whet.store.writer import write_shard
+
+RUN = "run.jsonl"  # what concerns this run and not its result: times, memory, the command
+PROBE = "probe.safetensors"  # tokens and logits that a reloaded model must reproduce
+PROBE_WINDOWS, PROBE_TOKENS = 2, 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Execution:
+    """A plan under way in a working folder; its parts are the embedding, the blocks and the head."""
+
+    plan: Plan
+    source: Checkpoint
+    ids: Tensor  # calibration tokens, int64 [samples time]
+    work: Path
+    progress: Progress
+    stopped: Callable[[], bool]
+
+    @property
+    def parts(self) -> Parts:
+        """Return what is finished."""
+        return Parts(self.work / "parts")
+
+    @property
+    def count(self) -> int:
+        """Return how many parts there are."""
+        return self.plan.architecture.layers + 2
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Do every part that is not done; after each, a kill costs at most the one under way."""
+        done = finished(self.work)
+        self.progress.start(self.count, "compress")
+        with arithmetic(self.plan.recipe.precision):
+            streams = reopened(self._spools, min(done, self.count - 1) - 1) if done else None
+            for part in range(done, self.count):
+                self.progress.advance(part, self._name(part))
+                self._heed(part)
+                streams = self._do(part, streams)
+        self.progress.finish()
+
+    def _do(self, part: int, streams: Streams | None) -> Streams:
+        began = time.perf_counter()
+        if streams is None:
+            onward = self._enter()
+        elif part < self.count - 1:
+            onward = self._through(part, streams)
+        else:
+            onward = self._leave(streams)
+        self._time(self._name(part), began)
+        commit(self.work, part + 1)
+        if streams is not None:
+            streams.delete()
+        return onward
+
+    def _enter(self) -> Streams:
+        """Embed the tokens, with the compressed embedding and with the original one."""
+        original, working = self._embedding(), self._embedding()
+        records = list(Rewriter(self.plan, _nothing).rewrite(working, original))
+        hidden = self.plan.architecture.hidden
+        streams = entered(self.ids, working, original, hidden, self._spools)
+        self.parts.save(0, self._stored(working), records)
+        return streams
+
+    def _through(self, part: int, streams: Streams) -> Streams:
+        """Compress one block and pass the hidden states through it."""
+        layer = part - 1
+        block, reference = self._block(layer), self._block(layer)
+        records = list(Rewriter(self.plan, streams.look).rewrite(block, reference))
+        onward = streams.advanced(block, reference, self._spools, part)
+        how = "‖x−x̃‖² ÷ ‖x̃‖² of what leaves the block, over the calibration tokens"
+        records.append(Record("block", f"layers.{layer}", {"drift": Quantity(onward.drift(), "1", how)}))
+        self.parts.save(part, dict(block.extras()) | self._stored(block), records)
+        return onward
+
+    def _leave(self, streams: Streams) -> Streams:
+        """Compress the head, and keep the logits of a few tokens for the reload check."""
+        original, working = self._head(), self._head()
+        records = list(Rewriter(self.plan, streams.look).rewrite(working, original))
+        hidden = streams.working.read(0, PROBE_WINDOWS)[:, :PROBE_TOKENS]
+        ids = self.ids[: len(hidden), :PROBE_TOKENS].contiguous()
+        write_shard(self.work / PROBE, {"ids": ids, "logits": working(hidden)})
+        self.parts.save(self.count - 1, self._stored(working), records)
+        return streams
+
+    def _head(self) -> decoder.Head:
+        """Return the head; a tied one multiplies by the compressed embedding."""
+        arch = self.plan.architecture
+        if not arch.tied:
+            return decoder.head(self.source, self.plan.family, arch)
+        embedding = self._embedding()
+        list(Rewriter(self.plan, _nothing).rewrite(embedding, embedding))
+        return decoder.head(self.source, self.plan.family, arch, embedding)
+
+    def _embedding(self) -> decoder.Embedding:
+        return decoder.embedding(self.source, self.plan.family, self.plan.architecture)
+
+    def _block(self, layer: int) -> decoder.Block:
+        return decoder.block(self.source, self.plan.family, self.plan.architecture, layer)
+
+    def _stored(self, part: Part) -> dict[str, Tensor]:
+        """Return the linears of a finished part as the chosen dialect names their tensors."""
+        tensors: dict[str, Tensor] = {}
+        for site in part.sites:
+            if site.tied is None:
+                linear, scheme = part.linears[site.role], self.plan.schemes.get(site.module)
+                write = self.plan.choice.dialect.tensors
+                tensors |= write(site, linear.weight, scheme, linear.input_scale)
+        return tensors
+
+    def _name(self, part: int) -> str:
+        if part in {0, self.count - 1}:
+            return "head" if part else "embedding"
+        return f"block {part} of {self.count - 2}"
+
+    @property
+    def _spools(self) -> Path:
+        return self.work / "spool"
+
+    def _heed(self, part: int) -> None:
+        if self.stopped():
+            raise StoppedError(
+                f"stopped before {self._name(part)}; what is finished is kept in {self.work}",
+                "Run the same command to go on.",
+            )
+
+    def _time(self, site: str, began: float) -> None:
+        facts = {
+            "seconds": Quantity(time.perf_counter() - began, "s", "wall time"),
+            "peak_rss": Quantity(peak_rss(), "byte", "largest resident size so far"),
+        }
+        append_records(self.work / RUN, [Record("time", site, facts)])
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Multiply matrices in float32 (`exact`), or round their factors to bfloat16 first (`fast`)."""
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "fast" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+def _nothing(part: Part, reference: Part, tap: str, kinds: object) -> None:
+    """An embedding reads tokens, which have no statistics; the plan has refused passes that ask."""
+    raise AssertionError(tap)

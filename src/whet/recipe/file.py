@@ -1,0 +1,219 @@
+"""Recipes as YAML: every field is checked, every error names its step and the nearest valid word."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from whet.base.errors import MissingError, RecipeError
+from whet.formats.activation import Activation
+from whet.formats.spec import Format
+from whet.methods import catalogue
+from whet.recipe.recipe import Calibration, Recipe, Step
+from whet.recipe.schema import recipe_model, step_fields, step_models
+
+LONGEST = 1 << 20  # [byte]
+DEEPEST = 32
+PRESETS = Path(__file__).parent / "presets"
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """The safe loader, less aliases and repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases, which can blow up a small file."""
+        if self.check_event(yaml.AliasEvent):
+            raise RecipeError("a recipe may not use YAML aliases (*name)", "Write the value out.")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Refuse a key that stands twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
+                raise RecipeError(f"line {line}: the key {key.value!r} stands twice")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with whet."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+
+
+def preset_text(name: str) -> str:
+    """Return the YAML of a preset."""
+    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read(name_or_path: str, settings: Iterable[str] = ()) -> Recipe:
+    """Read a preset by name or a recipe file by path, then apply `step.field=value` settings."""
+    return loads(_text_of(name_or_path), settings)
+
+
+def loads(text: str, settings: Iterable[str] = ()) -> Recipe:
+    """Read a recipe. Law: `loads(dumps(r)) == r`."""
+    data = _mapping(text)
+    for setting in settings:
+        _apply(data, setting)
+    try:
+        parsed: Any = recipe_model().model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, data) from error
+    return Recipe(
+        name=parsed.name,
+        description=parsed.description,
+        steps=tuple(_step(step) for step in parsed.steps),
+        calibration=Calibration(**parsed.calibration.model_dump()),
+        skip=tuple(parsed.skip),
+        precision=parsed.precision,
+        seed=parsed.seed,
+    )
+
+
+def dumps(recipe: Recipe) -> str:
+    """Write a recipe in full: defaults are spelled out, since defaults may change."""
+    data = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "steps": [_plain_step(step) for step in recipe.steps],
+        "calibration": asdict(recipe.calibration),
+        "skip": list(recipe.skip),
+        "precision": recipe.precision,
+        "seed": recipe.seed,
+    }
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _text_of(name: str) -> str:
+    if name in preset_names():
+        return preset_text(name)
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
+        raise RecipeError(f"unknown recipe {name!r}", _nearest(name, preset_names()))
+    if not path.is_file():
+        raise MissingError(f"no recipe file at {name}", "Give a .yaml file or the name of a preset.")
+    if path.stat().st_size > LONGEST:
+        raise RecipeError(f"{name} is {path.stat().st_size} bytes; a recipe has at most {LONGEST}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    if text.count("[") + text.count("{") > 10_000:
+        raise RecipeError("the recipe nests too many lists and mappings")
+    try:
+        data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, narrowed further
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise RecipeError(f"{where}not valid YAML: {getattr(error, 'problem', error)}") from error
+    except RecursionError as error:
+        raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"a recipe is a mapping with `name` and `steps`, not a {type(data).__name__}")
+    if _depth(data) > DEEPEST:
+        raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels")
+    return cast("dict[str, Any]", data)
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max((_depth(v) for v in cast("dict[Any, Any]", value).values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((_depth(v) for v in cast("list[Any]", value)), default=0)
+    return 0
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    """Carry out one `step.field=value`; the step is a method's name or a number from 1."""
+    path, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {setting!r}: expected step.field=value, e.g. gptq.format=int3-g64")
+    place, dot, name = path.strip().rpartition(".")
+    value = yaml.load(text, Loader=_Loader) if text else ""  # noqa: S506
+    if not dot:
+        data[name] = value
+    elif place in {"calibration"}:
+        data.setdefault(place, {})[name] = value
+    else:
+        for step in _steps_named(data, place, setting):
+            step[name] = value
+
+
+def _steps_named(data: dict[str, Any], place: str, setting: str) -> list[dict[str, Any]]:
+    steps = [s for s in cast("list[Any]", data.get("steps") or []) if isinstance(s, dict)]
+    if place.isdigit():
+        found = steps[int(place) - 1 : int(place)] if int(place) else []
+    else:
+        found = [s for s in steps if s.get("use") == place]
+    if not found:
+        names = ["calibration", *(str(s.get("use")) for s in steps)]
+        hint = f"Steps are numbered 1 to {len(steps)}." if place.isdigit() else _nearest(place, names)
+        raise RecipeError(f"--set {setting!r}: the recipe has no step {place!r}", hint)
+    return found
+
+
+def _step(parsed: Any) -> Step:
+    use = catalogue()[parsed.use]
+    settings = {f.name: getattr(parsed, f.name) for f in step_fields(use)}
+    try:
+        return Step(cast("Any", use)(**settings), tuple(parsed.where))
+    except ValueError as error:
+        raise RecipeError(f"step {parsed.use!r}: {error}") from error
+
+
+def _plain_step(step: Step) -> dict[str, Any]:
+    settings = {f.name: _plain(getattr(step.use, f.name)) for f in step_fields(type(step.use))}
+    return {"use": step.use.name, "where": list(step.where), **settings}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Format | Activation):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[Any, Any]", value))
+    if isinstance(value, tuple):
+        return list(cast("tuple[Any, ...]", value))
+    return value
+
+
+def _explained(error: ValidationError, data: Mapping[str, Any]) -> RecipeError:
+    """Turn the first complaint of pydantic into one sentence that names the step and the field."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in step_models()]
+    place = ".".join(f"step {int(p) + 1}" if p.isdigit() else p for p in where if p != "steps")
+    given = str(where[-1]) if where else ""
+    if first["type"] == "extra_forbidden":
+        return RecipeError(f"{place}: unknown field", _nearest(given, _known(first["loc"])))
+    if first["type"] == "union_tag_invalid":
+        tag = str(first.get("ctx", {}).get("tag", ""))
+        return RecipeError(f"{place}: unknown method {tag!r}", _nearest(tag, catalogue()))
+    if first["type"] == "union_tag_not_found":
+        return RecipeError(f"{place}: a step needs `use`, the name of a method", _nearest("", catalogue()))
+    if first["type"] == "missing":
+        return RecipeError(f"{place}: missing", "Add it; `whet schema` lists every field.")
+    found = f" (found {first['input']!r})" if len(repr(first["input"])) < 60 else ""
+    return RecipeError(f"{place}: {first['msg'].removeprefix('Value error, ')}{found}")
+
+
+def _known(loc: tuple[int | str, ...]) -> Iterable[str]:
+    tag = next((part for part in loc if part in step_models()), None)
+    if tag is not None:
+        return step_models()[str(tag)].model_fields
+    if loc[0] == "calibration":
+        return Calibration.__dataclass_fields__
+    return recipe_model().model_fields
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = get_close_matches(word, names, 1, 0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(names)}."

@@ -1,0 +1,45 @@
+"""What a run depends on: if any of it changes, the bytes of the result may change.
+
+Law: a run resumed with a changed field is refused, naming every field that changed.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from whet.base.errors import IdentityError
+from whet.version import __version__
+
+Identity = Mapping[str, str]
+
+
+def identity(recipe_text: str, source_digests: Mapping[str, str], calibration_digest: str) -> Identity:
+    """Return the fields that a resumed run must share with the one that it continues."""
+    return {
+        "recipe": hashlib.sha256(recipe_text.encode()).hexdigest(),
+        "calibration": calibration_digest,
+        "whet": __version__,
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "tokenizers": version("tokenizers"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    } | {f"source/{name}": digest for name, digest in sorted(source_digests.items())}
+
+
+def check(path: Path, mine: Identity) -> None:
+    """Compare with the identity that a started run has left; raise if a field differs."""
+    theirs: Identity = json.loads(path.read_text(encoding="utf-8"))
+    changed = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    if changed:
+        raise IdentityError(
+            f"cannot resume {path.parent}: changed since it was started: {', '.join(changed)}",
+            "Restore them, or start afresh with --resume never.",
+        )

@@ -1,0 +1,176 @@
+"""Everything that can be known before work starts: who is compressed how, what it will weigh, what is wrong.
+
+`plan` raises all errors that do not need the weights' values: unknown families, tensors that do not
+fit the configuration, steps that match nothing, formats that cannot be stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from whet.base.errors import FolderError, RecipeError
+from whet.formats.activation import Activation
+from whet.formats.spec import Float, Format, smaller_group
+from whet.model.architecture import Architecture
+from whet.model.family import Family, find
+from whet.model.site import Site
+from whet.passes.block_pass import BlockPass
+from whet.passes.linear_pass import LinearPass
+from whet.recipe.recipe import Recipe, Step
+from whet.store.dialects import Choice, choose
+from whet.store.folder import Folder
+from whet.store.scheme import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A site and what is to be done to it: the steps that select it, in order, with fitted formats."""
+
+    site: Site
+    steps: tuple[int, ...]
+    scheme: Scheme | None  # None: stays as it is
+    note: str = ""  # what was changed for this site, or why it is left alone
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recipe bound to a model."""
+
+    recipe: Recipe
+    folder: Folder
+    family: Family
+    architecture: Architecture
+    placed: tuple[Placed, ...]
+    skipped: Mapping[str, str]  # module -> reason
+    choice: Choice  # the dialect that the result is written in, and why
+    passes: Mapping[tuple[int, str], LinearPass] = field(repr=False)  # (step, module) -> fitted
+
+    def of_layer(self, layer: int | None) -> tuple[Placed, ...]:
+        """Return the sites of one block, or (None) those outside the blocks."""
+        return tuple(p for p in self.placed if p.site.layer == layer)
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """Return the scheme of each compressed module."""
+        return {p.site.module: p.scheme for p in self.placed if p.scheme is not None}
+
+    @property
+    def steps(self) -> dict[str, tuple[int, ...]]:
+        """Return, for each module, the steps that select it."""
+        return {p.site.module: p.steps for p in self.placed}
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Return whether any step looks at activations."""
+        return any(step.use.needs for step in self.recipe.steps)
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of the source's tensors [byte]."""
+        return sum(stored.info.nbytes for stored in self.folder.tensors.values())
+
+    @property
+    def weights_bytes(self) -> int:
+        """Exact size of the result's tensors [byte]."""
+        replaced = {p.site.tensor for p in self.placed if p.scheme is not None}
+        stored = self.folder.tensors.items()
+        kept = sum(item.info.nbytes for name, item in stored if name not in replaced)
+        return kept + sum(
+            self.choice.dialect.nbytes(p.site, p.scheme) for p in self.placed if p.scheme is not None
+        )
+
+
+def plan(recipe: Recipe, folder: Folder) -> Plan:
+    """Bind a recipe to a model folder."""
+    family = find(folder.config)
+    architecture = family.architecture(folder.config, folder.tensors)
+    _check_tensors(folder, family.tensors(architecture))
+    sites = family.sites(architecture)
+    _check_steps(recipe, sites, architecture)
+    bound = [_placed(recipe, site) for site in sites]
+    choice = choose({p.site: p.scheme for p in bound if p.scheme is not None}, architecture)
+    passes = {
+        (index, p.site.module): _fitted(use, p.site)
+        for p in bound
+        for index in p.steps
+        if isinstance(use := recipe.steps[index].use, LinearPass)
+    }
+    skipped = dict(family.skipped(architecture)) | {
+        p.site.module: p.note for p in bound if p.scheme is None
+    }
+    return Plan(recipe, folder, family, architecture, tuple(bound), skipped, choice, passes)
+
+
+def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what the configuration promises with what the shards hold."""
+    for name, shape in expected.items():
+        stored = folder.tensors.get(name)
+        if stored is None:
+            raise FolderError(
+                f"{folder.path} has no tensor {name}, which its config.json calls for",
+                "Are config.json and the weights of the same model, and all shards there?",
+            )
+        if stored.info.shape != shape:
+            raise FolderError(
+                f"{folder.path / stored.file}: {name} has shape {list(stored.info.shape)}, "
+                f"config.json calls for {list(shape)}",
+                "Are config.json and the weights of the same model?",
+            )
+
+
+def _check_steps(recipe: Recipe, sites: tuple[Site, ...], architecture: Architecture) -> None:
+    for number, step in enumerate(recipe.steps, 1):
+        found = [s for s in sites if step.selects(s) and not recipe.skips(s)]
+        if not found:
+            roles = sorted({s.role for s in sites if ".experts." not in s.role})
+            raise RecipeError(
+                f"step {number} ({step.use.name}): where={list(step.where)} matches no site",
+                f"Sites: {', '.join(roles)}; or blocks, embed, head.",
+            )
+        for site in found:
+            _check_site(number, step, site)
+
+
+def _check_site(number: int, step: Step, site: Site) -> None:
+    where = f"step {number} ({step.use.name})"
+    if site.tied is not None:
+        raise RecipeError(
+            f"{where}: {site.role} shares its storage with {site.tied}",
+            f"Select {site.tied!r} instead: both then use the compressed matrix.",
+        )
+    if site.layer is None and isinstance(step.use, BlockPass):
+        raise RecipeError(f"{where} works on blocks, and {site.role} is in none")
+    if site.tap == "tokens" and step.use.needs:
+        raise RecipeError(
+            f"{where} needs activations, and the embedding reads tokens", "Use rtn or hqq for it."
+        )
+    if isinstance(step.use, LinearPass) and (why := step.use.refuses(site)):
+        raise RecipeError(f"{where} cannot rewrite {site.module}: {why}")
+
+
+def _placed(recipe: Recipe, site: Site) -> Placed:
+    if pattern := recipe.skips(site):
+        return Placed(site, (), None, f"the recipe skips {pattern!r}")
+    steps = tuple(i for i, step in enumerate(recipe.steps) if step.selects(site))
+    if not steps:
+        tied = f" (tied to {site.tied})" if site.tied else ""
+        return Placed(site, (), None, f"no step selects it{tied}")
+    format_, note = None, ""
+    activation: Activation | None = None
+    for index in steps:
+        use = recipe.steps[index].use
+        if isinstance(use, LinearPass):
+            format_ = smaller_group(use.format, site.shape[1])
+            note = _note(use.format, format_, site)
+        activation = getattr(use, "activation", activation)
+    scheme = None if format_ is None and activation is None else Scheme(format_ or Float(), activation)
+    return Placed(site, steps, scheme, note if scheme else "only equalised")
+
+
+def _note(asked: Format, got: Format, site: Site) -> str:
+    if asked != got:
+        return f"{site.shape[1]} inputs do not divide by the group of {asked}: stored as {got}"
+    return ""
+
+
+def _fitted(use: LinearPass, site: Site) -> LinearPass:
+    return replace(use, format=smaller_group(use.format, site.shape[1]))  # type: ignore[type-var]

@@ -1,0 +1,79 @@
+"""How far a run has come, on disk: after a kill at any moment the last finished part stands.
+
+A part's files are written and flushed first; then `progress.json` is replaced in one rename. What a
+killed run left behind beyond that is overwritten. Law: resumed and straight runs give the same bytes.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Who is told how the work goes; the command line draws it."""
+
+    def start(self, total: int, what: str) -> None:
+        """Begin `total` units of work."""
+
+    def advance(self, done: int, what: str) -> None:
+        """Say that `done` units are finished, and which is under way."""
+
+    def note(self, text: str) -> None:
+        """Say something worth a line."""
+
+    def finish(self) -> None:
+        """End."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def start(self, total: int, what: str) -> None:
+        """Do nothing."""
+
+    def advance(self, done: int, what: str) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+def finished(work: Path) -> int:
+    """Return how many parts are done, 0 for a new run."""
+    path = work / "progress.json"
+    return int(json.loads(path.read_text(encoding="utf-8"))["done"]) if path.is_file() else 0
+
+
+def commit(work: Path, done: int) -> None:
+    """Make `done` parts last: everything that they wrote must have been flushed before."""
+    write_json(work / "progress.json", {"done": done})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a file in one step, flushed to the disk."""
+    write_bytes(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step, flushed to the disk."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder last."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,66 @@
+"""A recipe is data: an ordered list of steps, what to calibrate on, and a seed."""
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from whet.model.site import Site
+from whet.passes.block_pass import BlockPass
+from whet.passes.linear_pass import LinearPass
+
+Precision = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the statistics are gathered on: `samples` windows of `length` tokens of `source`."""
+
+    source: str = "builtin"
+    samples: int = 128
+    length: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Apply one pass to the sites that `where` selects.
+
+    A pattern is a glob over a site's role ("mlp.down"), its role with its layer ("layers.3.mlp.*"),
+    or its module's name in the checkpoint ("*.q_proj"); or one of the words `blocks` (every linear
+    inside a block), `embed`, `head`.
+    """
+
+    use: LinearPass | BlockPass
+    where: tuple[str, ...] = ("blocks",)
+
+    def selects(self, site: Site) -> bool:
+        """Return whether this step is to rewrite a site."""
+        return any(matches(pattern, site) for pattern in self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Steps in order, over the sites that no pattern of `skip` names.
+
+    `precision` is the arithmetic of calibration: `exact` float32, or `fast`, in which factors of
+    matrix products are rounded to bfloat16 and accumulated in float32.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    description: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
+    skip: tuple[str, ...] = ()
+    precision: Precision = "exact"
+    seed: int = 0
+
+    def skips(self, site: Site) -> str | None:
+        """Return the pattern that excludes a site, if one does."""
+        return next((pattern for pattern in self.skip if matches(pattern, site)), None)
+
+
+def matches(pattern: str, site: Site) -> bool:
+    """Return whether a pattern names a site."""
+    if pattern == "blocks":
+        return site.layer is not None
+    placed = site.role if site.layer is None else f"layers.{site.layer}.{site.role}"
+    return any(fnmatchcase(name, pattern) for name in (site.role, placed, site.module))

@@ -1,0 +1,136 @@
+"""Carry out the steps of a recipe on one part of a model: observe, rewrite, replace, record."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol, cast
+
+import torch
+
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.base.seed import stream_seed
+from whet.calibrate.statistics import Statistic, Stats
+from whet.formats.spec import Float, Format
+from whet.formats.weight import written
+from whet.model.block import Block
+from whet.model.linear import Linear
+from whet.model.site import Site
+from whet.passes.block_pass import BlockPass, Change
+from whet.passes.linear_pass import LinearPass, Rewrite
+from whet.recipe.plan import Plan
+
+Kinds = tuple[type[Statistic], ...]
+
+
+class Part(Protocol):
+    """What is rewritten at a time: the embedding, a block or the head."""
+
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        """Return the linears by role."""
+        ...
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """Return what they are called in the checkpoint."""
+        ...
+
+
+Look = Callable[[Part, Part, str, Kinds], Stats]  # (part, reference, tap, kinds) -> statistics
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewriter:
+    """The steps of a plan, applied to one part after the other."""
+
+    plan: Plan
+    look: Look
+
+    def rewrite(self, part: Part, reference: Part) -> Iterator[Record]:
+        """Change `part` in place, step by step; yield what was done.
+
+        `reference` is the same part uncompressed. It is only ever rescaled without changing what it
+        computes, so that both stay comparable channel by channel.
+        """
+        stored = {role: linear.weight.format for role, linear in part.linears.items()}
+        for index, step in enumerate(self.plan.recipe.steps):
+            chosen = [site for site in part.sites if index in self.plan.steps[site.module]]
+            if not chosen:
+                continue
+            if isinstance(step.use, BlockPass):
+                whole, ideal = cast("Block", part), cast("Block", reference)
+                yield from self._equalised(step.use, whole, ideal, chosen)
+            else:
+                yield from self._linears(index, part, reference, chosen)
+        _settle(part, stored)
+
+    def _linears(
+        self, index: int, part: Part, reference: Part, chosen: list[Site]
+    ) -> Iterator[Record]:
+        """Rewrite linears tap by tap in the order of execution, each on what earlier ones left."""
+        place = {tap: i for i, tap in enumerate(getattr(part, "taps", ()))}
+        ordered = sorted(chosen, key=lambda site: place.get(site.tap, 0))
+        for tap, group in groupby(ordered, key=lambda site: site.tap):
+            sites = list(group)
+            kinds = tuple({kind: None for s in sites for kind in self._pass(index, s).needs})
+            stats = self.look(part, reference, tap, kinds) if kinds else Stats((), sites[0].shape[1])
+            for site in sites:
+                linear, use = part.linears[site.role], self._pass(index, site)
+                seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
+                done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
+                linear.replace(done.weight)
+                yield _record(use.name, site, done, stats)
+
+    def _pass(self, index: int, site: Site) -> LinearPass:
+        return self.plan.passes[index, site.module]
+
+    def _equalised(
+        self, use: BlockPass, block: Block, reference: Block, chosen: list[Site]
+    ) -> Iterator[Record]:
+        """Ask a pass over a whole block what to do, do it, and yield what it says of it."""
+        modules = {site.role: site.module for site in chosen}
+        change = use.rewrite(
+            block, tuple(modules), lambda tap, kinds: self.look(block, reference, tap, kinds)
+        )
+        _fold(change, block, reference)
+        for role, (activation, scale) in change.activations.items():
+            block.linears[role].activation = activation
+            block.linears[role].input_scale = scale
+        for place in sorted({*change.facts, *change.fallbacks}):
+            yield Record(
+                use.name,
+                modules.get(place, f"layers.{block.layer}.{place}"),
+                dict(change.facts.get(place, {})),
+                change.fallbacks.get(place),
+                {"role": place, "layer": str(block.layer)},
+            )
+
+
+def _record(step: str, site: Site, done: Rewrite, stats: Stats) -> Record:
+    """Return the record of a rewritten site."""
+    weight = done.weight
+    bits = weight.format.bits(weight.shape) / (weight.shape[0] * weight.shape[1])
+    facts = {**done.facts, "bits_per_weight": Quantity(bits, "bit", "stored planes ÷ weights")}
+    if stats.tokens:
+        facts["tokens"] = Quantity(stats.tokens, "1", "calibration tokens seen at this input")
+    if stats.dropped:
+        facts["dropped"] = Quantity(len(stats.dropped), "1", "samples left out as not finite")
+    layer = "" if site.layer is None else str(site.layer)
+    notes = {"role": site.role, "layer": layer, "format": str(weight.format)}
+    return Record(step, site.module, facts, done.fallback, notes)
+
+
+def _fold(change: Change, block: Block, reference: Block) -> None:
+    """Rescale channels in both blocks alike."""
+    for tap, scale in change.folds.items():
+        used, again = block.fold(tap, scale), reference.fold(tap, scale)
+        assert torch.equal(used, again), "a fold depends on the producer's stored type alone"
+
+
+def _settle(part: Part, stored: Mapping[str, Format]) -> None:
+    """Store rescaled but unquantized weights in the type that the checkpoint had them in."""
+    for role, linear in part.linears.items():
+        format_ = linear.weight.format
+        if isinstance(format_, Float) and format_ != stored[role]:
+            linear.replace(written(linear.weight.dense(), stored[role]))
