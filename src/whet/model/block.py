@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from whet.model import fold
 from whet.model.architecture import Architecture
 from whet.model.attention import attend, projected, separated
 from whet.model.cache import LayerCache
@@ -13,7 +12,7 @@ from whet.model.linear import Linear
 from whet.model.mlp import Tap, feed_forward, mixture
 from whet.model.norm import Norm
 from whet.model.roles import taps
-from whet.model.rope import Rotary
+from whet.model.rope import rotary
 from whet.model.site import Site
 
 
@@ -47,7 +46,7 @@ class Block(nn.Module):
         self.register_buffer("router", router)
         self.taps = taps(arch, layer)
         rope = arch.rope_of(layer)
-        self.rotary = None if rope is None else Rotary(rope, arch.head_dim)
+        self.rotary = None if rope is None else rotary(rope, arch.head_dim)
 
     def forward(
         self,
@@ -74,7 +73,9 @@ class Block(nn.Module):
 
     def foldable(self, tap: str) -> str | None:
         """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
-        return fold.foldable(self, tap)
+        from whet.model.fold import foldable
+
+        return foldable(self, tap)
 
     def fold(self, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
         """Divide the channels of a tap by `scale` at their producer, and multiply at their readers.
@@ -83,7 +84,9 @@ class Block(nn.Module):
         heads that share values share a scale.
         Law: the block computes the same function.
         """
-        return fold.folded(self, tap, scale)
+        from whet.model.fold import folded
+
+        return folded(self, tap, scale)
 
     def extras(self) -> dict[str, Tensor]:
         """Return what is no linear weight, by the checkpoint's name: gains, biases, the router."""
@@ -99,26 +102,34 @@ class Block(nn.Module):
         return self.norms[role](x) if role in self.norms else x
 
     def _attention(self, x: Tensor, cache: LayerCache | None, tap: Tap) -> Tensor:
-        arch, start = self.arch, cache.length if cache else 0
         tap("attn.in", x)
-        q, k, v = projected(arch, self.linears, x)
-        q, k = self._placed(q, "attn.q.norm", start), self._placed(k, "attn.k.norm", start)
-        v = separated(v, arch.head_dim)
-        if cache is not None:
-            k, v = cache.extend(k, v)
-        scale, window = arch.scale_of(self.layer), arch.windows[self.layer]
-        mixed = attend(q, k, v, scale, window, arch.attention_cap)
+        q, k, v = projected(self.arch, self.linears, x)
+        q, k = self._heads(q, "attn.q.norm"), self._heads(k, "attn.k.norm")
+        q, k, v = self._placed(q, k, separated(v, self.arch.head_dim), cache)
+        scale, window = self.arch.scale_of(self.layer), self.arch.windows[self.layer]
+        mixed = attend(q, k, v, scale, window, self.arch.attention_cap)
         tap("attn.out", mixed)
         return self.linears["attn.o"](mixed)
 
-    def _placed(self, x: Tensor, norm: str, start: int) -> Tensor:
-        """Return heads, normalised and turned to their positions."""
+    def _heads(self, x: Tensor, norm: str) -> Tensor:
+        """Return queries or keys as heads, normalised before or after they are separated."""
         if self.arch.qk_norm == "full":
             x = self._norm(norm, x)
         x = separated(x, self.arch.head_dim)
-        if self.arch.qk_norm == "head":
-            x = self._norm(norm, x)
-        return x if self.rotary is None else self.rotary.turn(x, start)
+        return self._norm(norm, x) if self.arch.qk_norm == "head" else x
+
+    def _placed(
+        self, q: Tensor, k: Tensor, v: Tensor, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, turned to their positions, after those of the cache."""
+        start = cache.length if cache else 0
+        length = start + q.shape[2]
+        if self.rotary is not None:
+            q = self.rotary.turn(q, start, length)
+            k = self.rotary.turn(k, start, length)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        return q, k, v
 
     def _mlp(self, x: Tensor, tap: Tap) -> Tensor:
         if self.router is None:

@@ -1,7 +1,7 @@
 """Keys and values of the tokens so far, so that each token is computed once."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -62,7 +62,34 @@ class LayerCache:
         return sum(room.nbytes for room in rooms if room is not None)
 
 
-Cache = list[LayerCache]
+class Cache(list[LayerCache]):
+    """The caches of all blocks, for one batch of sequences.
+
+    Where a model turns all positions anew beyond some length (`bound` [token]), the tokens are
+    kept until then, so that they can be computed again.
+    """
+
+    def __init__(self, windows: tuple[int | None, ...], bound: int | None = None) -> None:
+        super().__init__(LayerCache(window) for window in windows)
+        self.bound = bound
+        self._tokens: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens seen."""
+        return self[0].length
+
+    def due(self, tokens: Int64[Tensor, "batch time"]) -> Int64[Tensor, "batch due"]:
+        """Return the tokens to compute now: these, or on crossing the bound all from the start."""
+        if self.bound is None or self.length > self.bound:
+            return tokens
+        known = tokens if self._tokens is None else torch.cat((self._tokens, tokens), 1)
+        if known.shape[1] <= self.bound:
+            self._tokens = known
+            return tokens
+        self._tokens = None
+        self[:] = [LayerCache(held.window) for held in self]
+        return known
 
 
 def visible(

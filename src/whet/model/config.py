@@ -143,14 +143,27 @@ def _sharpness(factor: float, strength: float) -> float:
     return 0.1 * strength * math.log(factor) + 1
 
 
-def windows(
-    config: Config, window: int | None, sliding: tuple[bool, ...]
-) -> tuple[int | None, ...]:
+def window(config: Config, default: int | None) -> int | None:
+    """Return how far back attention sees [token]; null says all the way."""
+    if config.get("sliding_window", default) is None:
+        return None
+    return whole(config, "sliding_window", default=default)
+
+
+def windows(config: Config, width: int | None, sliding: tuple[bool, ...]) -> tuple[int | None, ...]:
     """Return the window of each block; `layer_types` of the config goes before `sliding`."""
     kinds = cast("list[str] | None", config.get("layer_types"))
     if kinds is not None:
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
-    return tuple(window if slides else None for slides in sliding)
+    return tuple(width if slides else None for slides in sliding)
+
+
+def upper_windows(config: Config, layers: int) -> tuple[int | None, ...]:
+    """Return windows for the blocks from `max_window_layers` on, where windows are in use."""
+    if not flag(config, "use_sliding_window"):
+        return (None,) * layers
+    first = config.get("max_window_layers", 28)
+    return windows(config, window(config, 4096), tuple(i >= first for i in range(layers)))
 
 
 def decoder(config: Config, head_dim: int | None = None) -> Architecture:

@@ -11,7 +11,7 @@ from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model.architecture import Architecture
 from whet.model.block import Block, no_tap
-from whet.model.cache import Cache, LayerCache
+from whet.model.cache import Cache
 from whet.model.family import Family, find
 from whet.model.linear import Linear
 from whet.model.mlp import Tap
@@ -135,16 +135,19 @@ class Model(nn.Module):
 
     def new_cache(self) -> Cache:
         """Return an empty cache for one batch of sequences."""
-        return [LayerCache(window) for window in self.arch.windows]
+        rope = self.arch.rope
+        changing = rope is not None and rope.kind == "longrope"
+        return Cache(self.arch.windows, rope.trained if rope and changing else None)
 
     def forward(
         self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
     ) -> Float[Tensor, "batch time vocab"]:
         """Return the logits of the token after each; the tokens follow those in the cache."""
-        hidden = self.embedding(tokens, cache[0].length if cache else 0)
+        due = tokens if cache is None else cache.due(tokens)
+        hidden = self.embedding(due, cache.length if cache else 0)
         for block, held in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             hidden = block(hidden, held)
-        return self.head(hidden)
+        return self.head(hidden[:, -tokens.shape[1] :])
 
 
 def load(source: Source) -> Model:

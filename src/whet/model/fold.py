@@ -4,8 +4,6 @@ Readers multiply by W·diag(s) what producers made as x/s, so the block computes
 SmoothQuant (arXiv:2211.10438, eq. 3) and AWQ (arXiv:2306.00978, §3.2).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,14 +11,12 @@ from torch import Tensor
 from whet.base.errors import NumericalError, UnsupportedError
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
+from whet.model.block import Block
 from whet.model.linear import Linear
 from whet.model.norm import Norm
 
-if TYPE_CHECKING:
-    from whet.model.block import Block
 
-
-def foldable(block: "Block", tap: str) -> str | None:
+def foldable(block: Block, tap: str) -> str | None:
     """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
     if tap not in block.taps:
         return f"this block has no tap {tap!r}"
@@ -33,20 +29,20 @@ def foldable(block: "Block", tap: str) -> str | None:
     return _normed(block, tap.removesuffix(".in"))
 
 
-def _middle(block: "Block") -> str | None:
+def _middle(block: Block) -> str | None:
     if block.arch.gated or block.arch.activation == "relu":
         return None
     return f"{block.arch.activation} of a scaled input is not the scaled output"
 
 
-def _normed(block: "Block", half: str) -> str | None:
+def _normed(block: Block, half: str) -> str | None:
     norm = block.norms.get(f"{half}.pre")
     if norm is None:
         return "no norm stands between the residual stream and the linears that read it"
     return "its norm has no gain" if norm.weight is None else None
 
 
-def folded(block: "Block", tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
+def folded(block: Block, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
     """Rescale the channels of a tap; return the scale that was used."""
     reason = foldable(block, tap)
     if reason:
@@ -66,7 +62,7 @@ def folded(block: "Block", tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor
     return used
 
 
-def _through_values(block: "Block", scale: Tensor) -> Tensor:
+def _through_values(block: Block, scale: Tensor) -> Tensor:
     """Divide values; heads that share them share the geometric mean of their scales."""
     arch = block.arch
     shared = scale.view(arch.kv_heads, arch.group, arch.head_dim).log().mean(1).exp()
@@ -75,7 +71,7 @@ def _through_values(block: "Block", scale: Tensor) -> Tensor:
     return heads.expand(-1, arch.group, -1).flatten()
 
 
-def _values(block: "Block") -> tuple[Linear, Tensor]:
+def _values(block: Block) -> tuple[Linear, Tensor]:
     """Return the linear that makes values, and which of its rows do."""
     arch = block.arch
     if arch.qkv == "split":
@@ -88,7 +84,7 @@ def _values(block: "Block") -> tuple[Linear, Tensor]:
     return linear, rows.view(arch.heads, 3, arch.head_dim)[:, 2].flatten()
 
 
-def _up(block: "Block", role: str) -> tuple[Linear, Tensor]:
+def _up(block: Block, role: str) -> tuple[Linear, Tensor]:
     """Return the linear that the middle of an MLP is proportional to, and which of its rows are."""
     joined = block.linears.get(f"{role}.gate_up")
     linear = joined or block.linears[f"{role}.up"]
@@ -126,7 +122,7 @@ def _ratio(old: Tensor, new: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where((new != 0) & (old != 0), old / new.where(new != 0, 1.0), otherwise)
 
 
-def _multiply(block: "Block", tap: str, scale: Tensor) -> None:
+def _multiply(block: Block, tap: str, scale: Tensor) -> None:
     """Multiply the input columns of all that reads a tap."""
     for role in readers(block, tap):
         linear = block.linears[role]
@@ -135,7 +131,7 @@ def _multiply(block: "Block", tap: str, scale: Tensor) -> None:
         block.router = block.router.float() * scale
 
 
-def readers(block: "Block", tap: str) -> list[str]:
+def readers(block: Block, tap: str) -> list[str]:
     """Return the roles of the linears that read a tap; those of all experts for "mlp.in"."""
     inside = tap == "mlp.in" and block.router is not None
     return [

@@ -1,6 +1,7 @@
 """Rotary positions (arXiv:2104.09864): channels of queries and keys turned by their position."""
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -63,32 +64,47 @@ def _ramped(rope: Rope, plain: Float[Tensor, "pairs"], turned: int) -> Float[Ten
 
 
 class Rotary:
-    """Turns queries and keys; remembers the angles of the last positions."""
+    """Turns queries and keys; remembers the angles of the positions it has met."""
 
     def __init__(self, rope: Rope, dim: int) -> None:
         self.rope, self.dim = rope, dim
-        self._span: tuple[int, int] | None = None
-        self._table: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._table: tuple[int, Tensor, Tensor] = (-1, torch.empty(0), torch.empty(0))
 
     def turn(
-        self, x: Float[Tensor, "batch heads time dim"], start: int
+        self, x: Float[Tensor, "batch heads time dim"], start: int, length: int
     ) -> Float[Tensor, "batch heads time dim"]:
-        """Return `x` with its channels turned; its first token stands at position `start`.
+        """Return `x` with its channels turned: first token at `start`, of a sequence of `length`.
 
         Law: the product of a turned query and a turned key depends on their distance alone.
         """
-        cos, sin = (part.to(x.device) for part in self._angles(start, start + x.shape[2]))
+        cos, sin = (part.to(x.device) for part in self._angles(start, start + x.shape[2], length))
         turned = cos.shape[-1]
         part = x[..., :turned]
         first, second = part.chunk(2, -1)
         part = part * cos + torch.cat((-second, first), -1) * sin
         return part if turned == x.shape[-1] else torch.cat((part, x[..., turned:]), -1)
 
-    def _angles(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        if self._span != (start, stop):
-            steps = frequencies(self.rope, self.dim, stop)
-            angles = torch.arange(start, stop).float()[:, None] * steps
-            angles = torch.cat((angles, angles), -1)
-            self._table = angles.cos() * self.rope.gain, angles.sin() * self.rope.gain
-            self._span = (start, stop)
-        return self._table
+    def _angles(self, start: int, stop: int, length: int) -> tuple[Tensor, Tensor]:
+        regime, cos, sin = self._table
+        if regime != self._regime(length) or len(cos) < stop:
+            regime, cos, sin = self._table = self._made(length, max(stop, 2 * len(cos)))
+        return cos[start:stop], sin[start:stop]
+
+    def _regime(self, length: int) -> int:
+        """Return a number that tells lengths apart where the frequencies depend on them."""
+        if self.rope.kind == "dynamic":
+            return max(length, self.rope.trained)
+        return int(self.rope.kind == "longrope" and length > self.rope.trained)
+
+    def _made(self, length: int, positions: int) -> tuple[int, Tensor, Tensor]:
+        steps = frequencies(self.rope, self.dim, length)
+        angles = torch.arange(positions).float()[:, None] * steps
+        angles = torch.cat((angles, angles), -1)
+        gain = self.rope.gain
+        return self._regime(length), angles.cos() * gain, angles.sin() * gain
+
+
+@cache
+def rotary(rope: Rope, dim: int) -> Rotary:
+    """Return the one instance for these positions: blocks share its angles."""
+    return Rotary(rope, dim)

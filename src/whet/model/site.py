@@ -1,24 +1,9 @@
 """Where the linear weights of a model are: their names, shapes, axes and inputs. Needs no torch."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any
 
 from whet.formats.spec import Shape
-
-A = TypeVar("A", bound="Array")
-
-
-class Array(Protocol):
-    """An array of numpy or torch."""
-
-    @property
-    def T(self: A) -> A:  # noqa: N802 (its name there)
-        """The transpose of a matrix."""
-        ...
-
-    def __getitem__(self: A, key: int | slice, /) -> A:
-        """Return a part along the first axis."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +46,7 @@ class Site:
         """The name of the tensor that holds this weight in a checkpoint of plain numbers."""
         return self.stack.tensor if self.stack else f"{self.module}.weight"
 
-    def oriented(self, stored: A) -> A:
+    def oriented(self, stored: Any) -> Any:  # noqa: ANN401 (an array of numpy or of torch)
         """Return this weight, (out, in), as a view of the stored tensor: numpy's or torch's."""
         if self.stack:
             stored = stored[self.stack.index][self.stack.start : self.stack.stop]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ DTYPES: dict[torch.dtype, Literal["F32", "F16", "BF16"]] = {
 }
 
 
+@runtime_checkable
 class Source(Protocol):
     """A checkpoint, whatever its dialect."""
 
