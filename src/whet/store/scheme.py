@@ -26,9 +26,7 @@ class Scheme:
     def of(words: Mapping[str, str]) -> "Scheme":
         """Read what `plain` wrote."""
         activation = words.get("activation")
-        return Scheme(
-            parse(words["format"]), parse_activation(activation) if activation else None
-        )
+        return Scheme(parse(words["format"]), parse_activation(activation) if activation else None)
 
     def __str__(self) -> str:
         """Return e.g. `int8-channel` or `int8-channel, input int8-token`."""
