@@ -1,3 +1,16 @@
-"""whet makes large language models smaller and faster, and proves what that cost."""
+"""whet makes large language models smaller and faster, and proves what that cost.
 
+    import whet
+    result = whet.compress("demo", recipe="int4", out="demo-int4")
+    print(whet.load(result.path).generate_text("Once"))
+
+Importing whet also lets `transformers` load folders that whet has written.
+"""
+
+from whet.api import compress as compress
+from whet.api import load as load
+from whet.api import measure as measure
+from whet.api import preview as preview
 from whet.version import __version__ as __version__
+
+__all__ = ["__version__", "compress", "load", "measure", "preview"]

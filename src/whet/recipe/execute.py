@@ -68,18 +68,18 @@ class Execution:
     def _do(self, part: int, streams: Streams | None) -> Streams:
         began = time.perf_counter()
         if streams is None:
-            onward = self._enter()
+            onward = self.enter()
         elif part < self.count - 1:
-            onward = self._through(part, streams)
+            onward = self.through(part, streams)
         else:
-            onward = self._leave(streams)
+            onward = self.leave(streams)
         self._time(self._name(part), began)
         commit(self.work, part + 1)
         if streams is not None:
             streams.delete()
         return onward
 
-    def _enter(self) -> Streams:
+    def enter(self) -> Streams:
         """Embed the tokens, with the compressed embedding and with the original one."""
         original, working = self._embedding(), self._embedding()
         records = list(Rewriter(self.plan, _nothing).rewrite(working, original))
@@ -88,7 +88,7 @@ class Execution:
         self.parts.save(0, self._stored(working), records)
         return streams
 
-    def _through(self, part: int, streams: Streams) -> Streams:
+    def through(self, part: int, streams: Streams) -> Streams:
         """Compress one block and pass the hidden states through it."""
         layer = part - 1
         block, reference = self._block(layer), self._block(layer)
@@ -99,7 +99,7 @@ class Execution:
         self.parts.save(part, dict(block.extras()) | self._stored(block), records)
         return onward
 
-    def _leave(self, streams: Streams) -> Streams:
+    def leave(self, streams: Streams) -> Streams:
         """Compress the head, and keep the logits of a few tokens for the reload check."""
         original, working = self._head(), self._head()
         records = list(Rewriter(self.plan, streams.look).rewrite(working, original))

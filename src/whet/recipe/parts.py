@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from whet.base.record import Record, read_records
-from whet.recipe.progress import write_bytes
+from whet.store.durable import write_atomic
 from whet.store.writer import write_shard
 
 
@@ -21,9 +21,9 @@ class Parts:
         """Write one part, flushed to the disk; an earlier try at it is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if tensors:
-            write_shard(self.folder / f"{part:04d}.safetensors", tensors, {})
+            write_shard(self.folder / f"{part:04d}.safetensors", tensors)
         text = "".join(record.line() + "\n" for record in records)
-        write_bytes(self.folder / f"{part:04d}.jsonl", text.encode())
+        write_atomic(self.folder / f"{part:04d}.jsonl", [text.encode()])
 
     def shards(self, count: int) -> list[Path]:
         """Return the tensor files of the first `count` parts, in order."""

@@ -5,10 +5,10 @@ killed run left behind beyond that is overwritten. Law: resumed and straight run
 """
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from whet.store.durable import write_json
 
 
 class Progress(Protocol):
@@ -52,28 +52,3 @@ def finished(work: Path) -> int:
 def commit(work: Path, done: int) -> None:
     """Make `done` parts last: everything that they wrote must have been flushed before."""
     write_json(work / "progress.json", {"done": done})
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a file in one step, flushed to the disk."""
-    write_bytes(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step, flushed to the disk."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    flush_folder(path.parent)
-
-
-def flush_folder(path: Path) -> None:
-    """Make the names in a folder last."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,113 @@
+"""What whet can do, as functions: the command line and programs call these and nothing below.
+
+    import whet
+    result = whet.compress("demo", recipe="int4", out="demo-int4")
+    engine = whet.load(result.path)
+
+Nothing heavy is imported before a function that needs it is called.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from whet.base.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from whet.api.compress import Result
+    from whet.api.dry_run import Preview
+    from whet.base.record import Record
+    from whet.recipe.progress import Progress
+    from whet.runtime.engine import Engine
+
+Source = str | os.PathLike[str]
+Resume = Literal["auto", "required", "never"]
+
+
+def compress(
+    source: Source,
+    recipe: Source = "int4",
+    *,
+    set: Sequence[str] = (),  # noqa: A002 - named like the flag
+    calibration: str | None = None,
+    out: Source | None = None,
+    resume: Resume = "auto",
+    overwrite: bool = False,
+    seed: int | None = None,
+    offline: bool = False,
+    progress: "Progress | None" = None,
+    stopped: Callable[[], bool] | None = None,
+) -> "Result":
+    """Compress a model by a recipe; return the published folder and its records.
+
+    `set` holds settings like "gptq.format=int3-g64"; `calibration` replaces the recipe's source;
+    `stopped` is asked before each block, and if it says yes the run stops, resumable.
+    """
+    require("torch", "compress")
+    from whet.api import compress as work
+
+    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+    return work.carried_out(
+        bound,
+        Path(out) if out is not None else work.default_out(str(source), bound.recipe.name),
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+        stopped=stopped,
+    )
+
+
+def preview(
+    source: Source,
+    recipe: Source = "int4",
+    *,
+    set: Sequence[str] = (),  # noqa: A002 - named like the flag
+    calibration: str | None = None,
+    out: Source | None = None,
+    seed: int | None = None,
+    offline: bool = False,
+) -> "Preview":
+    """Return what `compress` would do: exact output size, predicted memory, disk and time, schemes."""
+    require("torch", "compress")
+    from whet.api import compress as work
+    from whet.api.dry_run import previewed
+
+    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+    target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
+    return previewed(bound, target)
+
+
+def load(folder: Source, *, offline: bool = False) -> "Engine":
+    """Return a model ready to generate: a compressed folder, or any source."""
+    require("torch", "compress")
+    from whet.runtime.engine import load as loaded
+    from whet.store.resolve import resolve
+
+    return loaded(resolve(str(folder), offline))
+
+
+def measure(
+    folder: Source,
+    *,
+    against: Source | None = None,
+    data: str | None = None,
+    speed: bool = False,
+    offline: bool = False,
+    progress: "Progress | None" = None,
+) -> "list[Record]":
+    """Measure a folder's quality, against its original if given, and (with `speed`) its speed."""
+    require("torch", "compress")
+    from whet.api.measure import measured
+
+    return measured(str(folder), against, data, speed=speed, offline=offline, progress=progress)
+
+
+def require(package: str, extra: str) -> None:
+    """Raise unless a package of an optional set is installed; names the command that installs it."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise UnsupportedError(
+            f"this needs {package}, which is not installed here", f'pip install "whet[{extra}]"'
+        )

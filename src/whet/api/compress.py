@@ -1,0 +1,152 @@
+"""From a source and a recipe to a published folder: plan, execute, assemble, reload, report, publish."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from whet.base.errors import FolderError
+from whet.base.machine import peak_rss
+from whet.base.quantity import Quantity
+from whet.base.record import Record, append_records, read_records
+from whet.calibrate.tokens import Tokens, calibration
+from whet.recipe.assemble import assemble, output_records
+from whet.recipe.estimate import estimate, refuse_misfits
+from whet.recipe.evidence import environment, plan_records, run_records
+from whet.recipe.execute import PROBE, RUN, Execution
+from whet.recipe.file import dumps, read
+from whet.recipe.identity import identity
+from whet.recipe.plan import Plan, plan
+from whet.recipe.progress import Progress, Silence
+from whet.recipe.recipe import Calibration
+from whet.recipe.reload import reload
+from whet.recipe.workspace import Resume, Workspace
+from whet.report.render import write_pages
+from whet.store.checkpoint import Checkpoint
+from whet.store.finite import find_nonfinite
+from whet.store.folder import Folder
+from whet.store.manifest import write_manifest
+from whet.store.resolve import resolve
+from whet.store.tokenizer import Tokenizer
+from whet.version import __version__
+
+FEW = Calibration("builtin", 4, 64)  # what a recipe without statistics is checked on
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A published folder and its evidence."""
+
+    path: Path
+    records: tuple[Record, ...]
+
+
+def bound(
+    source: str,
+    recipe: str,
+    settings: Sequence[str] = (),
+    text: str | None = None,
+    seed: int | None = None,
+    *,
+    offline: bool = False,
+) -> Plan:
+    """Return a recipe bound to a model, with the command's own settings applied."""
+    asked = read(recipe, settings)
+    if text is not None:
+        asked = replace(asked, calibration=replace(asked.calibration, source=text))
+    if seed is not None:
+        asked = replace(asked, seed=seed)
+    return plan(asked, Folder(resolve(source, offline)))
+
+
+def default_out(source: str, recipe: str) -> Path:
+    """Return where the result goes if nothing is said: `<model>-<recipe>` in the current folder."""
+    model = source.partition("@")[0].rstrip("/").rpartition("/")[2] or "model"
+    return Path(f"{model}-{recipe}")
+
+
+def tokens_of(bound_plan: Plan) -> Tokens:
+    """Return the tokens that a plan runs on."""
+    recipe = bound_plan.recipe
+    wanted = recipe.calibration if bound_plan.needs_statistics else FEW
+    length = min(wanted.length, bound_plan.architecture.context)
+    tokenizer = Tokenizer(bound_plan.folder.path)
+    return calibration(wanted.source, tokenizer, wanted.samples, length, recipe.seed)
+
+
+def carried_out(
+    bound_plan: Plan,
+    out: Path,
+    *,
+    resume: Resume = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Result:
+    """Carry out a plan; nothing stands at `out` before everything is verified."""
+    began = time.perf_counter()
+    with Workspace(out, resume, overwrite=overwrite) as workspace:
+        refuse_misfits(estimate(bound_plan), out)
+        _refuse_nonfinite(bound_plan.folder)
+        source, tokens = Checkpoint(bound_plan.folder), tokens_of(bound_plan)
+        digests = bound_plan.folder.digest()
+        workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
+        work = workspace.folder
+        execution = Execution(
+            bound_plan, source, tokens.ids, work, progress or Silence(), stopped or (lambda: False)
+        )
+        execution.run()
+        shutil.rmtree(workspace.final, ignore_errors=True)
+        files = assemble(bound_plan, source, execution.parts, workspace.final)
+        checked = reload(workspace.final, work / PROBE, bound_plan.recipe.precision)
+        about = (
+            *plan_records(bound_plan, tokens),
+            *execution.parts.records(execution.count),
+            *output_records(bound_plan, workspace.final, files),
+            checked.record(),
+        )
+        run = (*run_records(), *_records(work / RUN), _total(time.perf_counter() - began))
+        _describe(bound_plan, workspace.final, about, run)
+        workspace.publish()
+    return Result(out, (*about, *run))
+
+
+def _refuse_nonfinite(folder: Folder) -> None:
+    found = find_nonfinite(folder)
+    if found is not None:
+        name, index = found
+        raise FolderError(
+            f"{folder.path}: {name}[{', '.join(map(str, index))}] is not a finite number",
+            "The checkpoint is damaged, or was saved from a run that diverged; get it again.",
+        )
+
+
+def _records(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as lines:
+        yield from read_records(lines)
+
+
+def _total(seconds: float) -> Record:
+    facts = {
+        "seconds": Quantity(seconds, "s", "wall time of the last run of the command"),
+        "peak_rss": Quantity(peak_rss(), "byte", "largest resident size"),
+    }
+    return Record("time", "total", facts)
+
+
+def _describe(
+    bound_plan: Plan, folder: Path, about: tuple[Record, ...], run: tuple[Record, ...]
+) -> None:
+    """Add the evidence to a folder: records, pages, and at last the manifest."""
+    append_records(folder / "records.jsonl", about)
+    append_records(folder / RUN, run)
+    write_pages(folder)
+    facts = {
+        "whet": __version__,
+        "seed": bound_plan.recipe.seed,
+        "source": bound_plan.folder.digest(),
+        "calibration": next(r.notes["digest"] for r in about if r.step == "calibration"),
+        "environment": environment(),
+    }
+    write_manifest(folder, facts)

@@ -1,0 +1,93 @@
+"""The records that a plan gives before any work is done, and those about the machine and the run."""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import psutil
+import torch
+
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.calibrate.tokens import Tokens
+from whet.recipe.file import dumps
+from whet.recipe.plan import Placed, Plan
+from whet.version import __version__
+
+
+def plan_records(plan: Plan, tokens: Tokens) -> Iterator[Record]:
+    """Yield what was decided: source, recipe, calibration, and the scheme of every module."""
+    folder, text = plan.folder, dumps(plan.recipe)
+    facts = {"bytes": Quantity(folder.nbytes, "byte", "weight files on disk")}
+    notes = {"path": folder.path.name, "family": plan.family.name}
+    notes["model_type"] = str(folder.config.get("model_type", ""))
+    yield Record("source", "", facts | {"parameters": _parameters(plan)}, notes=notes)
+    yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
+    samples, length = tokens.ids.shape
+    seen = {
+        "tokens": Quantity(samples * length, "1", "windows × length"),
+        "samples": Quantity(samples, "1", f"windows of {length} tokens"),
+    }
+    used = {"source": tokens.description, "digest": tokens.digest}
+    used["use"] = "statistics" if plan.needs_statistics else "drift and reload check only"
+    yield Record("calibration", "", seen, notes=used)
+    yield from (_scheme(placed) for placed in plan.placed if placed.scheme is not None)
+    for module, reason in plan.skipped.items():
+        yield Record("skip", module, notes={"reason": reason})
+
+
+def _parameters(plan: Plan) -> Quantity:
+    count = 0
+    for stored in plan.folder.tensors.values():
+        size = 1
+        for extent in stored.info.shape:
+            size *= extent
+        count += size
+    return Quantity(count, "1", "numbers stored in the source")
+
+
+def _scheme(placed: Placed) -> Record:
+    site, scheme = placed.site, placed.scheme
+    assert scheme is not None
+    bits = scheme.format.bits(site.shape)
+    facts = {
+        "bits_per_weight": Quantity(bits / (site.shape[0] * site.shape[1]), "bit", "stored ÷ weights"),
+        "bytes": Quantity(bits / 8, "byte", "codes, scales and zero points"),
+    }
+    layer = "" if site.layer is None else str(site.layer)
+    notes = {"role": site.role, "layer": layer, "format": str(scheme.format)}
+    notes |= {"activation": str(scheme.activation or ""), "reason": placed.note}
+    return Record("scheme", site.module, facts, notes=notes)
+
+
+def run_records() -> Iterator[Record]:
+    """Yield the command and the machine."""
+    notes = {"argv": shlex.join(["whet", *sys.argv[1:]]), "version": __version__}
+    yield Record("command", "", notes=notes)
+    memory = {"memory": Quantity(psutil.virtual_memory().total, "byte", "of the machine")}
+    yield Record("environment", "", memory, notes=environment())
+
+
+def environment() -> dict[str, str]:
+    """Return what the result may depend on besides its inputs."""
+    return {
+        "os": f"{platform.system()} {platform.release()}",
+        "cpu": _processor(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,88 @@
+"""Predict time and memory by doing a little of the work: one block, on few tokens, in a process of its own.
+
+A block takes a + b·n seconds for n windows: a for the rewriting, b for running the model. Two trials
+give both. The process's own peak is what the whole run will need, since no more than one block is
+ever in memory, and windows go through it a fixed number at a time.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from whet.base.machine import peak_rss
+from whet.recipe.estimate import Estimate, estimate
+from whet.recipe.execute import Execution, arithmetic
+from whet.recipe.file import dumps, loads
+from whet.recipe.plan import Plan, plan
+from whet.recipe.progress import Silence
+from whet.recipe.streams import TOKENS_AT_ONCE
+from whet.store.checkpoint import Checkpoint
+from whet.store.folder import Folder
+
+
+def trial(bound: Plan, windows: tuple[int, int]) -> Estimate:
+    """Return what a run on (number, length) windows will need; falls back to shapes if it fails."""
+    with tempfile.TemporaryDirectory(prefix="whet-trial-") as folder:
+        recipe = Path(folder) / "recipe.yaml"
+        recipe.write_text(dumps(bound.recipe), encoding="utf-8")
+        shape = [str(size) for size in (*windows, torch.get_num_threads())]
+        command = [sys.executable, "-m", "whet.recipe.trial", str(bound.folder.path), folder, *shape]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    shapes = estimate(bound)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return replace(shapes, how=f"from shapes; the trial of one block failed: {last}")
+    found = json.loads(done.stdout)
+    return Estimate(found["memory"], shapes.disk, found["seconds"], "from a trial of one block")
+
+
+@torch.inference_mode()
+def _tried(bound: Plan, samples: int, length: int, work: Path) -> dict[str, float]:
+    """Enter, run the largest block on one batch and on two, and leave."""
+    batch = max(1, TOKENS_AT_ONCE // length)
+    few, more = min(batch, samples), min(2 * batch, samples)
+    once, ends = _timed(bound, few, length, work)
+    if more > few:
+        twice, ends = _timed(bound, more, length, work)
+        slope = max(0.0, twice - once) / (more - few)
+    else:
+        twice, slope = once, 0.0
+    each = twice + slope * (samples - more)
+    return {"memory": peak_rss(), "seconds": ends + each * bound.architecture.layers}
+
+
+def _timed(bound: Plan, samples: int, length: int, work: Path) -> tuple[float, float]:
+    """Return what the largest block and what the embedding and the head take [s]."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(bound.architecture.vocab, (samples, length), generator=generator)
+    part = 1 + max(range(bound.architecture.layers), key=lambda i: _size(bound, i))
+    execution = Execution(bound, Checkpoint(bound.folder), ids, work, Silence(), lambda: False)
+    began = time.perf_counter()
+    streams = execution.enter()
+    entered = time.perf_counter()
+    onward = execution.through(part, streams)
+    through = time.perf_counter()
+    execution.leave(onward)
+    return through - entered, time.perf_counter() - through + entered - began
+
+
+def _size(bound: Plan, layer: int) -> int:
+    return sum(p.site.shape[0] * p.site.shape[1] for p in bound.of_layer(layer))
+
+
+def _main(source: str, work: str, samples: str, length: str, threads: str) -> None:
+    torch.set_num_threads(int(threads))
+    text = (Path(work) / "recipe.yaml").read_text(encoding="utf-8")
+    bound = plan(loads(text), Folder(Path(source)))
+    with arithmetic(bound.recipe.precision):
+        print(json.dumps(_tried(bound, int(samples), int(length), Path(work))))  # noqa: T201
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
