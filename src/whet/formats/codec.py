@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from whet.base.errors import NumericalError
@@ -127,10 +127,6 @@ class Scalar(Codec):
 
         Law: `decode(write(*rescaled(q, p, s)), shape) == rescaled(q, p, s)[0]`.
         """
-
-    @abstractmethod
-    def codes(self, values: Float[Tensor, "out in"], params: Params) -> UInt8[Tensor, "out in"]:
-        """Return which level each representable value is: 0 for the lowest."""
 
     @abstractmethod
     def write(self, values: Float[Tensor, "out in"], params: Params) -> dict[str, Tensor]:
