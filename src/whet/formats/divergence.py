@@ -1,6 +1,6 @@
 """Divergence between the histogram of some weights and that of their rounding.
 
-The weights beyond the outermost levels count in the last bin that is inside, and are left out of the
+Weights beyond the outermost levels count in the last bin that is inside, and are left out of the
 rounding's histogram, in which the mass of each level is spread evenly over its filled bins: so both
 clipping and coarse levels cost. Source: S. Migacz, "8-bit inference with TensorRT", GTC 2017.
 """

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from whet.formats.codec import Search
@@ -142,7 +141,6 @@ def _shrinkages(search: Search, ruler: Ruler) -> list[float]:
 
 def _criterion(groups: Groups, ruler: Ruler, search: Search) -> Callable[[Sums, Sums | None], Sums]:
     """Return what the search minimises, as a function of scales and zero points."""
-
     if search.rule == "kl":
         return divergence(groups, ruler.near, ruler.codes)
     return partial(groups.loss, ruler.near)
