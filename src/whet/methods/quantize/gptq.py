@@ -1,0 +1,142 @@
+"""GPTQ-complete: second-order rounding for every scalar format, with little left on the table.
+
+The objective is that of Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ" (arXiv:2210.17323, §3), for a
+target that makes good what earlier layers have lost (QEP, arXiv:2504.09629; GPTAQ,
+arXiv:2504.02692), followed by coordinate descent (QuantEase, arXiv:2309.01885). The mathematics is
+in `whet.methods.solve`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.base.errors import NumericalError
+from whet.base.quantity import Quantity
+from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
+from whet.formats.codec import Search
+from whet.formats.codecs import codec_of
+from whet.formats.element import Integer
+from whet.formats.spec import Coded, Format, Sum
+from whet.formats.spec import Float as Plain
+from whet.formats.weight import Weight, written
+from whet.methods.solve.complete import Problem, Rule, Solution, solved_terms
+from whet.methods.solve.factor import Factor, factor
+from whet.methods.solve.nearest import nearest
+from whet.methods.solve.target import Drift, corrected
+from whet.model.site import Site
+from whet.passes.linear_pass import LinearPass, Rewrite
+from whet.passes.setting import setting
+
+ENOUGH = 2.0  # tokens an input below which damping grows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gptq(LinearPass):
+    """Second-order rounding with coordinate descent, for every format of codes."""
+
+    name: ClassVar[str] = "gptq"
+    format: Format = setting(Coded(Integer(4)), "number format of the result")
+    damping: float = setting(0.01, "added to H's diagonal, as a share of its mean [1]")
+    act_order: bool = setting(True, "round the inputs of greatest mean square first")
+    sweeps: int = setting(6, "passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
+    alpha: float = setting(0.75, "how far inputs are corrected for earlier damage, 0 to 1 [1]")
+    alpha_down: float = setting(0.75, "the same for mlp.down, whose inputs drift most [1]")
+    rho: float = setting(0.75, "how far o and down repair the residual stream, 0 to 1 [1]")
+    range: Rule = setting("hessian", "what the range of a group minimises")
+    range_steps: int = setting(20, "ranges tried for each group [1]")
+    least_tokens: float = setting(0.1, "tokens an input below which rounding is plain [1]")
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range."""
+        for name in ("alpha", "alpha_down", "rho"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if self.damping < 0 or self.sweeps < 0 or self.range_steps < 1:
+            raise ValueError("damping and sweeps cannot be negative, range_steps is at least 1")
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Return the Gram matrix, and what the corrections for drift read."""
+        cross = (Cross,) if self.alpha or self.alpha_down else ()
+        return (Gram, *cross, *((Residual,) if self.rho else ()))
+
+    def refuses(self, site: Site) -> str | None:
+        """Refuse embeddings, which read no activation."""
+        return "an embedding reads no activations; use rtn" if site.role == "embed" else None
+
+    def rewrite(
+        self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
+    ) -> Rewrite:
+        """Return the weight of least output error that was found."""
+        if isinstance(self.format, Plain):
+            return Rewrite(written(weight, self.format))
+        gram, inputs = stats[Gram], weight.shape[1]
+        if gram.tokens < max(self.least_tokens * inputs, 1):
+            why = f"{gram.tokens} calibration tokens for {inputs} inputs"
+            return self._plain(weight, gram, why)
+        damping = self.damping * max(1.0, ENOUGH * inputs / gram.tokens)
+        try:
+            found = factor(gram.symmetric(), damping, act_order=self.act_order)
+        except NumericalError as error:
+            return self._plain(weight, None, error.message)
+        return self._solved(weight, stats, found, self._drift(stats, role))
+
+    def _solved(
+        self, weight: Float[Tensor, "out in"], stats: Stats, found: Factor, drift: Drift
+    ) -> Rewrite:
+        H = stats[Gram].symmetric()
+        problem = Problem(corrected(weight, drift, found), H, found)
+        search = Search(self.range, self.range_steps)
+        terms = solved_terms(problem, self.format, search, self.sweeps)
+        values = sum((part.values for _, part in terms[1:]), terms[0][1].values)
+        whole = float(Problem(weight.new_zeros(()), H, found).loss(weight.T).double().sum())
+
+        def share(lost: Tensor, how: str) -> Quantity:
+            return Quantity(float(lost.double().sum()) / whole if whole > 0 else 0.0, "1", how)
+
+        facts = {
+            "output_error": share(problem.loss(values), "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
+            "target_shift": share(problem.loss(weight.T), "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
+            "damping": Quantity(found.damping, "1", "ridge ÷ mean of H's diagonal"),
+            "rows_from_rtn": Quantity(
+                sum(part.kept for _, part in terms), "1", "outputs that rounding to nearest began"
+            ),
+        }
+        new = Weight(self.format, _planes(terms), (weight.shape[0], weight.shape[1]))
+        return Rewrite(new, facts, _raised(found))
+
+    def _drift(self, stats: Stats, role: str) -> Drift:
+        """Return what this site can be corrected for."""
+        tokens = stats[Gram].tokens
+        alpha = self.alpha_down if role.endswith(".down") else self.alpha
+        cross = stats[Cross] if Cross in stats and stats[Cross].tokens == tokens else None
+        pull = stats[Residual] if Residual in stats and stats[Residual].tokens == tokens else None
+        return Drift(cross and cross.total, pull and pull.total, alpha, self.rho)
+
+    def _plain(self, weight: Float[Tensor, "out in"], gram: Gram | None, why: str) -> Rewrite:
+        """Return the weight rounded to nearest, saying why."""
+        importance = gram.diagonal() if gram is not None and gram.tokens else None
+        usable = importance is not None and bool(importance.any())
+        search = Search("hessian" if usable else "mse", self.range_steps)
+        new = nearest(weight, self.format, search, importance if usable else None)
+        return Rewrite(new, {}, f"rounded to nearest: {why}")
+
+
+def _raised(found: Factor) -> str | None:
+    if found.raised:
+        return f"damping raised to {found.damping:g}, since H had no Cholesky factor below"
+    return None
+
+
+def _planes(terms: list[tuple[Coded, Solution]]) -> dict[str, Tensor]:
+    """Return the planes of a format, those of a sum numbered by term."""
+    planes: dict[str, Tensor] = {}
+    for i, (term, part) in enumerate(terms):
+        codec = codec_of(term)
+        prefix = f"{i}." if len(terms) > 1 else ""
+        own = codec.write(part.values.T.contiguous(), part.params)
+        planes |= {prefix + name: plane for name, plane in own.items()}
+    return planes

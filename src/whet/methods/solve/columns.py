@@ -1,0 +1,81 @@
+"""GPTQ: round one input at a time, and let those not yet rounded make good what was lost.
+
+Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ" (arXiv:2210.17323), in the form of Chee, Cai, Kuleshov,
+De Sa, "QuIP" (arXiv:2307.13304, §3: LDLQ, shown there to be the same): with H = L Lᵀ and the last
+input first, input j is rounded to the nearest of
+
+    t_j = T_j - (Σ_{i>j} L_ij (Q_i - T_i)) / L_jj,       and the loss is Σ_j L_jj² (Q_j - t_j)².
+
+No inverse of H is formed. The sum is kept up to date by halves, so that nearly all work is in
+products of large matrices.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.methods.solve.factor import Factor
+from whet.methods.solve.lattice import Lattice
+
+LEAF = 16  # inputs whose sums are updated one by one
+
+
+def rounded(
+    target: Float[Tensor, "in out"], factor: Factor, lattice: Lattice, leaf: int = LEAF
+) -> tuple[Float[Tensor, "in out"], Float[Tensor, "out"]]:
+    """Return Q, and the loss of each of its columns with the damping of `factor`.
+
+    Law: the loss is the diagonal of (Q-T)ᵀ (H + ridge·I) (Q-T).
+    Law: `leaf` changes nothing but rounding errors.
+    Law: for diagonal H this is rounding to nearest; a target on the grid is returned as it is.
+    """
+    walk = _Walk(target, factor, lattice, torch.empty_like(target), leaf)
+    walk.down(0, len(target))
+    return walk.result, walk.loss
+
+
+@dataclass(eq=False)
+class _Walk:
+    target: Tensor
+    factor: Factor
+    lattice: Lattice
+    result: Tensor
+    leaf: int
+
+    def __post_init__(self) -> None:
+        self.order = self.factor.order.tolist()
+        self.pivot = self.factor.lower.diagonal().tolist()
+        self.delta = torch.empty_like(self.target)  # Q - T, in the factor's order
+        self.owed = torch.zeros_like(self.target)  # Σ_{i>j} L_ij (Q_i - T_i), likewise
+        self.loss = self.target.new_zeros(self.target.shape[1])
+
+    def down(self, low: int, high: int) -> None:
+        """Round inputs `low` to `high` of the order, the last first."""
+        if high - low <= self.leaf:
+            self._leaf(low, high)
+            return
+        middle = low + _half(high - low, self.leaf)
+        self.down(middle, high)
+        coupling = self.factor.lower[middle:high, low:middle]
+        self.owed[low:middle].addmm_(coupling.T, self.delta[middle:high])
+        self.down(low, middle)
+
+    def _leaf(self, low: int, high: int) -> None:
+        lower = self.factor.lower
+        for j in reversed(range(low, high)):
+            place, pivot = self.order[j], self.pivot[j]
+            wanted = torch.add(self.target[place], self.owed[j], alpha=-1 / pivot)
+            found = self.lattice.nearest(wanted, place)
+            self.result[place] = found
+            torch.sub(found, self.target[place], out=self.delta[j])
+            self.loss.addcmul_(wanted.sub_(found), wanted, value=pivot * pivot)
+            if j > low:
+                self.owed[low:j].addr_(lower[j, low:j], self.delta[j])
+
+
+def _half(count: int, leaf: int) -> int:
+    """Return about half of a count, in whole leaves."""
+    leaves = -(-count // leaf)
+    return (leaves // 2) * leaf if leaves > 1 else count

@@ -1,0 +1,65 @@
+"""What a number format can write, input by input: the parameters of a codec, transposed."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.formats.codec import Params
+from whet.formats.scaled import Scaled
+
+
+class Lattice:
+    """The representable values of each group of inputs, for all outputs at once.
+
+    `scale` and `zero` are [groups out], one column each where the whole matrix shares them, and may
+    be changed: scales to what `stored` returns, zero points within 0 and `top`.
+    """
+
+    def __init__(self, codec: Scaled, params: Params, inputs: int) -> None:
+        self.codec, self.given = codec, params
+        self.group = max(codec.coded.group(inputs), 1)
+        self.shared = codec.coded.grouping == "tensor"
+        self.scale = params.scale.T.contiguous()
+        self.zero = None if params.zero is None else params.zero.T.contiguous()
+        self.levels = params.levels
+        self.top = 2**codec.bits - 1
+
+    def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
+        """Return the nearest representable values of one input."""
+        place = column // self.group
+        scale = self.scale[place]
+        zero = None if self.zero is None else self.zero[place]
+        return self.codec.near(wanted / scale, zero, self.levels).mul_(scale)
+
+    def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
+        """Return the nearest representable values of all inputs: rounding to nearest."""
+        columns = torch.arange(len(target))
+        snapped = self.codec.snap(target.T.contiguous(), self.params(), columns)
+        return snapped.T.contiguous().to(target.dtype)
+
+    def spread(self, of_groups: Float[Tensor, "groups #out"], inputs: int) -> Tensor:
+        """Return for each input the parameter of its group."""
+        return of_groups[torch.arange(inputs) // self.group]
+
+    def unit(self, values: Float[Tensor, "cols out"], place: int) -> Float[Tensor, "cols out"]:
+        """Return representable values of one group without their scale."""
+        zero = None if self.zero is None else self.zero[place]
+        if self.levels is None or len(self.levels) == 1:
+            return self.codec.near(values / self.scale[place], zero, self.levels)
+        ratio = (values / self.scale[place]).T.contiguous()
+        return self.codec.near(ratio, zero, self.levels).T
+
+    def stored(self, scale: Float[Tensor, "#out"]) -> Float[Tensor, "#out"]:
+        """Round the scales of one group to the type they are stored in."""
+        return self.codec.stored(scale[:, None], self.given)[:, 0].to(scale.dtype)
+
+    def pooled(self, of_outputs: Float[Tensor, "out"]) -> Float[Tensor, "#out"]:
+        """Return a sum over inputs as it stands, or over outputs too where these share a scale."""
+        return of_outputs.sum(0, keepdim=True) if self.shared else of_outputs
+
+    def params(self) -> Params:
+        """Return the parameters as they are now."""
+        zero = None if self.zero is None else self.zero.T.contiguous()
+        return replace(self.given, scale=self.scale.T.contiguous(), zero=zero, levels=self.levels)

@@ -1,0 +1,42 @@
+"""Rounding to nearest, and what is known of a weight once it is rounded."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.base.quantity import Quantity
+from whet.formats.codec import Search
+from whet.formats.codecs import codec_of
+from whet.formats.scaled import Scaled
+from whet.formats.spec import Format, Shape, Sum
+from whet.formats.weight import Weight, written
+
+
+def nearest(
+    weight: Float[Tensor, "out in"],
+    format_: Format,
+    search: Search,
+    importance: Float[Tensor, "in"] | None = None,
+) -> Weight:
+    """Return a weight rounded to nearest, its ranges found by `search`, term by term for a sum."""
+    shape: Shape = (weight.shape[0], weight.shape[1])
+    if isinstance(format_, Sum):
+        left, planes = weight, dict[str, Tensor]()
+        for i, term in enumerate(format_.terms):
+            part = nearest(left, term, search, importance)
+            left = left - part.dense()
+            planes |= {f"{i}.{name}": plane for name, plane in part.planes.items()}
+        return Weight(format_, planes, shape)
+    codec = codec_of(format_)
+    if not isinstance(codec, Scaled):
+        return written(weight, format_)
+    params = codec.fit(weight, search, importance)
+    values = codec.snap(weight, params, torch.arange(shape[1]))
+    return Weight(format_, codec.write(values, params), shape)
+
+
+def weight_error(new: Weight, old: Float[Tensor, "out in"]) -> Quantity:
+    """Return ‖Q - W‖² ÷ ‖W‖²."""
+    whole = float(old.double().square().sum())
+    lost = float((new.dense() - old).double().square().sum())
+    return Quantity(lost / whole if whole else 0.0, "1", "‖Q-W‖² ÷ ‖W‖²")
