@@ -1,7 +1,7 @@
 """The tensors of a folder as torch sees them, whatever dialect they are written in."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ FLOATS: Mapping[torch.dtype, Float] = {
 }
 
 
+@runtime_checkable
 class Place(Protocol):
     """What of a site the store needs: `whet.model.site.Site` has it."""
 
