@@ -18,6 +18,8 @@ def plain(text: str, keep: str = "") -> str:
     `keep` names control characters that stay, e.g. a line feed. Lone surrogates become `?`.
     Law: the result has no character of the Unicode class Cc outside `keep`.
     """
+    if text.isprintable():
+        return text
     safe = ESCAPES.sub("", text).encode("utf-8", "replace").decode("utf-8")
     return "".join(char for char in safe if char in keep or _shown(char))
 

@@ -9,7 +9,7 @@ from whet.report.evidence import evidence
 from whet.report.html import html
 from whet.report.markdown import markdown
 
-RECORDS = ("records.jsonl", "run.jsonl")  # about the result, and about the run that made it
+SOURCES = ("records.jsonl", "run.jsonl")  # the evidence, and what concerns the run alone
 
 
 def pages(records: Iterable[Record]) -> dict[str, str]:
@@ -18,17 +18,18 @@ def pages(records: Iterable[Record]) -> dict[str, str]:
     return {"report.html": html(e), "report.md": markdown(e), "README.md": card(e)}
 
 
-def _kept(folder: Path) -> Iterator[Record]:
-    for name in RECORDS:
-        if (folder / name).is_file():
-            yield from read_records((folder / name).read_text(encoding="utf-8").splitlines())
-
-
 def write_pages(folder: Path) -> tuple[Path, ...]:
     """Render the pages of a folder from its records; each file is replaced in one step."""
-    rendered = pages(_kept(folder))
+    rendered = pages(record for name in SOURCES for record in _records(folder / name))
     for name, text in rendered.items():
         fresh = folder / f".{name}.new"
         fresh.write_bytes(text.encode())
         fresh.replace(folder / name)
     return tuple(folder / name for name in rendered)
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file, none if it is not there."""
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            yield from read_records(lines)

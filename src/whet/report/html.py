@@ -1,0 +1,121 @@
+"""The report as one HTML file: no network, no scripts, light and dark, ready to print."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from whet.report import figures, summary, tables
+from whet.report import words as say
+from whet.report.evidence import Evidence, note, value
+from whet.report.palette import style
+from whet.report.table import Table
+from whet.version import __version__
+
+CONTEXT = 72  # characters of context before a changed token
+
+
+def html(e: Evidence) -> str:
+    """Return the report as a page.
+
+    Law: every text from a record is escaped; the page names no other address and runs nothing.
+    """
+    look = _style()
+    return _template().render(
+        **_words(e),
+        policy=_policy(look),
+        style=Markup(look),  # our own file, not escaped
+        tables=_tables(e),
+        figures=_figures(e),
+        tokens=_tokens(e),
+        sections=_sections(e),
+        version=__version__,
+    )
+
+
+def _words(e: Evidence) -> dict[str, object]:
+    """Return the texts of the page."""
+    total = value(e.last("time"), "total")
+    return {
+        "title": summary.title(e),
+        "recipe": summary.recipe_name(e),
+        "sentences": summary.sentences(e),
+        "headlines": summary.headlines(e),
+        "against": note(e.quality, "against", "the original"),
+        "command": summary.command(e),
+        "measure_command": summary.measure_command(e),
+        "recipe_text": note(e.last("recipe"), "yaml"),
+        "total_time": say.duration(total) if total else "",
+    }
+
+
+def _tables(e: Evidence) -> Mapping[str, Table | None]:
+    """Return the tables of the page."""
+    makers = (
+        tables.quality, tables.worst, tables.sizes, tables.speed, tables.fallbacks, tables.skipped,
+        tables.schemes, tables.environment, tables.modules, tables.provenance, tables.tokens,
+    )  # fmt: skip
+    return {make.__name__: make(e) for make in makers}
+
+
+def _figures(e: Evidence) -> Mapping[str, Markup]:
+    """Return the figures of the page."""
+    return {
+        "heat": figures.heat_map(e),
+        "depth": figures.depth(e),
+        "sizes": figures.size_bars(e),
+        "kl": figures.kl_points(e),
+        "time": figures.time_bars(e),
+    }
+
+
+def _tokens(e: Evidence) -> Sequence[tuple[str, ...]]:
+    """Return the rows of the changed tokens, the context cut from the left."""
+    table = tables.tokens(e)
+    rows = table.rows if table else ()
+    return [
+        (row[0] if len(row[0]) <= CONTEXT else "…" + row[0][-CONTEXT:], *row[1:]) for row in rows
+    ]
+
+
+def _sections(e: Evidence) -> Sequence[tuple[str, str]]:
+    """Return the sections that this page has: (anchor, heading)."""
+    every = (
+        ("quality", "Quality", True),
+        ("damage", "Where the damage is", True),
+        ("tokens", "Tokens", bool(e.changed_tokens)),
+        ("size", "Size", True),
+        ("speed", "Speed", bool(e.every("speed"))),
+        ("exceptions", "Exceptions", True),
+        ("time", "Time", bool(tables.phases(e))),
+        ("made", "How it was made", True),
+    )
+    return [(anchor, label) for anchor, label, there in every if there]
+
+
+def _policy(look: str) -> str:
+    """Return a policy that allows our own style and nothing else."""
+    digest = b64encode(sha256(look.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+@cache
+def _style() -> str:
+    """Return the page's style."""
+    return style(_text("page.css"))
+
+
+@cache
+def _template() -> Template:
+    """Return the page's template; everything put into it is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_text("page.html"))
+
+
+def _text(name: str) -> str:
+    """Return a file of this package."""
+    return files("whet.report").joinpath(name).read_text(encoding="utf-8")

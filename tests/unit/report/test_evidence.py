@@ -1,0 +1,112 @@
+"""Records, sorted: the last word counts."""
+
+import pytest
+from tests.unit.report import examples
+
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.report import tables
+from whet.report.evidence import evidence, part_of
+
+
+def test_the_last_record_of_a_site_counts():
+    again = Record(
+        "gptq",
+        "model.layers.0.self_attn.q_proj",
+        {"output_error": examples.q(0.5)},
+        notes={"role": "attn.q", "layer": "0"},
+    )
+    e = evidence([*examples.compressed(), again])
+    assert e.modules[0].error == 0.5
+    assert len(e.modules) == 56
+
+
+def test_times_of_single_blocks_are_not_the_time_of_the_run():
+    block = Record("time", "layers.7", {"seconds": examples.q(4.0, "s")})
+    e = evidence([*examples.compressed(), block])
+    assert dict(tables.phases(e))["calibrate"] == 13.1
+
+
+def test_a_second_measurement_brings_its_own_tokens():
+    other = [Record("token", "", {"kl": examples.q(9.0)}, notes={"context": "new"})]
+    e = evidence(
+        [
+            *examples.measured(),
+            Record("measure", "", {"kl_mean": examples.q(1.0)}, notes={"data": "x"}),
+            *other,
+        ]
+    )
+    assert [r.notes["context"] for r in e.changed_tokens] == ["new"]
+    assert len(e.measures) == 2
+    assert e.quality.facts["kl_mean"].value == 1.0
+
+
+def test_measuring_the_same_text_again_replaces():
+    e = evidence(examples.measured() + examples.measured())
+    assert len(e.measures) == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "part"),
+    [
+        ("embed", "embeddings"),
+        ("head", "head"),
+        ("attn.qkv", "attention"),
+        ("mlp.experts.12.up", "experts"),
+        ("mlp.shared.up", "MLP"),
+    ],
+)
+def test_parts(role, part):
+    assert part_of(role) == part
+
+
+def test_sizes_add_up():
+    e = evidence(examples.compressed())
+    parts = tables.parts(e)
+    output = e.last("output")
+    assert sum(p.after for p in parts) == pytest.approx(output.facts["bytes"].value)
+    assert sum(p.before for p in parts) == pytest.approx(output.facts["source_bytes"].value)
+    assert [p.name for p in parts] == ["attention", "MLP", "everything else"]
+
+
+def test_quality_has_the_columns_of_llama_perplexity():
+    table = tables.quality(evidence(examples.measured()))
+    assert [c.label for c in table.columns[1:]] == [label for _, label in tables.QUALITY]
+    assert table.rows[0][3] == "42.27 ± 0.52"
+    assert table.rows[0][-1] == "95.34 ± 0.41 %"
+
+
+def test_experts_share_a_row():
+    table = tables.modules(evidence(examples.compressed(2, experts=8)))
+    assert [row[0] for row in table.rows][4] == "model.layers.0.mlp.experts.*.gate_proj (8)"
+    assert len(table.rows) == 14
+
+
+def test_every_table_is_none_without_records():
+    e = evidence([])
+    makers = (
+        tables.quality,
+        tables.worst,
+        tables.sizes,
+        tables.speed,
+        tables.fallbacks,
+        tables.skipped,
+        tables.schemes,
+        tables.environment,
+        tables.modules,
+        tables.provenance,
+        tables.tokens,
+        tables.times,
+    )
+    assert [make(e) for make in makers] == [None] * len(makers)
+
+
+def test_percentiles_ascend():
+    found = tables.percentiles(evidence(examples.measured()))
+    assert [kl for _, kl in found] == sorted(kl for _, kl in found)
+    assert ("99.9 % of tokens change less than", 0.127) in found
+
+
+def test_rest_of_the_time_is_named():
+    record = Record("time", "", {"total": Quantity(10.0, "s", ""), "solve": Quantity(4.0, "s", "")})
+    assert tables.phases(evidence([record])) == (("solve", 4.0), ("everything else", 6.0))
