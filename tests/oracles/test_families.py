@@ -1,5 +1,7 @@
 """Every family equals transformers: forward, with a cache, and in what it generates."""
 
+import itertools
+
 import pytest
 import torch
 from tests.unit.model.tiny import CASES, STACKED, reference, source, stacked, tokens
@@ -44,7 +46,7 @@ def test_cached_decoding_equals_recomputing(case: str):
     whole, cache = model(x), model.new_cache()
     bounds = [0, PROMPT, PROMPT + 4, *range(PROMPT + 5, LENGTH + 1)]
     longrope = "longrope" in case  # rows before the last are those of shorter sequences
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         part = model(x[:, start:stop], cache)
         expected = model(x[:, :stop])[:, start:] if longrope else whole[:, start:stop]
         assert worst(part, expected) < 1e-4

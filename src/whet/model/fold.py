@@ -111,15 +111,20 @@ def _divide_norm(norm: Norm, scale: Tensor) -> Tensor:
     weight = (gain / scale - norm.kind.offset).to(norm.weight.dtype)
     new = weight.float() + norm.kind.offset
     used = _ratio(gain, new, torch.ones_like(scale))
-    norm.weight = torch.where((new != 0) & (gain != 0), weight, norm.weight)
+    norm.weight = torch.where(_divides(gain, new), weight, norm.weight)
     if norm.bias is not None:
         norm.bias = (norm.bias.float() / used).to(norm.bias.dtype)
     return used
 
 
 def _ratio(old: Tensor, new: Tensor, otherwise: Tensor) -> Tensor:
-    """Return old / new, or `otherwise` where one of them is zero."""
-    return torch.where((new != 0) & (old != 0), old / new.where(new != 0, 1.0), otherwise)
+    """Return old / new, or `otherwise` where that is no scale."""
+    return torch.where(_divides(old, new), old / new, otherwise)
+
+
+def _divides(old: Tensor, new: Tensor) -> Tensor:
+    """Return where rounding has left a number to divide by: not zero, not infinite."""
+    return (new != 0) & (old != 0) & new.isfinite()
 
 
 def _multiply(block: Block, tap: str, scale: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Tiny models of every family with random weights, made by transformers, and the same as sources."""
+"""Tiny models of every family with random weights, made by transformers, and as sources."""
 
 import json
 import tempfile
