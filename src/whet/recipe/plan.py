@@ -87,7 +87,7 @@ def plan(recipe: Recipe, folder: Folder) -> Plan:
     sites = family.sites(architecture)
     _check_steps(recipe, sites, architecture)
     bound = [_placed(recipe, site) for site in sites]
-    choice = choose({p.site: p.scheme for p in bound if p.scheme is not None}, architecture)
+    choice = choose({p.site: p.scheme for p in bound if p.scheme is not None})
     passes = {
         (index, p.site.module): _fitted(use, p.site)
         for p in bound

@@ -2,9 +2,44 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-from whet.formats.activation import Activation, parse_activation
-from whet.formats.spec import Format, parse
+from whet.formats.activation import Activation
+from whet.formats.spec import Float, Format, Shape, parse
+
+
+@runtime_checkable
+class Place(Protocol):
+    """What the store needs to know of a linear weight; `whet.model.site.Site` knows it."""
+
+    @property
+    def role(self) -> str:
+        """Its place in whet's words: "attn.q", "embed", "mlp.experts.3.up"."""
+        ...
+
+    @property
+    def module(self) -> str:
+        """Its module's name in the checkpoint."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """(out, in)."""
+        ...
+
+    @property
+    def transposed(self) -> bool:
+        """Whether a checkpoint of plain numbers stores (in, out)."""
+        ...
+
+    @property
+    def tensor(self) -> str:
+        """The tensor that holds it in a checkpoint of plain numbers."""
+        ...
+
+    def oriented(self, stored: Any) -> Any:  # noqa: ANN401 (numpy's array or torch's)
+        """Return this weight, (out, in), as a view of that tensor."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +60,15 @@ class Scheme:
     @staticmethod
     def of(words: Mapping[str, str]) -> "Scheme":
         """Read what `plain` wrote."""
+        from whet.formats.activation import parse_activation
+
         activation = words.get("activation")
         return Scheme(parse(words["format"]), parse_activation(activation) if activation else None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any reader of plain numbers can use it: a float weight, the input as it is."""
+        return self.activation is None and isinstance(self.format, Float)
 
     def __str__(self) -> str:
         """Return e.g. `int8-channel` or `int8-channel, input int8-token`."""

@@ -1,0 +1,326 @@
+"""compressed-tensors, which transformers, vLLM and SGLang read: integers, fp8, MXFP4 and NVFP4.
+
+Refused, because its readers do not follow: everything but linear layers (embeddings, GPT-2's
+transposed ones), ragged groups, zero points and quantized inputs of experts (transformers decodes
+experts into one tensor as it loads). W8A8 is `int-quantized`; narrower integers stay packed even
+when their inputs are quantized.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.base.errors import FolderError, UnsupportedError
+from whet.formats.activation import Activation
+from whet.formats.spec import Coded, Plane
+from whet.formats.weight import Weight
+from whet.store.dialects.ct_planes import from_int8, from_words, to_int8, to_words
+from whet.store.dialects.ct_words import (
+    FLOAT8,
+    INT8,
+    MXFP4,
+    NVFP4,
+    PACKED,
+    Words,
+    activation_of,
+    format_of,
+    words,
+)
+from whet.store.dialects.dialect import Dialect, Held, Input, Layout, Reader, plain_tensors
+from whet.store.dialects.plain import PLAIN
+from whet.store.dtypes import NAMES
+from whet.store.scheme import Place, Scheme
+
+METHOD = "compressed-tensors"
+
+
+class CompressedTensors(Dialect):
+    """A config group for each scheme; one scheme for all is targeted as `Linear`."""
+
+    name = METHOD
+
+    def refuses(self, place: Place, scheme: Scheme) -> str | None:
+        """Return why a module cannot be written so."""
+        if scheme.is_plain:
+            return None
+        if place.role == "embed" or place.transposed:
+            kind = "an embedding" if place.role == "embed" else "stored transposed"
+            return f"{place.module} is {kind}, which its readers do not decode"
+        described = words(scheme.format, scheme.activation, place.shape)
+        if isinstance(described, str):
+            return f"{place.module}: {described}"
+        affine = isinstance(scheme.format, Coded) and scheme.format.affine
+        if ".experts." in place.role and (scheme.activation or affine):
+            return f"{place.module}: its readers know experts by weight and scale alone"
+        return None
+
+    def config(
+        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+    ) -> dict[str, Any] | None:
+        """Return config groups that name every compressed module."""
+        grouped: dict[Scheme, list[str]] = {}
+        for module, scheme in schemes.items():
+            if not scheme.is_plain:
+                grouped.setdefault(scheme, []).append(module)
+        plain = [module for module, scheme in schemes.items() if scheme.is_plain]
+        groups = {
+            f"group_{number}": _group(scheme, ["Linear"] if len(grouped) == 1 else modules)
+            for number, (scheme, modules) in enumerate(grouped.items())
+        }
+        formats = {group["format"] for group in groups.values()}
+        return {
+            "quant_method": METHOD,
+            "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+            "quantization_status": "compressed",
+            "config_groups": groups,
+            "ignore": sorted({*skipped, *plain}),
+            "kv_cache_scheme": None,
+            "global_compression_ratio": None,
+        }
+
+    def layout(self, place: Place, scheme: Scheme) -> Layout:
+        """Return the tensors of a module, without their data."""
+        if scheme.is_plain:
+            return PLAIN.layout(place, scheme)
+        described, format_ = _described(place, scheme)
+        planes = format_.planes(place.shape)
+        found = {
+            f"{place.module}.{name}": item
+            for name, item in _layout(described, format_, planes, place.shape)
+        }
+        if scheme.activation is not None and scheme.activation.static:
+            found[f"{place.module}.input_scale"] = ("F32", (1,))
+        return found
+
+    def tensors(
+        self,
+        place: Place,
+        weight: Weight,
+        scheme: Scheme | None,
+        input_scale: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a module."""
+        if scheme is None or scheme.is_plain:
+            return plain_tensors(place, weight)
+        described, format_ = _described(place, scheme)
+        local = _written(described, format_, weight)
+        if scheme.activation is not None and scheme.activation.static:
+            assert input_scale is not None
+            local["input_scale"] = input_scale.to(torch.float32).reshape(1)
+        return {f"{place.module}.{name}": tensor for name, tensor in local.items()}
+
+    def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
+        """Understand a `quantization_config` of compressed-tensors, also one by others."""
+        return CompressedReader.of(config, held)
+
+
+def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
+    described = words(scheme.format, scheme.activation, (0, 0))
+    assert isinstance(described, Words)
+    return {
+        "targets": targets,
+        "weights": dict(described.weights),
+        "input_activations": dict(described.inputs) if described.inputs else None,
+        "output_activations": None,
+        "format": described.format,
+    }
+
+
+def _described(place: Place, scheme: Scheme) -> tuple[Words, Coded]:
+    described = words(scheme.format, scheme.activation, place.shape)
+    if isinstance(described, str) or not isinstance(scheme.format, Coded):
+        raise UnsupportedError(f"{place.module}: {described}", "this is a fault in whet")
+    return described, scheme.format
+
+
+def _layout(
+    described: Words, format_: Coded, planes: Mapping[str, Plane], shape: tuple[int, int]
+) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """Yield the local names, dtypes and shapes of a module's tensors."""
+    rows, cols = shape
+    bits, scale = format_.element.bits, planes["scale"]
+    one = format_.grouping == "tensor"
+    yield "weight_scale", (scale.dtype, (1,) if one else scale.shape)
+    if described.format == PACKED:
+        yield "weight_packed", ("I32", (rows, _words(cols, bits)))
+        yield "weight_shape", ("I64", (2,))
+        if format_.affine:
+            yield "weight_zero_point", ("I32", (_words(rows, bits), scale.shape[1]))
+    elif described.format == INT8:
+        yield "weight", ("I8", (rows, cols))
+        if format_.affine:
+            yield "weight_zero_point", ("I8", scale.shape)
+    elif described.format == FLOAT8:
+        yield "weight", ("F8_E4M3", (rows, cols))
+    else:
+        yield "weight_packed", ("U8", planes["codes"].shape)
+        if described.format == NVFP4:
+            yield "weight_global_scale", ("F32", (1,))
+
+
+def _words(count: int, bits: int) -> int:
+    return -(-count * bits // 32)
+
+
+def _written(described: Words, format_: Coded, weight: Weight) -> dict[str, Tensor]:
+    """Return a module's tensors by local name."""
+    planes, (rows, cols), bits = weight.planes, weight.shape, format_.element.bits
+    codes, scale = planes["codes"], planes["scale"]
+    found = {"weight_scale": scale.reshape(1) if format_.grouping == "tensor" else scale}
+    if described.format == PACKED:
+        found["weight_packed"] = to_words(codes)
+        found["weight_shape"] = torch.tensor([rows, cols])
+        if format_.affine:
+            found["weight_zero_point"] = to_words(planes["zero"].T.contiguous()).T.contiguous()
+    elif described.format == INT8:
+        found["weight"] = to_int8(codes, bits, cols)
+        if format_.affine:
+            found["weight_zero_point"] = to_int8(planes["zero"].T, bits, rows).T.contiguous()
+    elif described.format == FLOAT8:
+        found["weight"] = codes.view(torch.float8_e4m3fn)
+    else:
+        found["weight_packed"] = codes
+        if described.format == NVFP4:  # it divides by what whet multiplies by, a power of two
+            found["weight_global_scale"] = planes["global"].reciprocal()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One config group."""
+
+    targets: tuple[str, ...]
+    weights: Mapping[str, Any] | None
+    inputs: Mapping[str, Any] | None
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedReader(Reader):
+    """A folder of compressed-tensors."""
+
+    groups: tuple[_Read, ...]
+    ignore: tuple[str, ...]
+    held: Held
+
+    @staticmethod
+    def of(config: Mapping[str, Any], held: Held) -> "CompressedReader":
+        """Read a `quantization_config`, refusing what whet would misread."""
+        where = held.where
+        for key in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+            if config.get(key):
+                raise UnsupportedError(
+                    f"{where}: quantization_config has a {key}, which whet cannot read",
+                    "give the original model",
+                )
+        groups, ignore = config.get("config_groups"), config.get("ignore") or []
+        if not isinstance(groups, dict) or not isinstance(ignore, list):
+            raise FolderError(f"{where}: quantization_config has no config_groups", "restore it")
+        read = tuple(_read_group(group, config.get("format"), where) for group in groups.values())
+        return CompressedReader(read, tuple(map(str, ignore)), held)
+
+    def weight(self, place: Place) -> Weight | None:
+        """Return a compressed weight with whet's planes."""
+        module, held = place.module, self.held
+        name = f"{module}.weight_scale"
+        group = self._group(module)
+        if group is None or group.weights is None or name not in held.names:
+            return None
+        scale = held.raw(name)
+        format_ = format_of(group.weights, NAMES[scale.dtype], held.where)
+        planes = format_.planes(place.shape)
+        found = dict(_codes(group, format_, place, held))
+        found["scale"] = _scale(scale, planes["scale"].shape, name, held.where)
+        if "zero" in planes:
+            found["zero"] = _zero(group, format_, place, held)
+        if "global" in planes:
+            whole = held.checked(f"{module}.weight_global_scale", "F32", (1,))
+            found["global"] = whole.reciprocal()
+        for plane, item in planes.items():
+            if plane not in found or tuple(found[plane].shape) != item.shape:
+                raise FolderError(f"{held.where}: {module} has no {plane} of {item.shape}", "check")
+        return Weight(format_, found, place.shape)
+
+    def activation(self, place: Place) -> Input | None:
+        """Return how the input is quantized."""
+        group = self._group(place.module)
+        if group is None or group.inputs is None:
+            return None
+        found: Activation = activation_of(group.inputs, self.held.where)
+        name = f"{place.module}.input_scale"
+        if not found.static:
+            return found, None
+        if name not in self.held.names:
+            raise FolderError(f"{self.held.where} has no tensor {name}", "the folder is incomplete")
+        return found, self.held.raw(name).float().reshape(1)
+
+    def _group(self, module: str) -> _Read | None:
+        """Return the config group of a module: by its name or a pattern, else by its class."""
+        if any(_matches(module, target) for target in self.ignore):
+            return None
+        named = [g for g in self.groups if any(_matches(module, t) for t in g.targets)]
+        of_class = [g for g in self.groups if "Linear" in g.targets]
+        return next(iter([*named, *of_class]), None)
+
+
+def _read_group(group: Any, format_: object, where: str) -> _Read:  # noqa: ANN401 (from JSON)
+    fault = FolderError(f"{where}: a config group cannot be read", "restore config.json")
+    if not isinstance(group, dict) or not isinstance(group.get("targets"), list):
+        raise fault
+    weights, inputs = group.get("weights"), group.get("input_activations")
+    if not all(part is None or isinstance(part, dict) for part in (weights, inputs)):
+        raise fault
+    if group.get("output_activations"):
+        raise UnsupportedError(f"{where}: outputs are quantized, which whet cannot read")
+    kind = group.get("format") or format_
+    if kind not in (PACKED, INT8, FLOAT8, "naive-quantized", MXFP4, NVFP4):
+        raise UnsupportedError(f"{where}: the format {kind!r} of compressed-tensors is not known")
+    return _Read(tuple(map(str, group["targets"])), weights, inputs, str(kind))
+
+
+def _matches(module: str, target: str) -> bool:
+    if target.startswith("re:"):
+        return re.match(target.removeprefix("re:"), module) is not None
+    return target == module
+
+
+def _codes(group: _Read, format_: Coded, place: Place, held: Held) -> Iterator[tuple[str, Tensor]]:
+    """Yield the plane of codes."""
+    module, (rows, cols), bits = place.module, place.shape, format_.element.bits
+    packed = f"{module}.weight_packed"
+    if group.format == PACKED:
+        stored = held.checked(packed, "I32", (rows, _words(cols, bits)))
+        yield "codes", from_words(stored, bits, cols)
+    elif group.format in (MXFP4, NVFP4):
+        yield "codes", held.checked(packed, "U8", (rows, cols // 2))
+    elif group.weights and group.weights.get("type") == "float":
+        stored = held.checked(f"{module}.weight", "F8_E4M3", (rows, cols))
+        yield "codes", stored.view(torch.uint8)
+    else:
+        yield "codes", from_int8(held.checked(f"{module}.weight", "I8", (rows, cols)), bits)
+
+
+def _scale(scale: Tensor, shape: tuple[int, ...], name: str, where: str) -> Tensor:
+    if scale.numel() != torch.Size(shape).numel():
+        raise FolderError(
+            f"{where}: {name} has shape {tuple(scale.shape)}, expected {shape}",
+            "config.json and the weights do not belong together",
+        )
+    return scale.reshape(shape)
+
+
+def _zero(group: _Read, format_: Coded, place: Place, held: Held) -> Tensor:
+    """Return the plane of zero points, packed along the outputs."""
+    name, bits = f"{place.module}.weight_zero_point", format_.element.bits
+    rows, groups = place.shape[0], format_.groups(place.shape[1])
+    if group.format == PACKED:
+        stored = held.checked(name, "I32", (_words(rows, bits), groups))
+        return from_words(stored.T.contiguous(), bits, rows).T.contiguous()
+    return from_int8(held.checked(name, "I8", (rows, groups)).T.contiguous(), bits).T.contiguous()
+
+
+COMPRESSED_TENSORS = CompressedTensors()

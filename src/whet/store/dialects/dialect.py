@@ -1,0 +1,129 @@
+"""What a dialect is: a way to lay compressed weights out in a Hugging Face folder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.base.errors import FolderError
+from whet.formats.activation import Activation
+from whet.formats.spec import Float, Shape
+from whet.formats.weight import Weight
+from whet.store.dtypes import DTYPES, NAMES
+from whet.store.scheme import Place, Scheme
+from whet.store.shard import WIDTHS
+
+FLOATS: Mapping[torch.dtype, Float] = {
+    torch.float32: Float("F32"),
+    torch.float16: Float("F16"),
+    torch.bfloat16: Float("BF16"),
+}
+Layout = dict[str, tuple[str, tuple[int, ...]]]  # tensor name -> (dtype of safetensors, shape)
+Input = tuple[Activation, Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A folder's tensors, as a dialect reads them."""
+
+    names: Collection[str]
+    raw: Callable[[str], Tensor]
+    where: str
+
+    def checked(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        """Return a tensor, or raise FolderError if it is not as expected."""
+        if name not in self.names:
+            raise FolderError(f"{self.where} has no tensor {name}", "the folder is incomplete")
+        tensor = self.raw(name)
+        if tensor.dtype != DTYPES[dtype] or tuple(tensor.shape) != shape:
+            found = f"{NAMES.get(tensor.dtype, '?')}{list(tensor.shape)}"
+            raise FolderError(
+                f"{self.where}: {name} is {found}, expected {dtype}{list(shape)}",
+                "config.json and the weights do not belong together",
+            )
+        return tensor
+
+
+class Reader(ABC):
+    """A folder of some dialect, understood."""
+
+    @abstractmethod
+    def weight(self, place: Place) -> Weight | None:
+        """Return a compressed weight, or None where the place holds plain numbers."""
+
+    @abstractmethod
+    def activation(self, place: Place) -> Input | None:
+        """Return how the input is quantized, with its scale where that is fixed."""
+
+
+class Dialect(ABC):
+    """A layout on disk.
+
+    Law: `reader(config(…)).weight(place)` is the weight that `tensors` was given, plane for plane.
+    Law: `tensors` has the dtypes and shapes of `layout`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def refuses(self, place: Place, scheme: Scheme) -> str | None:
+        """Return why a module cannot be written so, or None."""
+
+    @abstractmethod
+    def config(
+        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+    ) -> dict[str, Any] | None:
+        """Return the `quantization_config` of config.json, or None if there is to be none.
+
+        `schemes` by module; `skipped` are the modules that stay as they are.
+        """
+
+    @abstractmethod
+    def layout(self, place: Place, scheme: Scheme) -> Layout:
+        """Return the tensors of a module, without their data."""
+
+    @abstractmethod
+    def tensors(
+        self,
+        place: Place,
+        weight: Weight,
+        scheme: Scheme | None,
+        input_scale: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the tensors of a module; a `scheme` of None writes plain numbers."""
+
+    @abstractmethod
+    def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
+        """Understand a `quantization_config` of this dialect."""
+
+    def nbytes(self, place: Place, scheme: Scheme) -> int:
+        """Return the exact size of a module's tensors [byte]."""
+        layout = self.layout(place, scheme).values()
+        return sum(prod(shape) * WIDTHS[dtype] for dtype, shape in layout)
+
+
+def plain_tensors(place: Place, weight: Weight) -> dict[str, Tensor]:
+    """Return a weight of plain numbers as any reader expects it."""
+    value = weight.planes["value"] if isinstance(weight.format, Float) else weight.dense()
+    oriented = value.T if place.transposed else value
+    return {f"{place.module}.weight": oriented.contiguous()}
+
+
+def plain_layout(place: Place, format_: Float) -> Layout:
+    """Return the layout of `plain_tensors`."""
+    rows, cols = place.shape
+    shape = (cols, rows) if place.transposed else (rows, cols)
+    return {f"{place.module}.weight": (format_.dtype, shape)}
+
+
+def expect_shape(where: str, found: tuple[int, ...], expected: Shape) -> None:
+    """Raise FolderError unless a stored shape is the expected one."""
+    if found != expected:
+        raise FolderError(
+            f"{where} has shape {found}, expected {expected}",
+            "config.json and the weights do not belong together",
+        )

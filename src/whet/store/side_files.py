@@ -1,0 +1,26 @@
+"""What a loader needs beside the weights: tokenizer, templates, settings. Torch-free."""
+
+from pathlib import Path
+
+from whet.store.durable import file_chunks, storage_error, write_atomic
+from whet.store.folder import Folder, is_side_file
+from whet.store.regular import contained
+
+
+def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
+    """Copy every file that is neither weights nor code; return their names.
+
+    By suffix: JSON, jinja, tokenizer models and vocabularies, text. Never Python, never a pickle,
+    never the weights or their index.
+    """
+    names = tuple(name for name in folder.files if is_side_file(name))
+    for name in names:
+        parts = Path(name)
+        source = contained(folder.path / parts.parent, parts.name, str(folder.path))
+        target = into / parts
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(target, error) from None
+        write_atomic(target, file_chunks(source), source.stat().st_size)
+    return names
