@@ -3,11 +3,16 @@
 from functools import cache
 
 from whet.base.errors import FormatError
+from whet.formats import element
 from whet.formats.codec import Codec, Scalar
 from whet.formats.dense import Dense
-from whet.formats.element import Integer
 from whet.formats.grid import Grid
+from whet.formats.log import TunedLog, log_levels, sum_levels
+from whet.formats.minifloat import Minifloat
+from whet.formats.quantile import quantile_levels
+from whet.formats.scaled import Scaled
 from whet.formats.spec import Coded, Float, Format
+from whet.formats.table import Table
 
 
 @cache
@@ -16,8 +21,8 @@ def codec_of(format_: Format) -> Codec:
     match format_:
         case Float():
             return Dense(format_)
-        case Coded(element=Integer()):
-            return Grid(format_)
+        case Coded():
+            return _coded(format_)
         case _:
             raise FormatError(f"no codec reads the format {format_}")
 
@@ -30,3 +35,21 @@ def scalar_of(format_: Format) -> Scalar:
             f"{format_} holds plain numbers, expected a format of codes", "choose e.g. int4-g64"
         )
     return codec
+
+
+def _coded(format_: Coded) -> Scaled:
+    match format_.element:
+        case element.Integer():
+            return Grid(format_)
+        case element.Minifloat() as kind:
+            return Minifloat(format_, kind)
+        case element.Quantile(bits):
+            return Table(format_, tuple(quantile_levels(bits).tolist()))
+        case element.Log(_, None):
+            return TunedLog(format_)
+        case element.Log(bits, base):
+            return Table(format_, log_levels(bits, base or 2.0))
+        case element.PowerSum(bits):
+            return Table(format_, sum_levels(bits))
+        case element.Learned():
+            raise FormatError(f"no codec reads the format {format_}")

@@ -26,14 +26,15 @@ class Grid(Scaled):
     @property
     def top(self) -> float:
         """The magnitude of the nearer end of the levels, in units."""
-        return self.last if self.format.affine else self.half - 1
+        return self.last / 2 if self.coded.affine else self.half - 1
 
-    def _near(
+    def near(
         self,
         ratio: Float[Tensor, "rows ..."],
-        zero: Float[Tensor, "..."] | None,
+        zero: Float[Tensor, "..."] | None = None,
         levels: Float[Tensor, "#rows codes"] | None = None,
     ) -> Float[Tensor, "rows ..."]:
+        """Return the nearest units; may write over `ratio`."""
         if zero is None:
             return ratio.round_().clamp_(-self.half, self.half - 1)
         return ratio.round_().clamp_(-zero, self.last - zero)
@@ -60,8 +61,8 @@ class Grid(Scaled):
         extra = self._extra(weight)
         store = self._store(extra)
         pieces = self._groups(weight, importance)
-        if self.format.affine:
-            both = [fitted_zero(piece, self._near, self.last, search, store) for piece in pieces]
+        if self.coded.affine:
+            both = [fitted_zero(piece, self.near, self.last, search, store) for piece in pieces]
             scale, zero = (torch.cat(side) for side in zip(*both, strict=True))
             return Params(scale, zero, None, extra)
         ruler = self._ruler()
@@ -69,10 +70,10 @@ class Grid(Scaled):
         return Params(torch.cat(found), None, None, extra)
 
     def _ruler(self) -> Ruler:
-        kind, half = self.format.scale, float(self.half)
+        kind, half = self.coded.scale, float(self.half)
         sides = 2 if scales.signed(kind) else 1
         tops = (half, half - 1) if sides == 2 else (half - 1,)
         return Ruler(
-            self._near, tops, half - 1, sides, 2**self.bits,
+            self.near, tops, half - 1, sides, 2**self.bits,
             thorough=self.bits <= 3, power=kind == "e8m0",
         )  # fmt: skip

@@ -113,6 +113,11 @@ class Contest:
         if zero is not None and self.zero is not None:
             self.zero = torch.where(better, zero, self.zero)
 
+    def pair(self) -> tuple[Sums, Sums]:
+        """Return the best scale and zero point."""
+        assert self.zero is not None
+        return self.scale, self.zero
+
 
 def cut(
     weight: Float[Tensor, "out in"],

@@ -26,8 +26,8 @@ class Ruler:
     """What the search needs to know of a set of levels.
 
     `tops`: the largest magnitudes, falling; a short list. `short`: the nearer end's magnitude.
-    `sides`: 1 where levels are symmetric or the scale has no sign; else 2, and the long side is
-    negative. `thorough`: try both signs with every shrinkage. `power`: scales are powers of two.
+    `sides`: 1 where levels are symmetric or the scale has no sign; else 2, and a longer end is
+    the negative one. `thorough`: try both signs with every shrinkage. `power`: scales are powers of two.
     """
 
     near: Near
@@ -38,12 +38,17 @@ class Ruler:
     thorough: bool = False
     power: bool = False
 
+    @property
+    def lopsided(self) -> bool:
+        """Whether the sign of a scale decides which side reaches further."""
+        return self.sides == 2 and self.tops[0] > self.short
+
 
 def fitted_scale(groups: Groups, ruler: Ruler, search: Search, store: Store) -> Sums:
     """Return scales of a format without zero points."""
     low, high = groups.extremes(search.percentile if search.rule == "percentile" else 1.0)
     widest = torch.maximum(-low, high)
-    toward = _toward(low, high) if ruler.sides == 2 else torch.ones_like(widest)
+    toward = _toward(low, high) if ruler.lopsided else torch.ones_like(widest)
     first = store(_first(widest, toward, ruler))
     if search.rule in ("minmax", "percentile"):
         return first
@@ -97,10 +102,9 @@ def fitted_zero(
         for shrink in (1.0, *shrinkages[1::2]):
             offer(*at(shrink, shift))
     for _ in range(0 if search.rule == "kl" else POLISHES):
-        assert contest.zero is not None
-        for scale, zero in _regressed(groups, near, top, contest.scale, contest.zero):
+        for scale, zero in _regressed(groups, near, top, *contest.pair()):
             offer(store(scale), zero)
-    return contest.scale, contest.zero
+    return contest.pair()
 
 
 def _regressed(
@@ -130,12 +134,12 @@ def _first(widest: Sums, toward: Sums, ruler: Ruler) -> Sums:
     if ruler.power:
         tops = torch.tensor(ruler.short).log2().floor()
         return torch.exp2(torch.frexp(widest).exponent - 1 - tops)
-    return toward * widest / (ruler.tops[0] if ruler.sides == 2 else ruler.short)
+    return toward * widest / (ruler.tops[0] if ruler.lopsided else ruler.short)
 
 
 def _shrinkages(search: Search, ruler: Ruler) -> list[float]:
     if ruler.power:
-        return [2.0, 1.0, 0.5]
+        return [4.0, 2.0, 1.0, 0.5]
     return torch.linspace(1, search.floor, max(search.steps, 2)).tolist()
 
 

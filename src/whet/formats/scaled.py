@@ -21,23 +21,25 @@ PART = 1 << 20  # weights rounded together [weight]; bounds the memory of whole 
 class Scaled(Scalar):
     """A scalar format: `value == scale * unit`, the unit being what the element type says."""
 
-    format: Coded
-
     def __init__(self, format_: Coded) -> None:
         self.format = format_
+        self.coded = format_
         self.bits = format_.element.bits
         self.rowwise = format_.grouping != "tensor" and format_.scale != "e4m3"
 
     # what an element type says
 
     @abstractmethod
-    def _near(
+    def near(
         self,
         ratio: Float[Tensor, "rows ..."],
         zero: Float[Tensor, "..."] | None,
-        levels: Float[Tensor, "#rows codes"] | None,
+        levels: Float[Tensor, "#rows codes"] | None = None,
     ) -> Float[Tensor, "rows ..."]:
-        """Return the nearest units; may write over `ratio`."""
+        """Return the units nearest to `weight / scale`; may write over `ratio`.
+
+        `zero` broadcasts against it. Where each row has its own levels, rows come first.
+        """
 
     @abstractmethod
     def _code(
@@ -100,7 +102,7 @@ class Scaled(Scalar):
             return torch.cat([self.snap(weight[r], part(params, r), columns) for r in parts])
         scale = self._spread(params.scale, columns)
         zero = None if params.zero is None else self._spread(params.zero, columns)
-        return self._near((weight / scale).float(), zero, params.levels).mul_(scale)
+        return self.near((weight / scale).float(), zero, params.levels).mul_(scale)
 
     def unit(self, values: Float[Tensor, "out in"], params: Params) -> Float[Tensor, "out in"]:
         """Return representable values without their scale: `values == scale * unit`."""
@@ -110,14 +112,14 @@ class Scaled(Scalar):
             mine = part(params, r)
             scale = self._spread(mine.scale, columns)
             zero = None if mine.zero is None else self._spread(mine.zero, columns)
-            units[r] = self._near((values[r] / scale).float(), zero, mine.levels)
+            units[r] = self.near((values[r] / scale).float(), zero, mine.levels)
         return units
 
     def stored(
         self, scale: Float[Tensor, "#rows #groups"], params: Params
     ) -> Float[Tensor, "#rows #groups"]:
         """Round scales to the type they are stored in."""
-        return scales.stored(self.format.scale, scale.float(), params.extra.get("global"))
+        return scales.stored(self.coded.scale, scale.float(), params.extra.get("global"))
 
     def rescaled(
         self,
@@ -134,7 +136,7 @@ class Scaled(Scalar):
         """Assemble the planes of representable values."""
         planes = {
             "codes": pack(self.codes(values, params), self.bits),
-            "scale": scales.to_plane(self.format.scale, params.scale, params.extra),
+            "scale": scales.to_plane(self.coded.scale, params.scale, params.extra),
         }
         if params.zero is not None:
             codes = params.zero.to(torch.uint8)
@@ -158,7 +160,7 @@ class Scaled(Scalar):
         """Return the planes of some rows."""
         own = self._by_row()
         kept = {name: p[start:stop] if name in own else p for name, p in planes.items()}
-        if "zero" in planes and self.format.grouping != "tensor":
+        if "zero" in planes and self.coded.grouping != "tensor":
             zero = unpack(planes["zero"].T.contiguous(), self.bits, shape[0])[:, start:stop]
             kept["zero"] = pack(zero.contiguous(), self.bits).T.contiguous()
         return kept
@@ -181,29 +183,29 @@ class Scaled(Scalar):
         """Return for each column the parameter of its group."""
         if of_groups.shape[1] == 1:
             return of_groups
-        assert isinstance(self.format.grouping, int)
-        return of_groups.index_select(1, columns // self.format.grouping)
+        assert isinstance(self.coded.grouping, int)
+        return of_groups.index_select(1, columns // self.coded.grouping)
 
     def _groups(
         self, weight: Float[Tensor, "out in"], importance: Tensor | None
     ) -> Iterator[Groups]:
         """Yield the groups of a matrix, some rows at a time."""
-        size, pooled = self.format.group(weight.shape[1]), self.format.grouping == "tensor"
+        size, pooled = self.coded.group(weight.shape[1]), self.coded.grouping == "tensor"
         return cut(weight, size, importance, pooled=pooled)
 
     def _store(self, extra: Mapping[str, Tensor]) -> Store:
         """Return what rounds scales to their stored type."""
-        return lambda scale: scales.stored(self.format.scale, scale.float(), extra.get("global"))
+        return lambda scale: scales.stored(self.coded.scale, scale.float(), extra.get("global"))
 
     def _extra(self, weight: Float[Tensor, "out in"]) -> dict[str, Tensor]:
         """Return what is fixed for the whole matrix before its scales are."""
-        if self.format.scale != "e4m3":
+        if self.coded.scale != "e4m3":
             return {}
         return {"global": scales.global_scale(weight, self.top)}
 
     def _by_row(self) -> tuple[str, ...]:
         """Return the names of the planes that are cut by rows as they are."""
-        return ("codes",) if self.format.grouping == "tensor" else ("codes", "scale")
+        return ("codes",) if self.coded.grouping == "tensor" else ("codes", "scale")
 
     def _write_extra(self, params: Params) -> dict[str, Tensor]:
         """Return the planes beside codes, scale and zero."""
@@ -212,7 +214,7 @@ class Scaled(Scalar):
     def _read_params(self, planes: Planes, shape: Shape) -> Params:
         """Read everything but the codes."""
         extra = {name: planes[name] for name in ("global", "base") if name in planes}
-        scale = scales.from_plane(self.format.scale, planes["scale"], extra)
+        scale = scales.from_plane(self.coded.scale, planes["scale"], extra)
         zero = None
         if "zero" in planes:
             zero = unpack(planes["zero"].T.contiguous(), self.bits, scale.shape[0]).T.float()

@@ -10,13 +10,15 @@ Source: OCP Microscaling Formats 1.0, section 5.4 (e8m0). The global scale of e4
 two, so that it and its reciprocal (which other readers store) are both exact.
 """
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from whet.formats.spec import ScaleType
 
-Extra = dict[str, Tensor]
+Extra = Mapping[str, Tensor]
 
 _LIMITS = {
     "bf16": (2.0**-126, torch.finfo(torch.bfloat16).max),

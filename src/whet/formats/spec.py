@@ -303,6 +303,8 @@ def _unfit(format_: Coded) -> str | None:
         return "only integers have a zero point"
     if isinstance(element, Log) and element.base is not None and not 1 < element.base <= 4:
         return "the base of a log format lies above 1 and is at most 4"
+    if isinstance(element, Log) and (element.base or 1) ** (2 ** (element.bits - 1) - 1) > 2.0**64:
+        return "its smallest levels vanish; choose a smaller base, or tuned"
     if isinstance(element, Learned) and grouping == "tensor" and not element.shared:
         return "a scale for the matrix goes with one shared table"
     return None
