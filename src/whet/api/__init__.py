@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from whet.base.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from whet.api.catalogue import Entry
     from whet.api.compress import Result
+    from whet.api.doctor import Check
     from whet.api.dry_run import Preview
+    from whet.api.inspection import Inspection
     from whet.base.record import Record
     from whet.recipe.progress import Progress
     from whet.runtime.engine import Engine
@@ -101,6 +104,68 @@ def measure(
     from whet.api.measure import measured
 
     return measured(str(folder), against, data, speed=speed, offline=offline, progress=progress)
+
+
+def inspect(folder: Source, *, offline: bool = False) -> "Inspection":
+    """Return what a model folder holds: family, sizes, formats, evidence. Needs no torch."""
+    from whet.api.inspection import inspection
+    from whet.store.resolve import resolve
+
+    return inspection(resolve(str(folder), offline))
+
+
+def verify(folder: Source) -> list[str]:
+    """Return how a folder differs from its manifest, a sentence each; none if it is intact."""
+    from whet.base.errors import MissingError
+    from whet.store.manifest import verify as differences
+
+    path = Path(folder)
+    if not path.is_dir():
+        raise MissingError(f"{path} is no folder", "Give a folder that whet has written.")
+    return differences(path)
+
+
+def recipes() -> "tuple[Entry, ...]":
+    """Return the recipes that come with whet."""
+    from whet.api.catalogue import recipes as found
+
+    return found()
+
+
+def methods() -> "tuple[Entry, ...]":
+    """Return the methods that a recipe's steps can use."""
+    from whet.api.catalogue import methods as found
+
+    return found()
+
+
+def formats() -> "tuple[Entry, ...]":
+    """Return a number format of every kind."""
+    from whet.api.catalogue import formats as found
+
+    return found()
+
+
+def families() -> "tuple[Entry, ...]":
+    """Return the model families."""
+    from whet.api.catalogue import families as found
+
+    return found()
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of recipe files."""
+    require("torch", "compress")
+    from whet.recipe.schema import schema as found
+
+    return found()
+
+
+def doctor() -> "tuple[Check, ...]":
+    """Return what this machine and this installation can do."""
+    from whet.api.doctor import checks
+
+    return checks()
 
 
 def require(package: str, extra: str) -> None:

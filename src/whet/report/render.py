@@ -8,6 +8,7 @@ from whet.report.card import card
 from whet.report.evidence import evidence
 from whet.report.html import html
 from whet.report.markdown import markdown
+from whet.store.durable import write_atomic
 
 SOURCES = ("records.jsonl", "run.jsonl")  # the evidence, and what concerns the run alone
 
@@ -22,9 +23,8 @@ def write_pages(folder: Path) -> tuple[Path, ...]:
     """Render the pages of a folder from its records; each file is replaced in one step."""
     rendered = pages(record for name in SOURCES for record in _records(folder / name))
     for name, text in rendered.items():
-        fresh = folder / f".{name}.new"
-        fresh.write_bytes(text.encode())
-        fresh.replace(folder / name)
+        content = text.encode()
+        write_atomic(folder / name, [content], len(content))
     return tuple(folder / name for name in rendered)
 
 

@@ -1,0 +1,118 @@
+"""What a model folder holds, read from its headers and its records. Needs no torch."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from whet.base.errors import FolderError, WhetError
+from whet.base.record import Record, read_records
+from whet.store.folder import Folder
+
+EVIDENCE = ("records.jsonl", "run.jsonl")
+SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context")
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """How many tensors of one type there are, and their size."""
+
+    dtype: str
+    tensors: int
+    numbers: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A model folder at a glance.
+
+    `refusal` says why whet has no blocks for the model, where it has none; `schemes` counts the
+    modules of each number format, where the folder's records tell them.
+    """
+
+    path: Path
+    model_type: str
+    family: str
+    refusal: str
+    dialect: str
+    nbytes: int
+    shards: int
+    sizes: Mapping[str, int]
+    stock: tuple[Stock, ...]
+    schemes: Mapping[str, int]
+    skipped: int
+    records: tuple[Record, ...]
+
+
+def inspection(path: Path) -> Inspection:
+    """Open a folder, check its structure, and return what it holds."""
+    folder = Folder(path)
+    records = folder_records(path)
+    family, sizes, refusal = _read(folder)
+    quantized = folder.config.get("quantization_config")
+    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    schemes = Counter(_scheme(record) for record in records if record.step == "scheme")
+    return Inspection(
+        path,
+        str(folder.config.get("model_type", "")),
+        family,
+        refusal,
+        str(method or "plain"),
+        folder.nbytes,
+        len(folder.shards),
+        sizes,
+        _stock(folder),
+        dict(schemes.most_common()),
+        sum(record.step == "skip" for record in records),
+        records,
+    )
+
+
+def folder_records(path: Path) -> tuple[Record, ...]:
+    """Return the evidence of a folder: none if it was not written by whet."""
+    found: list[Record] = []
+    for file in (path / name for name in EVIDENCE):
+        if not file.is_file():
+            continue
+        try:
+            with file.open(encoding="utf-8") as lines:
+                found += read_records(lines)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise FolderError(
+                f"{file}, line {len(found) + 1}: not a record ({error})",
+                "The file is damaged; `whet verify` shows what else is.",
+            ) from error
+    return tuple(found)
+
+
+def _read(folder: Folder) -> tuple[str, Mapping[str, int], str]:
+    """Return the family's name and the model's sizes, or why there is no family for it."""
+    from whet.model.family import find
+
+    try:
+        family = find(folder.config)
+        arch = family.architecture(folder.config, folder.tensors)
+    except WhetError as error:
+        return "", {}, error.message
+    return family.name, {name: int(getattr(arch, name)) for name in SIZES}, ""
+
+
+def _scheme(record: Record) -> str:
+    """Return the format of a module and of its input, in words."""
+    activation = record.notes.get("activation", "")
+    told = record.notes.get("format", "")
+    return f"{told}, inputs {activation}" if activation not in {"", "None"} else told
+
+
+def _stock(folder: Folder) -> tuple[Stock, ...]:
+    """Return the tensors by type, the largest share first."""
+    infos = [stored.info for stored in folder.tensors.values()]
+    found: list[Stock] = []
+    for dtype in dict.fromkeys(info.dtype for info in infos):
+        ours = [info for info in infos if info.dtype == dtype]
+        nbytes = sum(info.stop - info.start for info in ours)
+        found.append(Stock(dtype, len(ours), sum(prod(info.shape) for info in ours), nbytes))
+    return tuple(sorted(found, key=lambda stock: -stock.nbytes))
