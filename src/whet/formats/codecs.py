@@ -4,6 +4,7 @@ from functools import cache
 
 from whet.base.errors import FormatError
 from whet.formats import element
+from whet.formats.codebook import Codebook
 from whet.formats.codec import Codec, Scalar
 from whet.formats.dense import Dense
 from whet.formats.grid import Grid
@@ -51,5 +52,5 @@ def _coded(format_: Coded) -> Scaled:
             return Table(format_, log_levels(bits, base or 2.0))
         case element.PowerSum(bits):
             return Table(format_, sum_levels(bits))
-        case element.Learned():
-            raise FormatError(f"no codec reads the format {format_}")
+        case element.Learned() as kind:
+            return Codebook(format_, kind)

@@ -16,7 +16,7 @@ from whet.formats.ranges import fitted_scale
 from whet.formats.spec import Coded, Shape
 from whet.formats.table import Table
 
-SAMPLE = 1 << 18  # weights on which bases are compared [weight]
+SAMPLE = 1 << 16  # weights on which bases are compared [weight]
 
 
 def log_levels(bits: int, base: float) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ even. For integers and floating-point levels that is IEEE's round-half-to-even.
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 CELLS = 1 << 16  # longest table of cells; levels that need a longer one are searched by bisection
@@ -25,6 +25,22 @@ def bounds(levels: Float[Tensor, "*tables codes"], origin: int) -> Float[Tensor,
     upper = torch.arange(1, levels.shape[-1], device=levels.device) - origin
     goes_up = (middle.double() == exact) & (upper % 2 == 0)
     return torch.where(goes_up, torch.nextafter(middle, low), middle)
+
+
+def places(
+    x: Float[Tensor, "rows cols"], levels: Float[Tensor, "rows codes"]
+) -> Int64[Tensor, "rows cols"]:
+    """Return the place of the level nearest to each value, each row having its own levels."""
+    codes = levels.shape[1]
+    edges = (levels[:, 1:] + levels[:, :-1]).mul_(0.5)
+    upward = edges[:, 1 - codes // 2 % 2 :: 2]  # borders below an even place
+    upward.copy_(torch.nextafter(upward, torch.full_like(upward, -torch.inf)))
+    if codes > 16 or x.shape[1] < 64:
+        return torch.searchsorted(edges, x.contiguous())
+    place, above = torch.zeros_like(x), torch.empty_like(x)
+    for k in range(codes - 1):  # compares in long runs are several times faster than bisection
+        place += torch.gt(x, edges[:, k : k + 1], out=above)
+    return place.long()
 
 
 class Lookup:
@@ -47,7 +63,7 @@ class Lookup:
         self.cells = cells
         self.rate = (cells - 2) / span
         self.start = 0.5 - float(self.bounds[0]) * self.rate
-        home = self._cell(self.bounds)
+        home = self._cell(self.bounds).long()
         self.split = bool((home.diff() > 0).all())
         if self.split:
             self.bound = torch.full((cells,), torch.inf)
@@ -55,21 +71,21 @@ class Lookup:
             passed = torch.zeros(cells, dtype=torch.int64)
             passed[home] = 1
             below = passed.cumsum(0) - passed
-            self.lower = self.levels[below]
-            self.upper = self.levels[below + passed]
+            self.ends = self.levels[torch.stack([below, below + passed], 1).reshape(-1)]
         return self.split
 
     def _cell(self, x: Float[Tensor, "..."]) -> Tensor:
-        return x.mul(self.rate).add_(self.start).clamp_(0, self.cells - 1).to(torch.int32)
+        return x.mul(self.rate).add_(self.start).clamp_(0, self.cells - 1).floor_()
 
     def nearest(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the level nearest to each value."""
         if not self.split:
             return self.levels[torch.bucketize(x, self.bounds)]
-        cell = self._cell(x).reshape(-1)
-        above = x.reshape(-1) > self.bound.index_select(0, cell)
-        lower, upper = self.lower.index_select(0, cell), self.upper.index_select(0, cell)
-        return torch.where(above, upper, lower).reshape(x.shape)
+        flat = x.reshape(-1)
+        cell = self._cell(flat)
+        bound = self.bound.index_select(0, cell.long())
+        above = torch.gt(flat, bound, out=bound)  # into floats: several times faster than bools
+        return self.ends.index_select(0, cell.add_(cell).add_(above).long()).reshape(x.shape)
 
     def places(self, units: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
         """Return which level each unit is, 0 for the lowest."""

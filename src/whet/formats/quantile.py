@@ -13,7 +13,9 @@ def quantile_levels(bits: int) -> Float[Tensor, "codes"]:
     """
     codes = 2**bits
     tail = round(1 - (1 / (2 * codes) + 1 / (2 * (codes - 1))) / 2, 7)
-    above = torch.special.ndtri(torch.linspace(tail, 0.5, codes // 2 + 1, dtype=torch.float64))
-    below = torch.special.ndtri(torch.linspace(tail, 0.5, codes // 2, dtype=torch.float64))
-    levels = torch.cat([-below[:-1], torch.zeros(1), above[:-1]]).float().sort().values
+    above, below = (
+        torch.special.ndtri(torch.linspace(tail, 0.5, codes // 2 + more).double())[:-1]
+        for more in (1, 0)
+    )
+    levels = torch.cat([-below, torch.zeros(1), above]).float().sort().values
     return levels / levels.max()

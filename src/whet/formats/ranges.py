@@ -27,7 +27,8 @@ class Ruler:
 
     `tops`: the largest magnitudes, falling; a short list. `short`: the nearer end's magnitude.
     `sides`: 1 where levels are symmetric or the scale has no sign; else 2, and a longer end is
-    the negative one. `thorough`: try both signs with every shrinkage. `power`: scales are powers of two.
+    the negative one. `thorough`: try both signs with every shrinkage. `power`: scales are powers
+    of two.
     """
 
     near: Near

@@ -253,4 +253,5 @@ def _checked(importance: Tensor | None, search: Search) -> Tensor | None:
         )
     if not importance.isfinite().all() or (importance < 0).any():
         raise NumericalError("the importance of the inputs is negative or not finite")
-    return importance / importance.mean().clamp(min=torch.finfo(torch.float32).tiny)
+    mean = importance.mean()
+    return importance / mean if mean > 0 else None

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from whet.formats import scales
 from whet.formats.codec import Params, Search
-from whet.formats.lookup import Lookup, bounds, lookup
+from whet.formats.lookup import Lookup, lookup, places
 from whet.formats.ranges import Ruler, fitted_scale
 from whet.formats.scaled import Scaled
 from whet.formats.spec import Coded
@@ -36,9 +36,7 @@ class Table(Scaled):
         """Return the nearest units; may write over `ratio`."""
         if levels is None or len(levels) == 1:
             return self._table(levels).nearest(ratio)
-        edges = bounds(levels, levels.shape[1] // 2)
-        flat = ratio.reshape(len(ratio), -1).contiguous()
-        return levels.gather(1, torch.searchsorted(edges, flat)).reshape(ratio.shape)
+        return levels.gather(1, places(ratio.flatten(1), levels)).reshape(ratio.shape)
 
     def _code(
         self,
@@ -78,11 +76,11 @@ class Table(Scaled):
         """Return what the range search needs to know of a table."""
         levels = table.levels
         lopsided = not torch.equal(levels, -levels.flip(0))
-        magnitudes = levels.abs().unique().flip(0)
+        furthest = float(levels.abs().max())
         kind = self.coded.scale
         return Ruler(
             lambda ratio, _: table.nearest(ratio),
-            tuple(magnitudes[: 4 if kind == "e4m3" else 1].tolist()),
+            (furthest,),
             float(torch.minimum(-levels[0], levels[-1])),
             2 if lopsided and scales.signed(kind) else 1,
             len(levels),
