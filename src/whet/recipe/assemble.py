@@ -23,8 +23,8 @@ def assemble(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[
     copy_side_files(plan.folder, into)
     config = dict(plan.folder.config)
     config.pop("quantization_config", None)
-    if plan.schemes:
-        config["quantization_config"] = plan.choice.config(plan.schemes, plan.skipped)
+    if quantization := plan.choice.config(plan.schemes, plan.skipped):
+        config["quantization_config"] = quantization
     write_json(into / "config.json", config)
     write_atomic(into / "recipe.yaml", [_header(plan).encode(), dumps(plan.recipe).encode()])
     return _weights(plan, source, parts, into)
@@ -36,9 +36,8 @@ def _weights(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[
     made: set[str] = set()
     for path in parts.shards(plan.architecture.layers + 2):
         made |= shards.add(path)
-    replaced = {p.site.tensor for p in plan.placed if p.scheme is not None}
     for name in source.names():
-        if name not in made and name not in replaced:
+        if name not in made and name not in plan.rewritten:
             shards.copy(plan.folder.shard_of(name), name)
     return shards.finish()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
-from whet.formats.spec import Float, Format, smaller_group
+from whet.formats.spec import WIDTH, Float, Format, smaller_group
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
 from whet.model.site import Site
@@ -71,12 +71,21 @@ class Plan:
     @property
     def weights_bytes(self) -> int:
         """Exact size of the result's tensors [byte]."""
-        replaced = {p.site.tensor for p in self.placed if p.scheme is not None}
         stored = self.folder.tensors.items()
-        kept = sum(item.info.nbytes for name, item in stored if name not in replaced)
-        return kept + sum(
-            self.choice.dialect.nbytes(p.site, p.scheme) for p in self.placed if p.scheme is not None
-        )
+        kept = sum(item.info.nbytes for name, item in stored if name not in self.rewritten)
+        made = (p for p in self.placed if p.site.tensor in self.rewritten)
+        return kept + sum(self._nbytes(p) for p in made)
+
+    @property
+    def rewritten(self) -> frozenset[str]:
+        """Return the source's tensors that the result holds in another form or under other names."""
+        return frozenset(p.site.tensor for p in self.placed if p.scheme is not None or p.site.stack)
+
+    def _nbytes(self, placed: Placed) -> int:
+        if placed.scheme is not None:
+            return self.choice.dialect.nbytes(placed.site, placed.scheme)
+        width = WIDTH[self.folder.tensors[placed.site.tensor].info.dtype]
+        return placed.site.shape[0] * placed.site.shape[1] * width
 
 
 def plan(recipe: Recipe, folder: Folder) -> Plan:
