@@ -86,6 +86,7 @@ def rope(
         **given,
     }
     kind = fields.get("rope_type") or fields.get("type") or "default"
+    kind = "longrope" if "short_factor" in fields else kind  # Phi 3 has called it su and yarn
     if kind not in STRETCHES:
         known = ", ".join(STRETCHES)
         raise UnsupportedError(
@@ -191,6 +192,11 @@ def decoder(config: Config, head_dim: int | None = None) -> Architecture:
 
 def checked(arch: Architecture) -> Architecture:
     """Return an architecture whose sizes agree with each other."""
+    if arch.hidden % arch.heads and arch.head_dim == arch.hidden // arch.heads:
+        raise FolderError(
+            f"config.json has hidden_size = {arch.hidden}; "
+            f"expected a multiple of the {arch.heads} attention heads"
+        )
     if arch.heads % arch.kv_heads:
         raise FolderError(
             f"config.json has {arch.heads} attention heads; "

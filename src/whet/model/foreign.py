@@ -127,8 +127,8 @@ class Foreign:
 def _loaded(path: Path) -> tuple[PreTrainedModel, torch.dtype]:
     """Return the model in float32 and the type it is stored in; none of its code is run."""
     names: list[str] = Folder(path).config.get("architectures") or ["AutoModel"]
-    kind: type[object] = getattr(transformers, names[0], type(None))
-    if not issubclass(kind, PreTrainedModel | transformers.AutoModel):
+    kind: object = getattr(transformers, names[0], None)
+    if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel | transformers.AutoModel):
         raise UnsupportedError(
             f"{path} asks for the class {names[0]}, which transformers {transformers.__version__} "
             "does not have",

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from whet.formats.activate import quantized
 from whet.formats.activation import Activation
 from whet.formats.weight import Weight
 from whet.kernels.linear import reference
@@ -48,8 +49,6 @@ class Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Quantize the input if asked, then multiply."""
         if self.activation is not None:
-            from whet.formats.activate import quantized
-
             x = quantized(x, self.activation, self.input_scale)
         y = reference(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -11,14 +11,10 @@ from whet.model.names import DECODER
 def read(config: Config) -> Architecture:
     """Read a config."""
     arch = decoder(config)
-    rope = arch.rope
-    if rope is not None and rope.kind == "yarn":  # their old name for it
-        rope = replace(rope, kind="longrope")
     return replace(
         arch,
         qkv="joined",
         gate_up="joined",
-        rope=rope,
         windows=(window(config, None),) * arch.layers,
     )
 
