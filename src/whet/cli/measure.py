@@ -1,0 +1,69 @@
+"""`whet measure`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from whet.cli.options import verb
+
+if TYPE_CHECKING:
+    from whet.base.record import Record
+
+
+@verb("measure")
+@click.argument("folder")
+@click.option("--against", metavar="SOURCE", help="The original, to compare with token by token.")
+@click.option(
+    "--data",
+    metavar="SRC",
+    help="Text to measure on: .txt, .jsonl, a folder of them.  [default: builtin]",
+)
+@click.option("--speed", is_flag=True, help="Also time prefill and generation.")
+def command(
+    *, folder: str, against: str | None, data: str | None, speed: bool, style: str, offline: bool
+) -> None:
+    """Measure what a folder's compression cost, and how fast it is.
+
+    FOLDER is what `whet compress` wrote, or any SOURCE. With --against the numbers are differences
+    on the same windows of text, with intervals. They are added to the records and the report of a
+    folder that whet has written.
+    """
+    from whet import api
+    from whet.cli.progress import watched
+
+    with watched() as progress:
+        records = api.measure(
+            folder, against=against, data=data, speed=speed, offline=offline, progress=progress
+        )
+    _show(records, style)
+    _keep(Path(folder), records)
+
+
+def _show(records: "list[Record]", style: str) -> None:
+    """Write what was measured."""
+    from whet.cli import output
+    from whet.report import summary, tables
+    from whet.report.evidence import evidence
+
+    if style == "json":
+        output.result_json({"records": output.record_dicts(records)})
+        return
+    e = evidence(records)
+    for headline in summary.headlines(e)[1:]:
+        if headline.number != tables.MISSING:
+            told = f" ({headline.interval})" if headline.interval else ""
+            output.result(f"{headline.label}: {headline.number}{told}, {headline.sentence}")
+    for table in (tables.quality(e), tables.speed(e)):
+        if table is not None:
+            output.result("\n" + output.columns(table) + (f"\n{table.note}" if table.note else ""))
+
+
+def _keep(folder: Path, records: "list[Record]") -> None:
+    """Add the records to the folder's evidence, if whet has written it."""
+    from whet.api.attach import attach, is_output
+    from whet.cli import output
+
+    if is_output(folder):
+        attach(folder, records)
+        output.tell(f"added to {folder / 'records.jsonl'} and {folder / 'report.html'}")

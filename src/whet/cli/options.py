@@ -1,0 +1,32 @@
+"""The options that every verb has, and types of values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Function = Callable[..., Any]
+
+
+def everywhere() -> list[click.Parameter]:
+    """Return the options that every verb has."""
+    styles = click.Choice(["human", "json"])
+    told = "How results are written to stdout."
+    return [
+        click.Option(
+            ["--format", "style"], type=styles, default="human", show_default=True, help=told
+        ),
+        click.Option(["--offline"], is_flag=True, help="Open no network connection."),
+    ]
+
+
+def verb(name: str) -> Callable[[Function], click.Command]:
+    """Return a decorator that makes a verb; its help begins with the sentence in `VERBS`."""
+
+    def made(function: Function) -> click.Command:
+        context = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        command = click.command(name, context_settings=context)(function)
+        command.params += everywhere()
+        return command
+
+    return made
