@@ -15,6 +15,8 @@ from torch import Tensor
 from whet.base.errors import NumericalError
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Statistic, Stats
+from whet.formats.activate import quantized
+from whet.model.linear import Linear
 from whet.model.site import Site
 
 Kinds = tuple[type[Statistic], ...]
@@ -33,7 +35,12 @@ class Tapped(Protocol):
 
     @property
     def sites(self) -> Sequence[Site]:
-        """Return the linears."""
+        """Return what the linears are called, and which tap each reads."""
+        ...
+
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        """Return the linears by role."""
         ...
 
     def __call__(self, hidden: Tensor, cache: None = ..., tap: "Recorder | None" = ...) -> Tensor:
@@ -87,10 +94,12 @@ def observe_taps(
     """Return statistics of some taps, from one partial forward pass of all samples.
 
     `reference` is the uncompressed block, run in lock step on `reference_inputs`, for statistics of
-    pairs. Samples that are not finite are left out and named in `Stats.dropped`; too many are an
-    error. An expert's tap sees only the tokens that were routed to it, and no pairs.
+    pairs. What is seen is what linears read: quantized, where they quantize their input. Samples
+    that are not finite are left out and named in `Stats.dropped`; too many are an error. An expert's
+    tap sees only the tokens that were routed to it, and no pairs.
     """
-    stats = {tap: Stats(kinds, _channels(block, tap)) for tap, kinds in wanted.items()}
+    width = inputs.hidden
+    stats = {tap: Stats(kinds, _channels(block, tap, width)) for tap, kinds in wanted.items()}
     order = list(block.taps)
     for start, hidden, ideal in _together(inputs, reference_inputs, batch):
         usable = _finite(hidden) if ideal is None else _finite(hidden) & _finite(ideal)
@@ -139,7 +148,16 @@ def _together(
 def _record(block: Tapped, hidden: Tensor, recorder: Recorder) -> dict[str, Tensor]:
     with suppress(_Enough):
         block(hidden, tap=recorder)
-    return recorder.values
+    return {name: _as_read(block, name, value) for name, value in recorder.values.items()}
+
+
+def _as_read(block: Tapped, tap: str, x: Tensor) -> Tensor:
+    """Return an activation as the linears of its tap read it: quantized, if they do that first."""
+    readers = (block.linears.get(site.role) for site in block.sites if site.tap == tap)
+    for linear in readers:
+        if linear is not None and linear.activation is not None:
+            return quantized(x, linear.activation, linear.input_scale)
+    return x
 
 
 def _account(
@@ -172,8 +190,9 @@ def _finite(x: Float[Tensor, "batch *rest"]) -> Bool[Tensor, "batch"]:
     return torch.isfinite(x).flatten(1).all(1)
 
 
-def _channels(block: Tapped, tap: str) -> int:
-    return next(site.shape[1] for site in block.sites if site.tap == tap)
+def _channels(block: Tapped, tap: str, hidden: int) -> int:
+    """Return the width of a tap; one that no linear reads is that of a router."""
+    return next((site.shape[1] for site in block.sites if site.tap == tap), hidden)
 
 
 def _check_dropped(stats: Stats, tap: str, samples: int) -> None:

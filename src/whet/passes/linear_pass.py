@@ -15,6 +15,11 @@ from whet.formats.weight import Weight
 from whet.model.site import Site
 
 
+def says(doc: str) -> dict[str, str]:
+    """Return the metadata of a setting: what it means, with its unit; shown to users."""
+    return {"doc": doc}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewrite:
     """A new weight and what is known about it.
@@ -31,7 +36,8 @@ class LinearPass(ABC):
     """A method. Its fields are its settings (plain values); it holds no state and knows no model.
 
     A pass is a frozen, keyword-only dataclass, found by its file in `methods/`. Its fields are the
-    fields of a recipe's step; the recipe schema, the command line and `whet list` are made from them.
+    fields of a recipe's step; the recipe schema, the command line and `whet list` are made from
+    them, each with what `says` has said of it.
     Law: rows are independent where the format's codec is `rowwise`.
     """
 

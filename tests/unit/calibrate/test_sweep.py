@@ -2,6 +2,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,6 +12,11 @@ from whet.base.errors import NumericalError
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Cross, Energy, Gram, Residual
 from whet.calibrate.sweep import advance, drift, observe, observe_taps
+from whet.formats.activate import quantized
+from whet.formats.activation import parse_activation
+from whet.formats.spec import Float
+from whet.formats.weight import written
+from whet.model.linear import Linear
 from whet.model.site import Site
 
 Tap = Callable[[str, Tensor], None]
@@ -24,6 +30,7 @@ def site(role: str, out: int, inputs: int, tap: str) -> Site:
 class Small(nn.Module):
     """Two residual linears, then experts that see some of the tokens."""
 
+    linears: ClassVar[dict[str, Linear]] = {}
     taps = ("first.in", "second.in", "experts.0.in", "experts.1.in")
     sites = (
         site("first", MID, WIDE, "first.in"),
@@ -83,6 +90,23 @@ def test_the_reference_runs_in_lock_step(tmp_path: Path) -> None:
     b = torch.relu(y @ ideal.first.T).flatten(0, 1).detach()
     torch.testing.assert_close(stats[Cross].mean(), (b - a).T @ a / len(a))
     torch.testing.assert_close(stats[Residual].mean(), (y - x).flatten(0, 1).T @ a / len(a))
+
+
+def test_statistics_are_of_what_linears_read(tmp_path: Path) -> None:
+    block, x = Small(), inputs()
+    to_int4 = parse_activation("int4-token")
+    block.linears = {"first": Linear(written(block.first.detach(), Float("F32")), None, to_int4)}
+    stats = observe(block, None, spooled(tmp_path / "x", x), None, "first.in", (Gram,), 4)
+    read = quantized(x, to_int4).flatten(0, 1)
+    torch.testing.assert_close(stats[Gram].mean(), read.T @ read / len(read))
+    assert not torch.allclose(read, x.flatten(0, 1), atol=1e-3)
+
+
+def test_a_tap_that_no_linear_reads_is_as_wide_as_the_residual_stream(tmp_path: Path) -> None:
+    block = Small()
+    block.sites = block.sites[1:]
+    stats = observe(block, None, spooled(tmp_path / "x", inputs()), None, "first.in", (Gram,), 4)
+    assert stats[Gram].mean().shape == (WIDE, WIDE)
 
 
 def test_several_taps_in_one_pass_and_experts_count_their_own_tokens(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ arXiv:2504.02692), followed by coordinate descent (QuantEase, arXiv:2309.01885).
 in `whet.methods.solve`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -17,9 +16,9 @@ from whet.base.errors import NumericalError
 from whet.base.quantity import Quantity
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Search
-from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
-from whet.formats.spec import Coded, Format, Sum
+from whet.formats.scaled import Scaled
+from whet.formats.spec import Coded, Format
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight, written
 from whet.methods.solve.complete import Problem, Rule, Solution, solved_terms
@@ -27,8 +26,7 @@ from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest
 from whet.methods.solve.target import Drift, corrected
 from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite
-from whet.passes.setting import setting
+from whet.passes.linear_pass import LinearPass, Rewrite, says
 
 ENOUGH = 2.0  # tokens an input below which damping grows
 
@@ -38,16 +36,30 @@ class Gptq(LinearPass):
     """Second-order rounding with coordinate descent, for every format of codes."""
 
     name: ClassVar[str] = "gptq"
-    format: Format = setting(Coded(Integer(4)), "number format of the result")
-    damping: float = setting(0.01, "added to H's diagonal, as a share of its mean [1]")
-    act_order: bool = setting(True, "round the inputs of greatest mean square first")
-    sweeps: int = setting(6, "passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
-    alpha: float = setting(0.75, "how far inputs are corrected for earlier damage, 0 to 1 [1]")
-    alpha_down: float = setting(0.75, "the same for mlp.down, whose inputs drift most [1]")
-    rho: float = setting(0.75, "how far o and down repair the residual stream, 0 to 1 [1]")
-    range: Rule = setting("hessian", "what the range of a group minimises")
-    range_steps: int = setting(20, "ranges tried for each group [1]")
-    least_tokens: float = setting(0.1, "tokens an input below which rounding is plain [1]")
+    format: Format = field(default=Coded(Integer(4)), metadata=says("number format of the result"))
+    damping: float = field(
+        default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
+    )
+    act_order: bool = field(
+        default=True, metadata=says("round the inputs of greatest mean square first")
+    )
+    sweeps: int = field(
+        default=6, metadata=says("passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
+    )
+    alpha: float = field(
+        default=0.75, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
+    )
+    alpha_down: float = field(
+        default=0.75, metadata=says("the same for mlp.down, whose inputs drift most [1]")
+    )
+    rho: float = field(
+        default=0.75, metadata=says("how far o and down repair the residual stream, 0 to 1 [1]")
+    )
+    range: Rule = field(default="hessian", metadata=says("what the range of a group minimises"))
+    range_steps: int = field(default=20, metadata=says("ranges tried for each group [1]"))
+    least_tokens: float = field(
+        default=0.1, metadata=says("tokens an input below which rounding is plain [1]")
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
@@ -87,19 +99,16 @@ class Gptq(LinearPass):
     def _solved(
         self, weight: Float[Tensor, "out in"], stats: Stats, found: Factor, drift: Drift
     ) -> Rewrite:
-        H = stats[Gram].symmetric()
-        problem = Problem(corrected(weight, drift, found), H, found)
+        target, shift = corrected(weight, drift, found)
+        problem = Problem(target, stats[Gram].symmetric(), found)
         search = Search(self.range, self.range_steps)
         terms = solved_terms(problem, self.format, search, self.sweeps)
         values = sum((part.values for _, part in terms[1:]), terms[0][1].values)
-        whole = float(Problem(weight.new_zeros(()), H, found).loss(weight.T).double().sum())
-
-        def share(lost: Tensor, how: str) -> Quantity:
-            return Quantity(float(lost.double().sum()) / whole if whole > 0 else 0.0, "1", how)
-
+        lost = terms[-1][1].loss - found.ridge * (values - target).square().sum(0)
+        whole = found.energy(weight.T) - found.ridge * weight.square().sum(1)
         facts = {
-            "output_error": share(problem.loss(values), "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
-            "target_shift": share(problem.loss(weight.T), "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
+            "output_error": _share(lost, whole, "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
+            "target_shift": _share(shift, whole, "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
             "damping": Quantity(found.damping, "1", "ridge ÷ mean of H's diagonal"),
             "rows_from_rtn": Quantity(
                 sum(part.kept for _, part in terms), "1", "outputs that rounding to nearest began"
@@ -125,17 +134,22 @@ class Gptq(LinearPass):
         return Rewrite(new, {}, f"rounded to nearest: {why}")
 
 
+def _share(part: Tensor, whole: Tensor, how: str) -> Quantity:
+    """Return a share of the output's energy."""
+    total = float(whole.double().sum())
+    return Quantity(max(float(part.double().sum()) / total, 0.0) if total > 0 else 0.0, "1", how)
+
+
 def _raised(found: Factor) -> str | None:
     if found.raised:
         return f"damping raised to {found.damping:g}, since H had no Cholesky factor below"
     return None
 
 
-def _planes(terms: list[tuple[Coded, Solution]]) -> dict[str, Tensor]:
+def _planes(terms: list[tuple[Scaled, Solution]]) -> dict[str, Tensor]:
     """Return the planes of a format, those of a sum numbered by term."""
     planes: dict[str, Tensor] = {}
-    for i, (term, part) in enumerate(terms):
-        codec = codec_of(term)
+    for i, (codec, part) in enumerate(terms):
         prefix = f"{i}." if len(terms) > 1 else ""
         own = codec.write(part.values.T.contiguous(), part.params)
         planes |= {prefix + name: plane for name, plane in own.items()}

@@ -5,7 +5,7 @@ of H; the importance matrix of llama.cpp), by a quantile, or by the Kullback-Lei
 histograms (Migacz, "8-bit inference with TensorRT", GTC 2017).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
@@ -16,8 +16,7 @@ from whet.formats.codec import Search
 from whet.formats.element import Integer
 from whet.formats.spec import Coded, Format
 from whet.methods.solve.nearest import nearest, weight_error
-from whet.passes.linear_pass import LinearPass, Rewrite
-from whet.passes.setting import setting
+from whet.passes.linear_pass import LinearPass, Rewrite, says
 
 Rule = Literal["minmax", "percentile", "mse", "kl", "hessian"]
 
@@ -27,10 +26,15 @@ class Rtn(LinearPass):
     """Round each weight to the nearest value; no calibration, unless the range asks for it."""
 
     name: ClassVar[str] = "rtn"
-    format: Format = setting(Coded(Integer(4)), "number format of the result")
-    range: Rule = setting("mse", "what the range of a group minimises; hessian needs calibration")
-    range_steps: int = setting(40, "ranges tried for each group [1]")
-    percentile: float = setting(0.999, "share of a group that range=percentile covers [1]")
+    format: Format = field(default=Coded(Integer(4)), metadata=says("number format of the result"))
+    range: Rule = field(
+        default="mse",
+        metadata=says("what the range of a group minimises; hessian needs calibration"),
+    )
+    range_steps: int = field(default=40, metadata=says("ranges tried for each group [1]"))
+    percentile: float = field(
+        default=0.999, metadata=says("share of a group that range=percentile covers [1]")
+    )
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from whet.formats.codec import Params, Search
 from whet.formats.codecs import codec_of
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Format, Sum
+from whet.formats.spec import Format, Sum
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import Factor
@@ -34,82 +34,84 @@ class Problem:
     factor: Factor
 
     def less(self, taken: Float[Tensor, "in out"]) -> "Problem":
-        """Return the problem that is left when another term takes care of a part of the target."""
+        """Return the problem that is left when other terms take care of a part of the target."""
         return replace(self, target=self.target - taken)
-
-    def loss(self, values: Float[Tensor, "in out"]) -> Float[Tensor, "out"]:
-        """Return the undamped loss of each output."""
-        delta = values - self.target
-        damped = self.factor.energy(delta)
-        return (damped - self.factor.ridge * delta.square_().sum(0)).clamp(min=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """Members of a format and the parameters that they are written with; `kept` counts outputs
-    for which rounding to nearest was the better start."""
+    """Members of a format, the parameters that they are written with, and the loss of each output.
+
+    The loss is that with the ridge. `kept` counts outputs that rounding to nearest began.
+    """
 
     values: Float[Tensor, "in out"]
     params: Params
+    loss: Float[Tensor, "out"]
     kept: int
 
 
 def solved(problem: Problem, codec: Scaled, search: Search, sweeps: int) -> Solution:
     """Return the solution for one format.
 
-    Law: in no output is the (damped) loss above that of rounding to nearest with the same ranges.
+    Law: in no output is the loss above that of rounding to nearest with the same ranges.
     """
     target, diagonal = problem.target, problem.H.diagonal()
     params = codec.fit(target.T.contiguous().float(), search, diagonal.float())
     lattice = Lattice(codec, params, len(target))
     values, loss = rounded(target, problem.factor, lattice)
     nearest = lattice.snapped(target)
-    worse = problem.factor.energy(nearest - target) < loss
-    values = torch.where(worse, nearest, values)
-    del nearest
-    return _descended(problem, lattice, values, sweeps, int(worse.sum()))
+    loss_nearest = problem.factor.energy(nearest - target)
+    worse = loss_nearest < loss
+    start = Solution(
+        torch.where(worse, nearest, values),
+        params,
+        torch.minimum(loss, loss_nearest),
+        int(worse.sum()),
+    )
+    del nearest, values
+    return improved(problem, codec, start, sweeps)
 
 
 def improved(problem: Problem, codec: Scaled, start: Solution, sweeps: int) -> Solution:
-    """Return a solution found from another by coordinate descent alone. Law: never worse."""
+    """Return a solution found from another by coordinate descent alone. Law: never worse.
+
+    The last sweep is of codes alone, for the scales as they then are.
+    """
+    if not sweeps:
+        return start
     lattice = Lattice(codec, start.params, len(problem.target))
-    return _descended(problem, lattice, start.values.clone(), sweeps, start.kept)
-
-
-def _descended(
-    problem: Problem, lattice: Lattice, values: Tensor, sweeps: int, kept: int
-) -> Solution:
-    if sweeps:
-        walk = Descent(problem.target, values, problem.H, problem.factor.ridge, lattice)
-        for left in reversed(range(sweeps)):
-            changed = walk.sweep(settle=left > 0)
-            if left > 0 and lattice.levels is not None:
-                relevel(walk)
-            if not changed:
-                break
-    return Solution(values, lattice.params(), kept)
+    values = start.values.clone()
+    walk = Descent(problem.target, values, problem.H, problem.factor.ridge, lattice)
+    for left in reversed(range(sweeps)):
+        changed = walk.sweep(settle=left > 0)
+        if left and lattice.levels is not None:
+            relevel(walk)
+        if not changed:
+            break
+    return Solution(values, lattice.params(), walk.loss(), start.kept)
 
 
 def solved_terms(
     problem: Problem, format_: Format, search: Search, sweeps: int
-) -> list[tuple[Coded, Solution]]:
-    """Return the solution of each term of a format; one alone for a format that is no sum.
+) -> list[tuple[Scaled, Solution]]:
+    """Return the solution of each term of a format; of one alone for a format that is no sum.
 
-    Terms are solved in turn for what the ones before leave, then each once more for what all
-    others leave.
+    Terms are solved in turn, each for what the ones before it leave; then each once more, for what
+    all others leave.
     """
     terms = format_.terms if isinstance(format_, Sum) else (format_,)
-    coded = [term for term in terms if isinstance(term, Coded)]
-    codecs = [codec_of(term) for term in coded]
+    codecs = [codec for term in terms if isinstance(codec := codec_of(term), Scaled)]
+    assert len(codecs) == len(terms), f"{format_} is no format of codes"
     found: list[Solution] = []
-    taken = torch.zeros_like(problem.target)
+    taken = torch.zeros_like(problem.target) if len(codecs) > 1 else None
     for codec in codecs:
-        assert isinstance(codec, Scaled)
-        found.append(solved(problem.less(taken) if found else problem, codec, search, sweeps))
-        taken = taken + found[-1].values
-    for i, codec in enumerate(codecs if len(codecs) > 1 and sweeps else ()):
-        assert isinstance(codec, Scaled)
+        left = problem if taken is None else problem.less(taken)
+        found.append(solved(left, codec, search, sweeps))
+        taken = None if taken is None else taken + found[-1].values
+    for i, codec in enumerate(codecs if taken is not None and sweeps else ()):
+        assert taken is not None
         taken = taken - found[i].values
         found[i] = improved(problem.less(taken), codec, found[i], sweeps)
         taken = taken + found[i].values
-    return list(zip(coded, found, strict=True))
+    return list(zip(codecs, found, strict=True))

@@ -116,7 +116,7 @@ class _Slab:
                 self._rezero(low, high)
 
     def _rescale(self, low: int, high: int) -> None:
-        """Along the units u of a group: the loss is 2δ uᵀG + δ² uᵀHu for a change δ of the scale."""
+        """Change a scale by δ: along the units u of its group the loss gains 2δ uᵀG + δ² uᵀHu."""
         place = (self.start + low) // self.lattice.group
         unit = self.lattice.unit(self.values[low:high], place)
         slope = self.lattice.pooled((unit * self.gradient[low:high]).sum(0))
@@ -135,7 +135,7 @@ class _Slab:
         ones = torch.ones(high - low, 1, dtype=self.gradient.dtype)
         bend = float(self._pull(low, high, ones).sum())
         slope, old = self.gradient[low:high].sum(0), lattice.zero[place]
-        best, gain = old, torch.zeros_like(slope)
+        best, gain = old, torch.zeros_like(lattice.pooled(slope))
         for shift in (-1, 1):
             new = (old + shift).clamp(0, lattice.top)
             step = -lattice.scale[place] * (new - old)

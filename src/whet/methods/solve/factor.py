@@ -12,6 +12,7 @@ NARROW = 1024  # up to this width the factor is computed in float64
 STEP = 10.0  # from one rung of damping to the next
 RUNGS = 6
 STRIP = 1024  # rows gathered at once
+NARROW_STRIP = 256  # columns of the triangle multiplied at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +38,8 @@ class Factor:
     def energy(self, delta: Float[Tensor, "in out"]) -> Float[Tensor, "out"]:
         """Return δᵀ (H + ridge·I) δ of each column: the squares of Lᵀδ."""
         ordered, total = delta[self.order], delta.new_zeros(delta.shape[1])
-        for left in range(0, len(ordered), STRIP):
-            part = self.lower[left:, left : left + STRIP].T @ ordered[left:]
+        for left in range(0, len(ordered), NARROW_STRIP):
+            part = self.lower[left:, left : left + NARROW_STRIP].T @ ordered[left:]
             total += part.square_().sum(0)
         return total
 
@@ -62,7 +63,7 @@ def factor(H: Float[Tensor, "in in"], damping: float, *, act_order: bool = True)
             return Factor(lower, order, tried, ridge, rung > 0)
         tried *= STEP
     raise NumericalError(
-        f"the Gram matrix of the activations has no Cholesky factor, damped by up to {tried / STEP:g}",
+        f"the Gram matrix of the activations has no Cholesky factor, damped up to {tried / STEP:g}",
         "Calibrate on more tokens.",
     )
 

@@ -31,7 +31,8 @@ class Lattice:
         place = column // self.group
         scale = self.scale[place]
         zero = None if self.zero is None else self.zero[place]
-        return self.codec.near(wanted / scale, zero, self.levels).mul_(scale)
+        ratio = (wanted / scale).float()
+        return self.codec.near(ratio, zero, self.levels).mul_(scale).to(wanted.dtype)
 
     def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
         """Return the nearest representable values of all inputs: rounding to nearest."""
@@ -46,10 +47,10 @@ class Lattice:
     def unit(self, values: Float[Tensor, "cols out"], place: int) -> Float[Tensor, "cols out"]:
         """Return representable values of one group without their scale."""
         zero = None if self.zero is None else self.zero[place]
+        ratio = (values / self.scale[place]).float()
         if self.levels is None or len(self.levels) == 1:
-            return self.codec.near(values / self.scale[place], zero, self.levels)
-        ratio = (values / self.scale[place]).T.contiguous()
-        return self.codec.near(ratio, zero, self.levels).T
+            return self.codec.near(ratio, zero, self.levels).to(values.dtype)
+        return self.codec.near(ratio.T.contiguous(), zero, self.levels).T.to(values.dtype)
 
     def stored(self, scale: Float[Tensor, "#out"]) -> Float[Tensor, "#out"]:
         """Round the scales of one group to the type they are stored in."""

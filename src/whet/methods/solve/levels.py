@@ -1,8 +1,8 @@
 """Levels that a format learns, fitted to the loss for the codes as they are.
 
-For codes fixed, the loss is a parabola in the levels. A step down it along its gradient, each level's
-slope divided by its own curvature as if inputs were uncorrelated, with the exact best length; kept
-only where the levels, rounded as they are stored, really lower the loss.
+For codes fixed, the loss is a parabola in the levels. One step goes down it along its gradient, the
+slope of each level divided by its curvature as if inputs were uncorrelated, and by the exact length;
+it is kept only where the levels, rounded as they are stored, do lower the loss.
 """
 
 import torch

@@ -3,11 +3,12 @@
 With x the input now, x̃ the one of the uncompressed model, r and r̃ what the output is added to,
 H = E[xxᵀ], C = E[(x̃-x)xᵀ] and R = E[(r̃-r)xᵀ]:
 
-    T = W + (α W C + ρ R)(H + λI)⁻¹
+    T = W + (alpha W C + rho R)(H + ridge I)⁻¹
 
-For α = ρ = 1 and λ = 0, E‖Qx + r - (Wx̃ + r̃)‖² = tr((Q-T) H (Q-T)ᵀ) + a constant; in between, T is
-the minimiser of the mixture with the target W. The term in C is that of QEP (arXiv:2504.09629) and
-GPTAQ (arXiv:2504.02692); that in R lets `o` and `down` also repair the residual stream.
+For alpha = rho = 1 and no ridge, E‖Qx + r - (Wx̃ + r̃)‖² = tr((Q-T) H (Q-T)ᵀ) + a constant; between
+0 and 1, T is the minimiser of the mixture with the target W. The term in C is that of QEP
+(arXiv:2504.09629) and GPTAQ (arXiv:2504.02692); that in R lets `o` and `down` repair the residual
+stream as well.
 """
 
 from dataclasses import dataclass
@@ -31,14 +32,20 @@ class Drift:
 
 def corrected(
     weight: Float[Tensor, "out in"], drift: Drift, factor: Factor
-) -> Float[Tensor, "in out"]:
-    """Return T, transposed. Law: without drift it is the weight itself."""
+) -> tuple[Float[Tensor, "in out"], Float[Tensor, "out"]]:
+    """Return T, transposed, and (T-W) H (T-W)ᵀ of each output.
+
+    Law: without drift it is the weight itself.
+    """
     moved: Tensor | None = None
     if drift.cross is not None and drift.alpha:
         moved = (drift.alpha * weight) @ drift.cross
     if drift.residual is not None and len(drift.residual) == len(weight) and drift.rho:
         pull = drift.rho * drift.residual
         moved = pull if moved is None else moved.add_(pull)
-    if moved is None or not torch.isfinite(moved).all():
-        return weight.T.contiguous()
-    return factor.solve(moved.T.contiguous()).add_(weight.T)
+    if moved is None or not torch.isfinite(moved.sum()):
+        return weight.T.contiguous(), weight.new_zeros(len(weight))
+    asked = moved.T.contiguous()
+    shift = factor.solve(asked)
+    size = (shift * asked).sum(0) - factor.ridge * shift.square().sum(0)
+    return shift.add_(weight.T), size.clamp(min=0)
