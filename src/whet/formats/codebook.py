@@ -92,7 +92,7 @@ class Codebook(Table):
         h = torch.ones(weight.shape[1]) if importance is None else importance
         for start in range(0, len(weight), step):
             rows = slice(start, start + step)
-            scale = self._spread(part(params, rows).scale, columns)
+            scale = self.spread(part(params, rows).scale, columns)
             x = weight[rows].float() / scale
             yield x, (scale.square() * h).expand_as(x)
 

@@ -1,8 +1,9 @@
 """Levels of least weighted squared error for numbers on a line, many rows at once.
 
 Sorted rows and running sums make one step cost the search of the borders alone. Numbers with no
-more distinct values than there are levels get these values, exactly. Sources: S. Lloyd, "Least squares
-quantization in PCM" (1982); the weights are those of SqueezeLLM (arXiv:2306.07629, section 4.1).
+more distinct values than there are levels get these values, exactly. Sources: S. Lloyd, "Least
+squares quantization in PCM" (1982); the weights are those of SqueezeLLM (arXiv:2306.07629, section
+4.1).
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ def places(
     """Return the place of the level nearest to each value, each row having its own levels."""
     codes = levels.shape[1]
     edges = (levels[:, 1:] + levels[:, :-1]).mul_(0.5)
-    upward = edges[:, 1 - codes // 2 % 2 :: 2]  # borders below an even place
+    upward = edges[:, 1::2]  # borders below an even place
     upward.copy_(torch.nextafter(upward, torch.full_like(upward, -torch.inf)))
     if codes > 16 or x.shape[1] < 64:
         return torch.searchsorted(edges, x.contiguous())

@@ -100,8 +100,8 @@ class Scaled(Scalar):
         if weight.numel() > PART and len(columns) > 1:
             parts = _cut_rows(weight.shape)
             return torch.cat([self.snap(weight[r], part(params, r), columns) for r in parts])
-        scale = self._spread(params.scale, columns)
-        zero = None if params.zero is None else self._spread(params.zero, columns)
+        scale = self.spread(params.scale, columns)
+        zero = None if params.zero is None else self.spread(params.zero, columns)
         return self.near((weight / scale).float(), zero, params.levels).mul_(scale)
 
     def unit(self, values: Float[Tensor, "out in"], params: Params) -> Float[Tensor, "out in"]:
@@ -110,8 +110,8 @@ class Scaled(Scalar):
         units = torch.empty(values.shape, device=values.device)
         for r in _cut_rows(values.shape):
             mine = part(params, r)
-            scale = self._spread(mine.scale, columns)
-            zero = None if mine.zero is None else self._spread(mine.zero, columns)
+            scale = self.spread(mine.scale, columns)
+            zero = None if mine.zero is None else self.spread(mine.zero, columns)
             units[r] = self.near((values[r] / scale).float(), zero, mine.levels)
         return units
 
@@ -130,7 +130,7 @@ class Scaled(Scalar):
         """Return the same codes under other scales, rounded to their stored type."""
         changed = Params(self.stored(scale, params), params.zero, params.levels, params.extra)
         columns = _all(values)
-        return self.unit(values, params).mul_(self._spread(changed.scale, columns)), changed
+        return self.unit(values, params).mul_(self.spread(changed.scale, columns)), changed
 
     def write(self, values: Float[Tensor, "out in"], params: Params) -> dict[str, Tensor]:
         """Assemble the planes of representable values."""
@@ -150,8 +150,8 @@ class Scaled(Scalar):
         values = torch.empty(shape, device=params.scale.device)
         for r in _cut_rows(shape):
             mine = part(params, r)
-            scale = self._spread(mine.scale, columns)
-            zero = None if mine.zero is None else self._spread(mine.zero, columns)
+            scale = self.spread(mine.scale, columns)
+            zero = None if mine.zero is None else self.spread(mine.zero, columns)
             codes = unpack(planes["codes"][r], self.bits, shape[1])
             torch.mul(self._unit(codes, zero, mine.levels), scale, out=values[r])
         return values, params
@@ -171,13 +171,25 @@ class Scaled(Scalar):
         codes = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
         for r in _cut_rows(values.shape):
             mine = part(params, r)
-            zero = None if mine.zero is None else self._spread(mine.zero, columns)
+            zero = None if mine.zero is None else self.spread(mine.zero, columns)
             codes[r] = self._code(self.unit(values[r], mine), zero, mine.levels)
         return codes
 
+    def choices(
+        self, params: Params, columns: Int64[Tensor, "cols"]
+    ) -> Iterator[Float[Tensor, "#rows #cols"]]:
+        """Yield, code by code, the value that it stands for in these columns of each row."""
+        scale = self.spread(params.scale, columns)
+        zero = None if params.zero is None else self.spread(params.zero, columns)
+        rows = max(len(scale), 0 if params.levels is None else len(params.levels))
+        shape = (rows, 1 if zero is None else zero.shape[1])
+        for code in range(2**self.bits):
+            codes = torch.full(shape, code, dtype=torch.uint8)
+            yield self._unit(codes, zero, params.levels) * scale
+
     # parameters
 
-    def _spread(
+    def spread(
         self, of_groups: Float[Tensor, "#rows #groups"], columns: Int64[Tensor, "cols"]
     ) -> Float[Tensor, "#rows #cols"]:
         """Return for each column the parameter of its group."""
