@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whet.base.errors import NumericalError, RecipeError
+from whet.base.errors import FolderError, NumericalError, RecipeError
 
 Numbers = NDArray[np.float64]
 LARGEST_SEED = 2**63 - 1
@@ -60,17 +60,25 @@ def recommended(config: Mapping[str, Any]) -> Sampling:
 
     What a sampling model leaves open is as in `transformers`: temperature 1, top-k 50.
     """
-    penalty = float(config.get("repetition_penalty") or 1.0)
-    if not config.get("do_sample"):
+    penalty = _number(config, "repetition_penalty", 1.0)
+    if config.get("do_sample") is not True:
         return Sampling(repetition_penalty=penalty)
-    top_k, top_p = config.get("top_k"), config.get("top_p")
     return Sampling(
-        temperature=float(config.get("temperature") or 1.0),
-        top_k=50 if top_k is None else int(top_k),
-        top_p=1.0 if top_p is None else float(top_p),
-        min_p=float(config.get("min_p") or 0.0),
+        temperature=_number(config, "temperature", 1.0),
+        top_k=int(_number(config, "top_k", 50.0)),
+        top_p=_number(config, "top_p", 1.0),
+        min_p=_number(config, "min_p", 0.0),
         repetition_penalty=penalty,
     )
+
+
+def _number(config: Mapping[str, Any], name: str, default: float) -> float:
+    found = config.get(name)
+    if found is None:
+        return default
+    if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
+        raise FolderError(f"generation_config.json has {name} = {found!r}, expected a number")
+    return float(found)
 
 
 class Sampler:
@@ -103,7 +111,7 @@ def distribution(logits: ArrayLike, history: Sequence[int], sampling: Sampling) 
 
 
 def _finite(logits: ArrayLike) -> Numbers:
-    """Return logits in float64; minus infinity forbids a token, anything else non-finite is an error."""
+    """Return logits in float64; minus infinity forbids a token, the rest must be finite."""
     scores = np.array(logits, dtype=np.float64)
     if not scores.size or np.isnan(scores).any() or not np.isfinite(scores.max()):
         raise NumericalError(

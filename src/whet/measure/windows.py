@@ -1,0 +1,126 @@
+"""Windows of text to measure on: consecutive, apart, and sorted into documents."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from whet.base.errors import FolderError
+from whet.calibrate.texts import Rows, texts
+from whet.calibrate.tokens import Encoder
+
+WINDOWS = 128
+LENGTH = 512  # [token]
+SHORTEST = 16  # a document with fewer tokens is passed over
+STRETCHES = 16  # into as many documents a text is cut, if it has the windows
+LONGEST_STRETCH = 16  # [window]
+CHARACTERS = 48  # text read for each token asked for; more is passed over, evenly
+LEAST_READ = 8 << 20  # characters that are always read
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Rows of tokens, and the document that each belongs to, numbered from 0.
+
+    Law: no token of the source is in two windows.
+    """
+
+    rows: tuple[Int64[Tensor, "_"], ...]
+    documents: tuple[int, ...]
+    name: str
+
+    @property
+    def tokens(self) -> int:
+        """Return the length of all rows together [token]."""
+        return sum(len(row) for row in self.rows)
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of all rows and their lengths."""
+        found = sha256()
+        for row in self.rows:
+            found.update(f"{len(row)}:".encode() + row.contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def batches(self, size: int) -> Iterator[tuple[Int64[Tensor, "batch time"], list[int]]]:
+        """Yield rows of equal length together, up to `size`, with their documents."""
+        order = sorted(range(len(self.rows)), key=lambda index: -len(self.rows[index]))
+        for _, alike in groupby(order, key=lambda index: len(self.rows[index])):
+            same = list(alike)
+            for start in range(0, len(same), size):
+                picked = same[start : start + size]
+                rows = torch.stack([self.rows[index] for index in picked])
+                yield rows, [self.documents[index] for index in picked]
+
+
+def windows(
+    source: str,
+    tokenizer: Encoder,
+    count: int = WINDOWS,
+    length: int = LENGTH,
+    begin: int | None = None,
+) -> Windows:
+    """Return up to `count` windows of `length` tokens, spread evenly over the source.
+
+    A document is cut into consecutive windows and its short rest is dropped; one that is shorter
+    than a window is a window by itself. Each window starts with the token `begin`, if there is one.
+    A text of many windows counts as several documents, each a stretch of it,
+    so that intervals can be had from one book.
+    """
+    path = _validation() if source == "builtin" else source
+    first = [] if begin is None else [begin]
+    found: list[tuple[int, Tensor]] = []
+    tokens = 0
+    budget = max(LEAST_READ, count * length * CHARACTERS)
+    for document, text in enumerate(texts(path, Rows(tokenizer.chat), budget)):
+        ids = tokenizer.encode(text)
+        tokens += len(ids)
+        found += [(document, _row(first + piece)) for piece in _cut(ids, length - len(first))]
+    if not found:
+        raise FolderError(
+            f"the text {source} has {tokens} tokens, too few for a window",
+            f"Give a text of at least {SHORTEST} tokens.",
+        )
+    picks = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    chosen = [found[index] for index in picks]
+    rows, origins = tuple(row for _, row in chosen), [document for document, _ in chosen]
+    name = "builtin (The Time Machine)" if source == "builtin" else _short(source)
+    return Windows(rows, tuple(_stretches(origins)), name)
+
+
+def _validation() -> str:
+    return str(resources.files("whet") / "data" / "validation.txt")
+
+
+def _short(source: str) -> str:
+    """Return the name of a source, without the folders that it lies in."""
+    return source if source.startswith("hf:") else Path(source).name
+
+
+def _row(ids: list[int]) -> Int64[Tensor, "time"]:
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def _cut(ids: list[int], length: int) -> list[list[int]]:
+    """Return consecutive pieces of equal length, or the one piece that there is."""
+    if len(ids) < length:
+        return [ids] if len(ids) >= SHORTEST else []
+    whole = len(ids) // length * length
+    return [ids[start : start + length] for start in range(0, whole, length)]
+
+
+def _stretches(origins: Sequence[int]) -> Iterator[int]:
+    """Number the windows by document, where a long document counts as several."""
+    size = min(max(len(origins) // STRETCHES, 1), LONGEST_STRETCH)
+    number = -1
+    for _, same in groupby(origins):
+        for position, _ in enumerate(same):
+            number += position % size == 0
+            yield number
