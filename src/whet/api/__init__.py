@@ -16,8 +16,8 @@ from whet.base.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from whet.api.catalogue import Entry
-    from whet.api.compress import Result
-    from whet.api.doctor import Check
+    from whet.api.compression import Result
+    from whet.api.checks import Check
     from whet.api.dry_run import Preview
     from whet.api.inspection import Inspection
     from whet.base.record import Record
@@ -48,7 +48,7 @@ def compress(
     `stopped` is asked before each block, and if it says yes the run stops, resumable.
     """
     require("torch", "compress")
-    from whet.api import compress as work
+    from whet.api import compression as work
 
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
     return work.carried_out(
@@ -73,7 +73,7 @@ def preview(
 ) -> "Preview":
     """Return what `compress` would do: exact output size, predicted memory, disk and time, schemes."""
     require("torch", "compress")
-    from whet.api import compress as work
+    from whet.api import compression as work
     from whet.api.dry_run import previewed
 
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
@@ -163,7 +163,7 @@ def schema() -> dict[str, Any]:
 
 def doctor() -> "tuple[Check, ...]":
     """Return what this machine and this installation can do."""
-    from whet.api.doctor import checks
+    from whet.api.checks import checks
 
     return checks()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from whet.base.errors import FolderError
 from whet.base.record import Record
-from whet.report import write_pages
+from whet.report.render import write_pages
 from whet.store.durable import write_atomic
 from whet.store.manifest import MANIFEST, read_manifest, verify, write_manifest
 from whet.store.publish import lock

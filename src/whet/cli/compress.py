@@ -7,7 +7,7 @@ import click
 from whet.cli.options import verb
 
 if TYPE_CHECKING:
-    from whet.api.compress import Result
+    from whet.api.compression import Result
     from whet.api.dry_run import Preview
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from whet.cli.options import verb
 
 if TYPE_CHECKING:
-    from whet.api.doctor import Check
+    from whet.api.checks import Check
 
 
 @verb("doctor")

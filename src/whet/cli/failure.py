@@ -4,8 +4,6 @@ import json
 import os
 import re
 import sys
-import tempfile
-import traceback
 
 import click
 
@@ -76,7 +74,7 @@ def _say(kind: str, message: str, hint: str, code: int, *, machine: bool) -> int
         fields = {"kind": kind, "code": code, "message": message, "hint": hint}
         click.echo(json.dumps({"error": fields}, ensure_ascii=False), err=True)
         return code
-    head = click.style("error", fg="red", bold=True) if coloured(sys.stderr) else "error"
+    head = click.style("error", fg="red", bold=True) if coloured() else "error"
     click.echo(f"whet: {head}: {message}", err=True)
     if hint:
         click.echo(f"  {hint}", err=True)
@@ -90,6 +88,8 @@ def one_line(text: str) -> str:
 
 def _bug(error: BaseException, *, machine: bool) -> int:
     """Keep the trace of a mistake of ours in a file, and say where it is."""
+    import traceback
+
     trace = SECRETS.sub("[removed]", "".join(traceback.format_exception(error)))
     if os.environ.get("WHET_DEBUG") == "1":
         click.echo(trace, err=True)
@@ -99,6 +99,8 @@ def _bug(error: BaseException, *, machine: bool) -> int:
 
 def _kept(trace: str) -> str:
     """Write a trace to a file of its own; return where it is."""
+    import tempfile
+
     try:
         handle, path = tempfile.mkstemp(prefix="whet-error-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:

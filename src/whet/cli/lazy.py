@@ -1,6 +1,5 @@
 """A group of verbs whose files are imported when they are asked for, not before."""
 
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -36,6 +35,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb that the arguments name, or offer the nearest one."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
             close = get_close_matches(args[0], VERBS, 1, 0.5)
             told = f"Did you mean {close[0]!r}?" if close else f"Verbs: {', '.join(VERBS)}."
             raise click.UsageError(f"unknown verb {args[0]!r}. {told}", ctx)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 from unicodedata import east_asian_width
 
 import click
@@ -46,14 +46,15 @@ def record_dicts(records: Iterable[Record]) -> list[dict[str, Any]]:
     return [asdict(record) for record in records]
 
 
-def coloured(stream: TextIO) -> bool:
-    """Return whether a stream shows colours: a terminal, unless NO_COLOR is set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def coloured() -> bool:
+    """Return whether stderr shows colours: a terminal, unless NO_COLOR is set."""
+    plain_wanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return is_terminal() and not plain_wanted
 
 
-def is_terminal(stream: TextIO | None = None) -> bool:
-    """Return whether somebody watches a stream (stderr, if none is given)."""
-    return (sys.stderr if stream is None else stream).isatty()
+def is_terminal() -> bool:
+    """Return whether somebody watches stderr."""
+    return sys.stderr.isatty()
 
 
 def columns(table: Table, *, heads: bool = True) -> str:

@@ -15,10 +15,10 @@ from tests.unit.report import examples
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
-from whet.report import inherited, pages, write_pages
-from whet.report.card import front, model_id
+from whet.report.card import front, inherited, model_id
 from whet.report.evidence import evidence
 from whet.report.markdown import escaped, fenced
+from whet.report.render import pages, write_pages
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -326,5 +326,5 @@ def test_model_ids(name, expected):
 
 def test_reports_need_no_torch():
     heavy = {"torch", "numpy", "transformers", "pydantic"}
-    program = f"import sys, whet.report; assert not {heavy} & set(sys.modules)"
+    program = f"import sys, whet.report.render; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
