@@ -35,15 +35,15 @@ class Linear(nn.Module):
     def replace(self, weight: Weight) -> None:
         """Take another weight."""
         for name in self._planes:
-            delattr(self, f"plane_{name}")
+            delattr(self, _buffer(name))
         for name, plane in weight.planes.items():
-            self.register_buffer(f"plane_{name}", plane)
+            self.register_buffer(_buffer(name), plane)
         self._planes, self.format, self.shape = tuple(weight.planes), weight.format, weight.shape
 
     @property
     def weight(self) -> Weight:
         """The weight as a value."""
-        planes = {name: self.get_buffer(f"plane_{name}") for name in self._planes}
+        planes = {name: self.get_buffer(_buffer(name)) for name in self._planes}
         return Weight(self.format, planes, self.shape)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -52,3 +52,8 @@ class Linear(nn.Module):
             x = quantized(x, self.activation, self.input_scale)
         y = reference(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+def _buffer(plane: str) -> str:
+    """Return the name of the buffer that holds a plane; torch allows no dots in it."""
+    return f"plane_{plane.replace('.', '_')}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from whet.formats.activation import Activation
+from whet.formats.activation import Activation, parse_activation
 from whet.formats.spec import Float, Format, Shape, parse
 
 
@@ -60,8 +60,6 @@ class Scheme:
     @staticmethod
     def of(words: Mapping[str, str]) -> "Scheme":
         """Read what `plain` wrote."""
-        from whet.formats.activation import parse_activation
-
         activation = words.get("activation")
         return Scheme(parse(words["format"]), parse_activation(activation) if activation else None)
 

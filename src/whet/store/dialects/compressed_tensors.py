@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from whet.base.errors import FolderError, UnsupportedError
-from whet.formats.activation import Activation
-from whet.formats.spec import Coded, Plane
+from whet.formats.spec import Coded, Float, Plane
 from whet.formats.weight import Weight
 from whet.store.dialects.ct_planes import from_int8, from_words, to_int8, to_words
 from whet.store.dialects.ct_words import (
@@ -30,7 +29,16 @@ from whet.store.dialects.ct_words import (
     format_of,
     words,
 )
-from whet.store.dialects.dialect import Dialect, Held, Input, Layout, Reader, plain_tensors
+from whet.store.dialects.dialect import (
+    Dialect,
+    Held,
+    Input,
+    Layout,
+    Reader,
+    input_layout,
+    input_tensors,
+    plain_tensors,
+)
 from whet.store.dialects.plain import PLAIN
 from whet.store.dtypes import NAMES
 from whet.store.scheme import Place, Scheme
@@ -88,29 +96,21 @@ class CompressedTensors(Dialect):
             return PLAIN.layout(place, scheme)
         described, format_ = _described(place, scheme)
         planes = format_.planes(place.shape)
-        found = {
-            f"{place.module}.{name}": item
-            for name, item in _layout(described, format_, planes, place.shape)
-        }
-        if scheme.activation is not None and scheme.activation.static:
-            found[f"{place.module}.input_scale"] = ("F32", (1,))
-        return found
+        local = dict(_layout(described, format_, planes, place.shape)) | input_layout(scheme)
+        return {f"{place.module}.{name}": item for name, item in local.items()}
 
     def tensors(
         self,
         place: Place,
         weight: Weight,
         scheme: Scheme | None,
-        input_scale: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the tensors of a module."""
         if scheme is None or scheme.is_plain:
             return plain_tensors(place, weight)
         described, format_ = _described(place, scheme)
-        local = _written(described, format_, weight)
-        if scheme.activation is not None and scheme.activation.static:
-            assert input_scale is not None
-            local["input_scale"] = input_scale.to(torch.float32).reshape(1)
+        local = _written(described, format_, weight) | input_tensors(scheme, scale)
         return {f"{place.module}.{name}": tensor for name, tensor in local.items()}
 
     def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
@@ -250,13 +250,18 @@ class CompressedReader(Reader):
         group = self._group(place.module)
         if group is None or group.inputs is None:
             return None
-        found: Activation = activation_of(group.inputs, self.held.where)
-        name = f"{place.module}.input_scale"
-        if not found.static:
-            return found, None
-        if name not in self.held.names:
-            raise FolderError(f"{self.held.where} has no tensor {name}", "the folder is incomplete")
-        return found, self.held.raw(name).float().reshape(1)
+        found = activation_of(group.inputs, self.held.where)
+        return found, self._fixed(Scheme(Float(), found), place.module)
+
+    def _fixed(self, scheme: Scheme, module: str) -> Tensor | None:
+        """Return the fixed scale of an input, and its zero point, as any float type."""
+        parts: list[Tensor] = []
+        for name in input_layout(scheme):
+            if f"{module}.{name}" not in self.held.names:
+                where = f"{self.held.where}: {module}"
+                raise FolderError(f"{where} has no {name}", "the folder is incomplete")
+            parts.append(self.held.raw(f"{module}.{name}").float().reshape(-1))
+        return torch.cat(parts) if parts else None
 
     def _group(self, module: str) -> _Read | None:
         """Return the config group of a module: by its name or a pattern, else by its class."""

@@ -15,7 +15,9 @@ from whet.formats.pack import pack, packed_size, unpack
 
 def to_words(packed: UInt8[Tensor, "rows bytes"]) -> Int32[Tensor, "rows words"]:
     """Fill rows of bytes up to whole words."""
-    padded = torch.nn.functional.pad(packed, (0, -packed.shape[1] % 4)).contiguous()
+    rows, size = packed.shape
+    padded = packed.new_zeros(rows, -(-size // 4) * 4)
+    padded[:, :size] = packed
     return padded.view(torch.int32)
 
 
@@ -23,7 +25,9 @@ def from_words(
     words: Int32[Tensor, "rows words"], bits: int, count: int
 ) -> UInt8[Tensor, "rows bytes"]:
     """Undo `to_words` for rows of `count` codes."""
-    return words.contiguous().view(torch.uint8)[:, : packed_size(count, bits)].contiguous()
+    rows, size = words.shape
+    whole = torch.empty(rows, size, dtype=torch.int32).copy_(words).view(torch.uint8)
+    return whole[:, : packed_size(count, bits)].contiguous()
 
 
 def to_int8(packed: UInt8[Tensor, "rows bytes"], bits: int, count: int) -> Tensor:

@@ -83,9 +83,7 @@ _FP4 = {
 
 def _inputs(activation: Activation) -> dict[str, Any] | None:
     """Return the description of an input, or None if there is none."""
-    if activation.strategy == "group" or (activation.static and activation.affine):
-        return None
-    if activation.static != (activation.strategy == "tensor"):
+    if activation.strategy == "group":
         return None
     kind, bits = next(words for words, name in _ELEMENTS.items() if name == activation.element)
     return {
@@ -142,7 +140,7 @@ def activation_of(inputs: Mapping[str, Any], where: str) -> Activation:
     affine = not inputs.get("symmetric", True)
     dynamic = inputs.get("dynamic", False)
     known = strategy in ("token", "tensor") and isinstance(dynamic, bool)
-    if element is None or not known or dynamic != (strategy == "token") or (affine and not dynamic):
+    if element is None or not known or (strategy == "token" and not dynamic):
         raise UnsupportedError(
             f"{where}: quantization_config describes inputs that whet cannot read: {dict(inputs)}",
             "give the original model, or one in another format",

@@ -92,9 +92,12 @@ class Dialect(ABC):
         place: Place,
         weight: Weight,
         scheme: Scheme | None,
-        input_scale: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the tensors of a module; a `scheme` of None writes plain numbers."""
+        """Return the tensors of a module; a `scheme` of None writes plain numbers.
+
+        `scale` is what `whet.formats.activate.static_scale` returned, where the input has one.
+        """
 
     @abstractmethod
     def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
@@ -104,6 +107,34 @@ class Dialect(ABC):
         """Return the exact size of a module's tensors [byte]."""
         layout = self.layout(place, scheme).values()
         return sum(prod(shape) * WIDTHS[dtype] for dtype, shape in layout)
+
+
+def input_layout(scheme: Scheme) -> Layout:
+    """Return the tensors, by local name, that a fixed input scale needs: a scale and a zero point.
+
+    Within whet both are numbers of one tensor, as `whet.formats.activate.static_scale` returns it.
+    """
+    if scheme.activation is None or not scheme.activation.static:
+        return {}
+    zero: Layout = {"input_zero_point": ("I8", (1,))} if scheme.activation.affine else {}
+    return {"input_scale": ("F32", (1,))} | zero
+
+
+def input_tensors(scheme: Scheme, scale: Tensor | None) -> dict[str, Tensor]:
+    """Return the tensors of `input_layout`."""
+    layout = input_layout(scheme)
+    if not layout:
+        return {}
+    assert scale is not None, "a static activation has a scale"
+    found = {"input_scale": scale[:1].to(torch.float32)}
+    return found | ({"input_zero_point": scale[1:].to(torch.int8)} if len(layout) == 2 else {})
+
+
+def input_scale(scheme: Scheme, module: str, held: Held) -> Tensor | None:
+    """Return the fixed scale of a module's input, with its zero point, or None."""
+    layout = input_layout(scheme).items()
+    parts = [held.checked(f"{module}.{name}", *expected).float() for name, expected in layout]
+    return torch.cat(parts) if parts else None
 
 
 def plain_tensors(place: Place, weight: Weight) -> dict[str, Tensor]:

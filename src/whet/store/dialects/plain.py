@@ -56,7 +56,7 @@ class Plain(Dialect):
         place: Place,
         weight: Weight,
         scheme: Scheme | None,
-        input_scale: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the one tensor."""
         return plain_tensors(place, weight)

@@ -1,7 +1,8 @@
 """Every format of whet, as its planes: `quant_method` "whet".
 
 A module `m` is stored as tensors `m.weight_<plane>` (dots in a plane's name become underscores),
-oriented (out, in) whatever the model does, and `m.input_scale` where its input has a fixed scale.
+oriented (out, in) whatever the model does, and `m.input_scale` (`m.input_zero_point`) where its
+input has a fixed scale.
 `quantization_config` lists the modules of each scheme by name:
 
     {"quant_method": "whet", "version": 1, "ignore": ["lm_head"],
@@ -14,13 +15,22 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.spec import Format
 from whet.formats.weight import Weight
-from whet.store.dialects.dialect import Dialect, Held, Input, Layout, Reader, plain_tensors
+from whet.store.dialects.dialect import (
+    Dialect,
+    Held,
+    Input,
+    Layout,
+    Reader,
+    input_layout,
+    input_scale,
+    input_tensors,
+    plain_tensors,
+)
 from whet.store.dialects.plain import PLAIN
 from whet.store.scheme import Place, Scheme
 
@@ -96,9 +106,7 @@ class WhetReader(Reader):
         scheme = self.schemes.get(place.module)
         if scheme is None or scheme.activation is None:
             return None
-        static = scheme.activation.static
-        name = f"{place.module}.input_scale"
-        return scheme.activation, self.held.checked(name, "F32", (1,)) if static else None
+        return scheme.activation, input_scale(scheme, place.module, self.held)
 
 
 class Whet(Dialect):
@@ -135,16 +143,15 @@ class Whet(Dialect):
             f"{place.module}.{plane_name(name)}": (plane.dtype, plane.shape)
             for name, plane in planes
         }
-        if scheme.activation is not None and scheme.activation.static:
-            found[f"{place.module}.input_scale"] = ("F32", (1,))
-        return found
+        inputs = input_layout(scheme).items()
+        return found | {f"{place.module}.{name}": item for name, item in inputs}
 
     def tensors(
         self,
         place: Place,
         weight: Weight,
         scheme: Scheme | None,
-        input_scale: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the planes as they are."""
         if scheme is None or scheme.is_plain:
@@ -153,10 +160,8 @@ class Whet(Dialect):
             f"{place.module}.{plane_name(name)}": plane.contiguous()
             for name, plane in weight.planes.items()
         }
-        if scheme.activation is not None and scheme.activation.static:
-            assert input_scale is not None
-            found[f"{place.module}.input_scale"] = input_scale.to(torch.float32).reshape(1)
-        return found
+        inputs = input_tensors(scheme, scale).items()
+        return found | {f"{place.module}.{name}": tensor for name, tensor in inputs}
 
     def reader(self, config: Mapping[str, Any], held: Held) -> WhetReader:
         """Understand a `quantization_config` of whet."""
