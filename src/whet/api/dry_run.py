@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from whet.api.compress import tokens_of
+from whet.api.compression import tokens_of
 from whet.recipe.estimate import Estimate, refuse_misfits
 from whet.recipe.plan import Plan
 from whet.recipe.trial import trial

@@ -17,6 +17,7 @@ from whet.base.errors import StoppedError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
+from whet.calibrate.statistics import Stats
 from whet.model import decoder
 from whet.recipe.parts import Parts
 from whet.recipe.plan import Plan
@@ -169,6 +170,6 @@ def arithmetic(precision: str) -> Iterator[None]:
         torch.backends.mkldnn.matmul.fp32_precision = before
 
 
-def _nothing(part: Part, reference: Part, tap: str, kinds: object) -> None:
+def _nothing(part: Part, reference: Part, tap: str, kinds: object) -> Stats:
     """An embedding reads tokens, which have no statistics; the plan has refused passes that ask."""
     raise AssertionError(tap)

@@ -189,7 +189,8 @@ def _explained(error: ValidationError, data: Mapping[str, Any]) -> RecipeError:
     """Turn the first complaint of pydantic into one sentence that names the step and the field."""
     first = error.errors()[0]
     where = [str(part) for part in first["loc"] if part not in step_models()]
-    place = ".".join(f"step {int(p) + 1}" if p.isdigit() else p for p in where if p != "steps")
+    inner = where[1:] if where[0] == "steps" and len(where) > 1 else where
+    place = ".".join(f"step {int(part) + 1}" if part.isdigit() else part for part in inner)
     given = str(where[-1]) if where else ""
     if first["type"] == "extra_forbidden":
         return RecipeError(f"{place}: unknown field", _nearest(given, _known(first["loc"])))

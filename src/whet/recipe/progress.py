@@ -6,11 +6,12 @@ killed run left behind beyond that is overwritten. Law: resumed and straight run
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from whet.store.durable import write_json
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Who is told how the work goes; the command line draws it."""
 

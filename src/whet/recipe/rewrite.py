@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ from whet.recipe.plan import Plan
 Kinds = tuple[type[Statistic], ...]
 
 
+@runtime_checkable
 class Part(Protocol):
     """What is rewritten at a time: the embedding, a block or the head."""
 
