@@ -45,7 +45,7 @@ def code(argv: Sequence[str]) -> int:
 
 def wants_json(words: Sequence[str]) -> bool:
     """Return whether the arguments ask for JSON, also if they cannot be parsed."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = zip(words, [*words[1:], ""], strict=False)
     return any(
         word == "--format=json" or (word, after) == ("--format", "json") for word, after in pairs
     )

@@ -1,0 +1,93 @@
+"""Progress on a terminal and elsewhere."""
+
+import io
+import time
+
+from rich.console import Console
+
+from whet.cli.progress import Bar, Lines, remaining, watched
+from whet.recipe.progress import Progress
+
+
+def test_a_line_now_and_then_even_while_nothing_advances():
+    said = []
+    lines = Lines(every=0.02, say=said.append)
+    lines.start(4, "compress")
+    lines.advance(1, "block 1 of 2\x1b[2J")
+    time.sleep(0.2)
+    lines.note("a fallback\x07")
+    lines.finish()
+    assert sum(line.startswith("compress: 1 of 4, block 1 of 2,") for line in said) >= 2
+    assert "a fallback" in said
+    assert said[-1].startswith("compress: done in ")
+    quiet = len(said)
+    time.sleep(0.06)
+    assert len(said) == quiet
+
+
+def test_closing_says_nothing_of_success():
+    said = []
+    lines = Lines(every=60.0, say=said.append)
+    lines.start(4, "compress")
+    lines.close()
+    lines.finish()
+    assert said == []
+
+
+def test_what_an_earlier_run_did_does_not_make_this_one_look_fast():
+    assert remaining(10.0, 6, 5, 8) == 20.0
+    assert remaining(10.0, 5, 5, 8) is None
+    lines = Lines(every=60.0)
+    lines.start(8, "compress")
+    lines.advance(5, "block 5")
+    assert "left" not in lines.line()
+    lines.advance(6, "block 6")
+    assert "left" in lines.line()
+    lines.close()
+
+
+def test_the_bar(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        "rich.console.Console", lambda **_: Console(file=shown, force_terminal=True, width=100)
+    )
+    bar = Bar()
+    bar.start(4, "compress")
+    bar.advance(2, "block [bold]2[/bold]")
+    bar._rich.refresh()
+    bar.note("note [red]x[/red]\x1b[2J")
+    bar.finish()
+    bar.finish()
+    text = shown.getvalue()
+    assert "block [bold]2[/bold]" in text
+    assert "note [red]x[/red]" in text
+    assert "100 %" in text
+    assert "\x1b[2J" not in text
+
+
+def test_a_bar_that_has_not_begun_takes_anything(capsys):
+    bar = Bar()
+    bar.advance(1, "x")
+    bar.note("hello")
+    bar.close()
+    assert "hello" in capsys.readouterr().err
+
+
+def test_watching_ends_whatever_happens(monkeypatch):
+    for terminal in (True, False):
+        monkeypatch.setattr("whet.cli.progress.is_terminal", lambda terminal=terminal: terminal)
+        with watched() as shown:
+            assert isinstance(shown, Bar if terminal else Lines)
+            told: Progress = shown
+            told.start(1, "x")
+
+
+def test_no_colour_is_honoured(monkeypatch):
+    from whet.cli import output
+
+    monkeypatch.setattr("whet.cli.output.is_terminal", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert output.coloured()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not output.coloured()
