@@ -80,8 +80,9 @@ class Block(nn.Module):
     def fold(self, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
         """Divide the channels of a tap by `scale` at their producer, and multiply at their readers.
 
-        Returns the scale that was used: gains and biases keep the type they are stored in, and
-        heads that share values share a scale.
+        Returns the scale that was used. Gains, biases and routers keep the type they are stored
+        in, so a scale is one that this type can hold (before experts, a power of two), and heads
+        that share values share a scale. Only the bias of a layer norm is rounded anew.
         Law: the block computes the same function.
         """
         from whet.model.fold import folded

@@ -127,10 +127,12 @@ def _stretched(plain: Rope, fields: Config, config: Config) -> Rope:
 
 def _gain(kind: Stretch, factor: float, trained: int, fields: Config) -> float:
     """Return what cosine and sine are multiplied by, so that attention stays as sharp as it was."""
-    if kind not in ("yarn", "longrope") or factor <= 1:
+    if kind not in ("yarn", "longrope"):
         return 1.0
     if fields.get("attention_factor") is not None:
         return real(fields, "attention_factor")
+    if factor <= 1:
+        return 1.0
     if kind == "longrope":
         return math.sqrt(1 + math.log(factor) / math.log(trained))
     if fields.get("mscale") and fields.get("mscale_all_dim"):

@@ -143,11 +143,17 @@ class Model(nn.Module):
         self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
     ) -> Float[Tensor, "batch time vocab"]:
         """Return the logits of the token after each; the tokens follow those in the cache."""
+        return self.head(self.hidden(tokens, cache))
+
+    def hidden(
+        self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Return what the head reads."""
         due = tokens if cache is None else cache.due(tokens)
         hidden = self.embedding(due, cache.length if cache else 0)
         for block, held in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             hidden = block(hidden, held)
-        return self.head(hidden[:, -tokens.shape[1] :])
+        return hidden[:, hidden.shape[1] - tokens.shape[1] :]
 
 
 def load(source: Source) -> Model:
@@ -179,7 +185,8 @@ def block(source: Source, family: Family, arch: Architecture, layer: int) -> Blo
     if router is None:
         return Block(arch, layer, sites, linears, norms, modules)
     names = modules | {"mlp.router": router}
-    return Block(arch, layer, sites, linears, norms, names, source.tensor(f"{router}.weight"))
+    stored = source.tensor(family.router_tensor(arch, layer))
+    return Block(arch, layer, sites, linears, norms, names, stored)
 
 
 def head(source: Source, family: Family, arch: Architecture, tied: Embedding | None = None) -> Head:

@@ -77,11 +77,16 @@ class Family:
         return {role: (self.module(arch, role, layer), width) for role, width in norms(arch)}
 
     def router(self, arch: Architecture, layer: int) -> str | None:
-        """Return the module that chooses experts, where a block has one."""
-        if not arch.sparse(layer):
-            return None
+        """Return the module that chooses experts, where a block has one.
+
+        Like the experts' sites, it is called as in checkpoints that store experts apart.
+        """
+        return self.module(arch, "mlp.router", layer) if arch.sparse(layer) else None
+
+    def router_tensor(self, arch: Architecture, layer: int) -> str:
+        """Return the name under which the router of a block is stored."""
         template = self.stacked_router if arch.stacked else self.modules["mlp.router"]
-        return template.format(p=arch.prefix, i=layer)
+        return template.format(p=arch.prefix, i=layer) + ".weight"
 
     def tensors(self, arch: Architecture) -> dict[str, tuple[int, ...]]:
         """Return every tensor that a checkpoint of plain numbers must hold, and its shape."""
@@ -91,9 +96,8 @@ class Family:
         for layer in range(arch.layers):
             for module, width in self.block_norms(arch, layer).values():
                 found |= _norm_tensors(arch, module, width)
-            router = self.router(arch, layer)
-            if router and arch.experts:
-                found[f"{router}.weight"] = (arch.experts.count, arch.hidden)
+            if arch.experts and arch.sparse(layer):
+                found[self.router_tensor(arch, layer)] = (arch.experts.count, arch.hidden)
         if arch.final_norm:
             found |= _norm_tensors(arch, self.module(arch, "norm"), arch.hidden)
         if arch.position_offset is not None:
@@ -109,8 +113,7 @@ class Family:
                 "learned positions are looked up, not multiplied"
             )
         for layer in range(arch.layers):
-            router = self.router(arch, layer)
-            if router:
+            if router := self.router(arch, layer):
                 found[router] = "a router is small, and its errors send tokens to other experts"
         return found
 

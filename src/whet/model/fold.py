@@ -52,6 +52,8 @@ def folded(block: Block, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, 
             f"the scale for {tap} of block {block.layer} is not positive and finite"
         )
     scale = scale.float()
+    if tap == "mlp.in" and block.router is not None:
+        scale = scale.log2().round().exp2()  # so that the router stays exact in its stored type
     if tap == "attn.out":
         used = _through_values(block, scale)
     elif tap.endswith(".mid"):
@@ -133,7 +135,7 @@ def _multiply(block: Block, tap: str, scale: Tensor) -> None:
         linear = block.linears[role]
         linear.replace(_plain(linear.weight.dense() * scale))
     if tap == "mlp.in" and block.router is not None:
-        block.router = block.router.float() * scale
+        block.router = (block.router.float() * scale).to(block.router.dtype)
 
 
 def readers(block: Block, tap: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Reading configs of old and new releases, and refusing what cannot be read."""
 
+import math
 from typing import Any
 
 import pytest
@@ -118,6 +119,16 @@ def test_missing_fields_take_the_familys_defaults():
     assert read(SIZES | {"model_type": "mistral", "sliding_window": None}).windows == (None,) * 4
     assert not read(LLAMA).tied
     assert read(LLAMA).kv_heads == 4
+
+
+def test_a_given_attention_factor_is_taken_as_it_is():
+    yarn = {"rope_type": "yarn", "factor": 4.0}
+    found = read(LLAMA | {"rope_scaling": yarn}).rope
+    assert found is not None
+    assert found.gain == pytest.approx(0.1 * math.log(4) + 1)
+    found = read(LLAMA | {"rope_scaling": yarn | {"attention_factor": 1.5, "factor": 1.0}}).rope
+    assert found is not None
+    assert found.gain == 1.5
 
 
 def test_null_switches_a_cap_off():
