@@ -95,7 +95,7 @@ def observe_taps(
 
     `reference` is the uncompressed block, run in lock step on `reference_inputs`, for statistics of
     pairs. What is seen is what linears read: quantized, where they quantize their input. Samples
-    that are not finite are left out and named in `Stats.dropped`; too many are an error. An expert's
+    that are not finite are left out, named in `Stats.dropped`; too many are an error. An expert's
     tap sees only the tokens that were routed to it, and no pairs.
     """
     width = inputs.hidden

@@ -1,7 +1,7 @@
 """Levels that a format learns, fitted to the loss for the codes as they are.
 
 For codes fixed, the loss is a parabola in the levels. One step goes down it along its gradient, the
-slope of each level divided by its curvature as if inputs were uncorrelated, and by the exact length;
+slope of each level divided by its curvature as if inputs were uncorrelated, by the exact length;
 it is kept only where the levels, rounded as they are stored, do lower the loss.
 """
 
