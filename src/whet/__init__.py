@@ -11,6 +11,9 @@ from whet.api import compress as compress
 from whet.api import load as load
 from whet.api import measure as measure
 from whet.api import preview as preview
+from whet.store.hook import install as _install
 from whet.version import __version__ as __version__
 
 __all__ = ["__version__", "compress", "load", "measure", "preview"]
+
+_install()

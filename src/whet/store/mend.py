@@ -2,8 +2,9 @@
 
 Before it loads a checkpoint, transformers lets compressed-tensors compress an empty model to learn
 the shapes of its tensors. For packed integers with zero points these releases forget to pack the
-zero points there, so every such checkpoint (W4A16_ASYM of llm-compressor too) is refused: the size
-of `weight_zero_point` is not the expected one. Earlier releases, and reading with `dequantize=True`, are sound.
+zero points there, so every such checkpoint (also llm-compressor's W4A16_ASYM) is refused: the size
+of `weight_zero_point` is not the expected one. Earlier releases are sound, and so is reading with
+`dequantize=True`.
 """
 
 from typing import Any

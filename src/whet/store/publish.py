@@ -181,7 +181,7 @@ def _lock_now(descriptor: int, path: Path) -> None:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "another process"
         raise StoppedError(
             f"{path} is locked by process {holder}", "wait until that run ends, or stop it"
         ) from None

@@ -7,7 +7,7 @@ when their inputs are quantized.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,9 @@ class CompressedTensors(Dialect):
                 grouped.setdefault(scheme, []).append(module)
         plain = [module for module, scheme in schemes.items() if scheme.is_plain]
         groups = {
-            f"group_{number}": _group(scheme, ["Linear"] if len(grouped) == 1 else modules)
+            f"group_{number}": _group(
+                scheme, ["Linear"] if len(grouped) == 1 else _aliased(modules)
+            )
             for number, (scheme, modules) in enumerate(grouped.items())
         }
         formats = {group["format"] for group in groups.values()}
@@ -85,7 +87,7 @@ class CompressedTensors(Dialect):
             "format": formats.pop() if len(formats) == 1 else "mixed-precision",
             "quantization_status": "compressed",
             "config_groups": groups,
-            "ignore": sorted({*skipped, *plain}),
+            "ignore": sorted(_aliased([*skipped, *plain])),
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
         }
@@ -116,6 +118,13 @@ class CompressedTensors(Dialect):
     def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
         """Understand a `quantization_config` of compressed-tensors, also one by others."""
         return CompressedReader.of(config, held)
+
+
+def _aliased(modules: Iterable[str]) -> list[str]:
+    """Return names, and `lm_head` for a head: readers know it so, whatever checkpoints call it."""
+    names = dict.fromkeys(modules)
+    head = ["lm_head"] if any("." not in name for name in names) else []
+    return [*dict.fromkeys([*names, *head])]
 
 
 def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
