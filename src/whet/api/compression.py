@@ -5,18 +5,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from whet.base.errors import FolderError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records, read_records
 from whet.calibrate.tokens import Tokens, calibration
+from whet.recipe.anatomy import FOREIGN
 from whet.recipe.assemble import assemble, output_records
 from whet.recipe.estimate import estimate, refuse_misfits
 from whet.recipe.evidence import environment, plan_records, run_records
-from whet.recipe.execute import PROBE, RUN, Execution
+from whet.recipe.execute import RUN, Execution
 from whet.recipe.file import dumps, read
 from whet.recipe.identity import identity
+from whet.recipe.parts import PROBE
 from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.recipe import Calibration
@@ -30,6 +33,9 @@ from whet.store.manifest import write_manifest
 from whet.store.resolve import resolve
 from whet.store.tokenizer import Tokenizer
 from whet.version import __version__
+
+if TYPE_CHECKING:
+    from whet.recipe.foreign import ForeignExecution
 
 FEW = Calibration("builtin", 4, 64)  # what a recipe without statistics is checked on
 
@@ -70,7 +76,7 @@ def tokens_of(bound_plan: Plan) -> Tokens:
     """Return the tokens that a plan runs on."""
     recipe = bound_plan.recipe
     wanted = recipe.calibration if bound_plan.needs_statistics else FEW
-    length = min(wanted.length, bound_plan.architecture.context)
+    length = min(wanted.length, bound_plan.anatomy.context)
     tokenizer = Tokenizer(bound_plan.folder.path)
     return calibration(wanted.source, tokenizer, wanted.samples, length, recipe.seed)
 
@@ -93,12 +99,10 @@ def carried_out(
         digests = bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
         work = workspace.folder
-        execution = Execution(
-            bound_plan, source, tokens.ids, work, progress or Silence(), stopped or (lambda: False)
-        )
+        execution = _execution(bound_plan, source, tokens, work, progress, stopped)
         execution.run()
         shutil.rmtree(workspace.final, ignore_errors=True)
-        files = assemble(bound_plan, source, execution.parts, workspace.final)
+        files = assemble(bound_plan, source, execution.parts.shards(execution.count), workspace.final)
         checked = reload(workspace.final, work / PROBE, bound_plan.recipe.precision)
         about = (
             *plan_records(bound_plan, tokens),
@@ -112,6 +116,23 @@ def carried_out(
     return Result(out, (*about, *run))
 
 
+def _execution(
+    bound_plan: Plan,
+    source: Checkpoint,
+    tokens: Tokens,
+    work: Path,
+    progress: Progress | None,
+    stopped: Callable[[], bool] | None,
+) -> "Execution | ForeignExecution":
+    """Return what runs a model of this kind: block by block, or by the code of transformers."""
+    told, stop = progress or Silence(), stopped or (lambda: False)
+    if bound_plan.anatomy.family != FOREIGN:
+        return Execution(bound_plan, source, tokens.ids, work, told, stop)
+    from whet.recipe.foreign import ForeignExecution
+
+    return ForeignExecution(bound_plan, tokens.ids, work, told, stop)
+
+
 def _refuse_nonfinite(folder: Folder) -> None:
     found = find_nonfinite(folder)
     if found is not None:
@@ -123,8 +144,9 @@ def _refuse_nonfinite(folder: Folder) -> None:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as lines:
-        yield from read_records(lines)
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            yield from read_records(lines)
 
 
 def _total(seconds: float) -> Record:

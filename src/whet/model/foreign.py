@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 import transformers
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -59,7 +59,7 @@ class Foreign:
         for name, module in self.model.named_modules():
             if module is head:
                 found[name] = "the output embedding decides every token"
-            elif isinstance(module, nn.Linear) and id(module.weight) in shared:
+            elif isinstance(module, nn.Linear) and id(getattr(module, "weight", None)) in shared:
                 found[name] = "shares its weight with the input embedding"
             elif isinstance(module, nn.Embedding):
                 found[name] = "a table is looked up, not multiplied"
@@ -109,6 +109,16 @@ class Foreign:
                 hook.remove()
         return seen
 
+    def inputs(self, ids: Int64[Tensor, "batch time"]) -> dict[str, Tensor]:
+        """Return what the model is to be called with to read some tokens."""
+        both = {"input_ids": ids}
+        return both | {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else both
+
+    @torch.no_grad()
+    def outputs(self, ids: Int64[Tensor, "batch time"]) -> Float[Tensor, "batch *rest"]:
+        """Return what the model makes of some tokens: its logits, or else its last hidden states."""
+        return self.model(**self.inputs(ids))[0].float()
+
     def save(self, folder: Path) -> None:
         """Write the model with its replaced weights, in the type that its config names."""
         state = cast("dict[str, Tensor]", self.model.state_dict())
@@ -147,7 +157,10 @@ def _site(name: str, module: nn.Linear | Conv1D) -> Site:
     conv = isinstance(module, Conv1D)
     shape = (cols, rows) if conv else (rows, cols)
     bias = "bias" in dict(module.named_parameters(recurse=False))
-    return Site(name, name, shape, "out", "in", f"{name}.in", bias=bias, transposed=conv)
+    layer = next((int(word) for word in name.split(".") if word.isdigit()), None)
+    return Site(
+        name, name, shape, "out", "in", f"{name}.in", layer=layer, bias=bias, transposed=conv
+    )
 
 
 def _sees(observer: Observer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

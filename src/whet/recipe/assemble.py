@@ -1,12 +1,11 @@
 """Make the folder that will be published: shards, configuration, tokenizer, recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.recipe.file import dumps
-from whet.recipe.parts import Parts
 from whet.recipe.plan import Plan
 from whet.store.checkpoint import Checkpoint
 from whet.store.durable import write_atomic, write_json
@@ -14,7 +13,9 @@ from whet.store.side_files import copy_side_files
 from whet.store.writer import Shards
 
 
-def assemble(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[str, ...]:
+def assemble(
+    plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path
+) -> tuple[str, ...]:
     """Write everything but the evidence; return the names of the weight files.
 
     Law: the bytes depend on the plan and the parts alone.
@@ -30,14 +31,14 @@ def assemble(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[
     return _weights(plan, source, parts, into)
 
 
-def _weights(plan: Plan, source: Checkpoint, parts: Parts, into: Path) -> tuple[str, ...]:
+def _weights(plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path) -> tuple[str, ...]:
     """Join the parts' tensors and those of the source that no part has replaced."""
     shards = Shards(into)
     made: set[str] = set()
-    for path in parts.shards(plan.architecture.layers + 2):
+    for path in parts:
         made |= shards.add(path)
     for name in source.names():
-        if name not in made and name not in plan.rewritten:
+        if name in plan.copied and name not in made:
             shards.copy(plan.folder.shard_of(name), name)
     return shards.finish()
 

@@ -53,7 +53,7 @@ def refuse_misfits(need: Estimate, out: Path) -> None:
 
 
 def _memory(plan: Plan) -> int:
-    layers = range(plan.architecture.layers)
+    layers = range(plan.anatomy.layers)
     return resident() + max((_block_memory(plan, plan.of_layer(i)) for i in layers), default=0)
 
 
@@ -65,13 +65,13 @@ def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
     widest = max((cols for _, cols in sizes), default=0)
     statistics = 5 * widest**2 * FLOAT if plan.needs_statistics else 0
     tallest = max((rows for rows, _ in sizes), default=0)
-    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * plan.architecture.hidden) * FLOAT
+    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * plan.anatomy.hidden) * FLOAT
     return 2 * weights + 6 * largest * FLOAT + statistics + batch
 
 
 def _disk(plan: Plan) -> int:
     calibration = plan.recipe.calibration
-    spool = calibration.samples * calibration.length * plan.architecture.hidden * FLOAT
+    spool = calibration.samples * calibration.length * plan.anatomy.hidden * FLOAT
     return 2 * plan.weights_bytes + 4 * spool
 
 

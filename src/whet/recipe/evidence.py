@@ -15,6 +15,7 @@ from whet.base.record import Record
 from whet.calibrate.tokens import Tokens
 from whet.recipe.file import dumps
 from whet.recipe.plan import Placed, Plan
+from whet.store.source_card import source_card, source_name
 from whet.version import __version__
 
 
@@ -22,8 +23,9 @@ def plan_records(plan: Plan, tokens: Tokens) -> Iterator[Record]:
     """Yield what was decided: source, recipe, calibration, and the scheme of every module."""
     folder, text = plan.folder, dumps(plan.recipe)
     facts = {"bytes": Quantity(folder.nbytes, "byte", "weight files on disk")}
-    notes = {"path": folder.path.name, "family": plan.family.name}
+    notes = {"path": source_name(folder.path), "family": plan.anatomy.family}
     notes["model_type"] = str(folder.config.get("model_type", ""))
+    notes |= source_card(folder.path)
     yield Record("source", "", facts | {"parameters": _parameters(plan)}, notes=notes)
     yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
     samples, length = tokens.ids.shape
@@ -87,7 +89,7 @@ def environment() -> dict[str, str]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -19,7 +19,9 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.statistics import Stats
 from whet.model import decoder
-from whet.recipe.parts import Parts
+from whet.model.architecture import Architecture
+from whet.model.family import Family, find
+from whet.recipe.parts import PROBE, PROBE_TOKENS, PROBE_WINDOWS, Parts
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
 from whet.recipe.rewrite import Part, Rewriter
@@ -28,8 +30,6 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.writer import write_shard
 
 RUN = "run.jsonl"  # what concerns this run and not its result: times, memory, the command
-PROBE = "probe.safetensors"  # tokens and logits that a reloaded model must reproduce
-PROBE_WINDOWS, PROBE_TOKENS = 2, 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,12 @@ class Execution:
     @property
     def count(self) -> int:
         """Return how many parts there are."""
-        return self.plan.architecture.layers + 2
+        return self.plan.anatomy.layers + 2
+
+    @property
+    def _kind(self) -> tuple[Family, Architecture]:
+        family = find(self.source.config)
+        return family, family.architecture(self.source.config, self.source.names())
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -84,7 +89,7 @@ class Execution:
         """Embed the tokens, with the compressed embedding and with the original one."""
         original, working = self._embedding(), self._embedding()
         records = list(Rewriter(self.plan, _nothing).rewrite(working, original))
-        hidden = self.plan.architecture.hidden
+        hidden = self.plan.anatomy.hidden
         streams = entered(self.ids, working, original, hidden, self._spools)
         self.parts.save(0, self._stored(working), records)
         return streams
@@ -112,18 +117,18 @@ class Execution:
 
     def _head(self) -> decoder.Head:
         """Return the head; a tied one multiplies by the compressed embedding."""
-        arch = self.plan.architecture
+        family, arch = self._kind
         if not arch.tied:
-            return decoder.head(self.source, self.plan.family, arch)
+            return decoder.head(self.source, family, arch)
         embedding = self._embedding()
         list(Rewriter(self.plan, _nothing).rewrite(embedding, embedding))
-        return decoder.head(self.source, self.plan.family, arch, embedding)
+        return decoder.head(self.source, family, arch, embedding)
 
     def _embedding(self) -> decoder.Embedding:
-        return decoder.embedding(self.source, self.plan.family, self.plan.architecture)
+        return decoder.embedding(self.source, *self._kind)
 
     def _block(self, layer: int) -> decoder.Block:
-        return decoder.block(self.source, self.plan.family, self.plan.architecture, layer)
+        return decoder.block(self.source, *self._kind, layer)
 
     def _stored(self, part: Part) -> dict[str, Tensor]:
         """Return the linears of a finished part as the chosen dialect names their tensors."""

@@ -10,6 +10,9 @@ from whet.base.record import Record, read_records
 from whet.store.durable import write_atomic
 from whet.store.writer import write_shard
 
+PROBE = "probe.safetensors"  # tokens and logits that a reloaded model must reproduce
+PROBE_WINDOWS, PROBE_TOKENS = 2, 32
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field, replace
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
 from whet.formats.spec import WIDTH, Float, Format, smaller_group
-from whet.model.architecture import Architecture
-from whet.model.family import Family, find
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
+from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
 from whet.recipe.recipe import Recipe, Step
-from whet.store.dialects import Choice, choose
+from whet.store.dialects import WHET, Choice, choose
 from whet.store.folder import Folder
-from whet.store.scheme import Scheme
+from whet.store.scheme import Place, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,7 @@ class Plan:
 
     recipe: Recipe
     folder: Folder
-    family: Family
-    architecture: Architecture
+    anatomy: Anatomy
     placed: tuple[Placed, ...]
     skipped: Mapping[str, str]  # module -> reason
     choice: Choice  # the dialect that the result is written in, and why
@@ -71,8 +69,7 @@ class Plan:
     @property
     def weights_bytes(self) -> int:
         """Exact size of the result's tensors [byte]."""
-        stored = self.folder.tensors.items()
-        kept = sum(item.info.nbytes for name, item in stored if name not in self.rewritten)
+        kept = sum(self.folder.tensors[name].info.nbytes for name in self.copied)
         made = (p for p in self.placed if p.site.tensor in self.rewritten)
         return kept + sum(self._nbytes(p) for p in made)
 
@@ -80,6 +77,11 @@ class Plan:
     def rewritten(self) -> frozenset[str]:
         """Return the source's tensors that the result holds in another form or under other names."""
         return frozenset(p.site.tensor for p in self.placed if p.scheme is not None or p.site.stack)
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """Return the source's tensors that keep their form; blocks may still rescale norms."""
+        return self.anatomy.tensors - self.rewritten
 
     def _nbytes(self, placed: Placed) -> int:
         if placed.scheme is not None:
@@ -90,47 +92,49 @@ class Plan:
 
 def plan(recipe: Recipe, folder: Folder) -> Plan:
     """Bind a recipe to a model folder."""
-    family = find(folder.config)
-    architecture = family.architecture(folder.config, folder.tensors)
-    _check_tensors(folder, family.tensors(architecture))
-    sites = family.sites(architecture)
-    _check_steps(recipe, sites, architecture)
-    bound = [_placed(recipe, site) for site in sites]
-    choice = choose({p.site: p.scheme for p in bound if p.scheme is not None})
+    _refuse_compressed(folder)
+    found = anatomy(folder)
+    _check_steps(recipe, found)
+    bound = [_placed(recipe, site) for site in found.sites]
+    choice = _choice(folder, found, {p.site: p.scheme for p in bound if p.scheme is not None})
     passes = {
         (index, p.site.module): _fitted(use, p.site)
         for p in bound
         for index in p.steps
         if isinstance(use := recipe.steps[index].use, LinearPass)
     }
-    skipped = dict(family.skipped(architecture)) | {
-        p.site.module: p.note for p in bound if p.scheme is None
-    }
-    return Plan(recipe, folder, family, architecture, tuple(bound), skipped, choice, passes)
+    skipped = dict(found.skipped) | {p.site.module: p.note for p in bound if p.scheme is None}
+    return Plan(recipe, folder, found, tuple(bound), skipped, choice, passes)
 
 
-def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what the configuration promises with what the shards hold."""
-    for name, shape in expected.items():
-        stored = folder.tensors.get(name)
-        if stored is None:
-            raise FolderError(
-                f"{folder.path} has no tensor {name}, which its config.json calls for",
-                "Are config.json and the weights of the same model, and all shards there?",
-            )
-        if stored.info.shape != shape:
-            raise FolderError(
-                f"{folder.path / stored.file}: {name} has shape {list(stored.info.shape)}, "
-                f"config.json calls for {list(shape)}",
-                "Are config.json and the weights of the same model?",
-            )
+def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> Choice:
+    """Choose the dialect; T5's own code reads `wo.weight`, which only whet's modules still have."""
+    choice = choose(schemes)
+    if model.family == FOREIGN and folder.config.get("is_encoder_decoder"):
+        return replace(choice, dialect=WHET, reason="the code of encoder-decoders reads the weights")
+    return choice
 
 
-def _check_steps(recipe: Recipe, sites: tuple[Site, ...], architecture: Architecture) -> None:
+def _refuse_compressed(folder: Folder) -> None:
+    quantization = folder.config.get("quantization_config")
+    if quantization:
+        raise FolderError(
+            f"{folder.path} is compressed already (quant_method {quantization.get('quant_method')!r})",
+            "Compress the original model: errors of two compressions add up.",
+        )
+
+
+def _check_steps(recipe: Recipe, model: Anatomy) -> None:
     for number, step in enumerate(recipe.steps, 1):
-        found = [s for s in sites if step.selects(s) and not recipe.skips(s)]
+        found = [s for s in model.sites if step.selects(s) and not recipe.skips(s)]
+        if isinstance(step.use, BlockPass) and model.family == FOREIGN:
+            raise RecipeError(
+                f"step {number} ({step.use.name}) works on the blocks of known families, and this "
+                "model runs by the code of transformers",
+                "Use rtn, hqq or gptq.",
+            )
         if not found:
-            roles = sorted({s.role for s in sites if ".experts." not in s.role})
+            roles = sorted({s.role for s in model.sites if ".experts." not in s.role})[:12]
             raise RecipeError(
                 f"step {number} ({step.use.name}): where={list(step.where)} matches no site",
                 f"Sites: {', '.join(roles)}; or blocks, embed, head.",

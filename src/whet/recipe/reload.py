@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from whet.base.errors import QualityError
+from whet.base.errors import QualityError, UnsupportedError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.model import decoder
@@ -69,7 +69,12 @@ def reload(folder: Path, probe: Path, precision: str) -> Reloaded:
 def logits(folder: Path, ids: Tensor) -> Tensor:
     """Return the logits of a saved folder, holding one block at a time."""
     source = Checkpoint(Folder(folder))
-    family = find(source.config)
+    try:
+        family = find(source.config)
+    except UnsupportedError:
+        from whet.model.foreign import Foreign
+
+        return Foreign(folder).outputs(ids)
     architecture = family.architecture(source.config, source.names())
     hidden = decoder.embedding(source, family, architecture)(ids)
     for layer in range(architecture.layers):

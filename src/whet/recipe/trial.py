@@ -54,14 +54,14 @@ def _tried(bound: Plan, samples: int, length: int, work: Path) -> dict[str, floa
     else:
         twice, slope = once, 0.0
     each = twice + slope * (samples - more)
-    return {"memory": peak_rss(), "seconds": ends + each * bound.architecture.layers}
+    return {"memory": peak_rss(), "seconds": ends + each * bound.anatomy.layers}
 
 
 def _timed(bound: Plan, samples: int, length: int, work: Path) -> tuple[float, float]:
     """Return what the largest block and what the embedding and the head take [s]."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(bound.architecture.vocab, (samples, length), generator=generator)
-    part = 1 + max(range(bound.architecture.layers), key=lambda i: _size(bound, i))
+    ids = torch.randint(bound.anatomy.vocab, (samples, length), generator=generator)
+    part = 1 + max(range(bound.anatomy.layers), key=lambda i: _size(bound, i))
     execution = Execution(bound, Checkpoint(bound.folder), ids, work, Silence(), lambda: False)
     began = time.perf_counter()
     streams = execution.enter()

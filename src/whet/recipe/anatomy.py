@@ -1,0 +1,97 @@
+"""What a plan needs to know of a model, whichever code runs it: its sites, and what is left alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from whet.base.errors import FolderError, UnsupportedError
+from whet.model.family import Family, find
+from whet.model.site import Site
+from whet.store.folder import Folder
+
+FOREIGN = "foreign"
+LONGEST = 512  # window for models that do not say how far they can read [token]
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A model's linear weights and sizes.
+
+    `family` is the name of a family of ours, or "foreign" for a model that runs by the code of
+    transformers and is compressed linear by linear.
+    """
+
+    family: str
+    sites: tuple[Site, ...]
+    skipped: Mapping[str, str]  # module -> reason
+    context: int  # [token]
+    vocab: int
+    hidden: int
+    tensors: frozenset[str]  # what of the folder belongs to the model; the rest is dropped
+
+    @property
+    def layers(self) -> int:
+        """Return the number of blocks."""
+        return 1 + max((site.layer for site in self.sites if site.layer is not None), default=-1)
+
+
+def anatomy(folder: Folder) -> Anatomy:
+    """Return what a folder holds; a family of ours if there is one, else transformers' own code."""
+    try:
+        family = find(folder.config)
+    except UnsupportedError as error:
+        return _foreign(folder, error)
+    return _decoder(folder, family)
+
+
+def _decoder(folder: Folder, family: Family) -> Anatomy:
+    arch = family.architecture(folder.config, folder.tensors)
+    expected = family.tensors(arch)
+    _check_tensors(folder, expected)
+    return Anatomy(
+        family.name,
+        family.sites(arch),
+        family.skipped(arch),
+        arch.context,
+        arch.vocab,
+        arch.hidden,
+        frozenset(expected),
+    )
+
+
+def _foreign(folder: Folder, unknown: UnsupportedError) -> Anatomy:
+    """Ask transformers for the linears of a model; if it does not know it either, say so."""
+    from whet.model.foreign import Foreign
+
+    try:
+        model = Foreign(folder.path)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{unknown.message}; and {error.message}", error.hint) from error
+    missing = next((s.tensor for s in model.sites if s.tensor not in folder.tensors), None)
+    if missing is not None:
+        raise UnsupportedError(
+            f"{folder.path} stores {missing} under another name than transformers gives it",
+            "Save it once with transformers (save_pretrained), and compress that folder.",
+        )
+    config = folder.config
+    context = config.get("max_position_embeddings") or config.get("n_positions") or LONGEST
+    hidden = config.get("hidden_size") or config.get("d_model") or model.sites[0].shape[1]
+    vocab = int(config.get("vocab_size", 1))
+    names = frozenset(folder.tensors)
+    return Anatomy(FOREIGN, model.sites, model.skipped, int(context), vocab, int(hidden), names)
+
+
+def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what the configuration promises with what the shards hold."""
+    for name, shape in expected.items():
+        stored = folder.tensors.get(name)
+        if stored is None:
+            raise FolderError(
+                f"{folder.path} has no tensor {name}, which its config.json calls for",
+                "Are config.json and the weights of the same model, and all shards there?",
+            )
+        if stored.info.shape != shape:
+            raise FolderError(
+                f"{folder.path / stored.file}: {name} has shape {list(stored.info.shape)}, "
+                f"config.json calls for {list(shape)}",
+                "Are config.json and the weights of the same model?",
+            )
