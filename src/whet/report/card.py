@@ -3,44 +3,22 @@
 import re
 from collections.abc import Iterator
 from math import isfinite
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
 from whet.base.record import Record
 from whet.report import summary, tables
 from whet.report import words as say
-from whet.report.evidence import Evidence, note, value
+from whet.report.evidence import Evidence, note
 from whet.report.markdown import escaped, fenced, headlines, quality, table
+from whet.store.source_card import INHERITED
 
-INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
 METRICS = (  # fact, the Hub's type, name
     ("ppl", "perplexity", "Perplexity"),
     ("kl_mean", "kl_divergence", "Mean KL to the original [nat/token]"),
     ("top1", "accuracy", "Same first choice as the original"),
 )
-LONGEST = 1 << 16  # of the front matter of a source's card [character]
-
-
-def inherited(readme: str) -> dict[str, str]:
-    """Return what a compressed model takes over from its source's card, as notes of its record."""
-    found = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", readme[:LONGEST], re.DOTALL)
-    if not found or re.search(r"(^|[\s,\[{:])[&*]\w", found[1]):  # anchors could blow it up
-        return {}
-    try:
-        front: Any = yaml.safe_load(found[1])
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}
-    fields = cast("dict[Any, Any]", front) if isinstance(front, dict) else {}
-    pairs = ((name, _words(fields.get(name))) for name in INHERITED)
-    return {name: words for name, words in pairs if words}
-
-
-def _words(value: object) -> str:
-    """Return a value of the front matter as words: a list of words with commas."""
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in cast("list[object]", value) if isinstance(item, str))
-    return value if isinstance(value, str) else ""
 
 
 def card(e: Evidence) -> str:
@@ -132,8 +110,7 @@ def _use(e: Evidence) -> str:
 
 def _made(e: Evidence) -> str:
     """Return where the evidence lies, and the command."""
-    total = value(e.last("time"), "total")
-    spent = f" It took {say.duration(total)}." if total else ""
+    spent = f" It took {say.duration(e.total_time)}." if e.total_time else ""
     told = (
         "`recipe.yaml` holds every setting, `records.jsonl` every measurement, `manifest.json` the "
         f"digest of every file; `report.html` shows them.{spent}"

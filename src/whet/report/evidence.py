@@ -160,6 +160,34 @@ class Evidence:
         return tuple(sorted(_newest_run(self.records, "token"), key=_damage, reverse=True))
 
     @cached_property
+    def error_is(self) -> str:
+        """What the methods call the error of an output."""
+        facts = (record.facts.get("output_error") for record in self.rewrites)
+        return next((fact.how for fact in facts if fact), "")
+
+    @cached_property
+    def times(self) -> tuple[tuple[str, float], ...]:
+        """How long each part of the run took: (phase, time [s]); all blocks are one phase."""
+        parts = [r for r in self.every("time") if r.site not in {"", "total"}]
+        spent = [(re.sub(r"^block.*", "blocks", r.site), value(r, "seconds")) for r in parts]
+        whole = self.last("time")
+        facts = whole.facts.items() if whole else ()
+        told = [(name, fact.value) for name, fact in facts if name != "total"]
+        return (*((name, seconds) for name, seconds in spent if seconds is not None), *told)
+
+    @cached_property
+    def total_time(self) -> float | None:
+        """How long the run took in all [s]."""
+        whole = next((r for r in reversed(self.every("time")) if r.site == "total"), None)
+        return value(self.last("time"), "total") if whole is None else value(whole, "seconds")
+
+    @cached_property
+    def peak_memory(self) -> float | None:
+        """The largest resident size of the run [byte]."""
+        found = [value(record, "peak_rss") for record in self.every("time")]
+        return max((size for size in found if size is not None), default=None)
+
+    @cached_property
     def depth(self) -> tuple[tuple[int, float, Record], ...]:
         """The error of the hidden states after each block: (layer, error, record)."""
         pairs = [(_layer(r.site), value(r, "drift"), r) for r in self.every("block")]

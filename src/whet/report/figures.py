@@ -33,7 +33,7 @@ def heat_map(e: Evidence) -> Markup:
     names = [text(LEFT - 12, i * high + 20, row, "name", "end") for i, row in enumerate(rows)]
     foot = len(rows) * high + 18
     marks = _layer_marks(layers, wide, foot)
-    legend = _legend(span, foot + 26)
+    legend = _legend(span, foot + 26, e.error_is)
     width = max(LEFT + wide * len(layers) + 4, WIDE)
     return drawing(
         foot + 70,
@@ -84,8 +84,8 @@ def _layer_marks(layers: Sequence[int], wide: float, y: float) -> list[Markup]:
     return [*marks, text(LEFT - 12, y, "layer", "mark", "end")]
 
 
-def _legend(span: tuple[float, float], y: float) -> Markup:
-    """Return the ramp of colours with its ends and its middle."""
+def _legend(span: tuple[float, float], y: float, how: str) -> Markup:
+    """Return the ramp of colours with its ends and its middle, and what the numbers are."""
     each = 10.0
     boxes = [
         element("rect", x=LEFT + i * each, y=y, width=each + 0.5, height=10, class_=f"h{i}")
@@ -97,9 +97,7 @@ def _legend(span: tuple[float, float], y: float) -> Markup:
         text(LEFT + share * each * STEPS, y + 26, say.percent(value, 2), "mark", anchor)
         for share, value, anchor in places
     ]
-    told = text(
-        LEFT + each * STEPS + 16, y + 9, "‖XW − XŴ‖² / ‖XW‖², on the calibration text", "mark"
-    )
+    told = text(LEFT + each * STEPS + 16, y + 9, how, "mark")
     return element("g", *boxes, *marks, told)
 
 

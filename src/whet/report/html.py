@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from whet.report import figures, summary, tables
 from whet.report import words as say
-from whet.report.evidence import Evidence, note, value
+from whet.report.evidence import Evidence, note
 from whet.report.palette import style
 from whet.report.table import Table
 from whet.version import __version__
@@ -39,7 +39,6 @@ def html(e: Evidence) -> str:
 
 def _words(e: Evidence) -> dict[str, object]:
     """Return the texts of the page."""
-    total = value(e.last("time"), "total")
     return {
         "title": summary.title(e),
         "recipe": summary.recipe_name(e),
@@ -49,8 +48,15 @@ def _words(e: Evidence) -> dict[str, object]:
         "command": summary.command(e),
         "measure_command": summary.measure_command(e),
         "recipe_text": note(e.last("recipe"), "yaml"),
-        "total_time": say.duration(total) if total else "",
+        "spent": _spent(e),
     }
+
+
+def _spent(e: Evidence) -> str:
+    """Return the time and the memory of the run, in words."""
+    time = f"{say.duration(e.total_time)} in all" if e.total_time else ""
+    memory = f"at most {say.size(e.peak_memory)} of memory" if e.peak_memory else ""
+    return ", ".join(part for part in (time, memory) if part)
 
 
 def _tables(e: Evidence) -> Mapping[str, Table | None]:

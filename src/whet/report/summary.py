@@ -29,7 +29,7 @@ def title(e: Evidence) -> str:
 def base_model(e: Evidence) -> str:
     """Return the hub id of the source, or the last part of its path."""
     source = e.last("source")
-    if told := note(source, "base_model") or note(source, "name"):
+    if told := note(source, "name"):
         return told
     path = note(source, "path").replace("\\", "/").partition("@")[0]
     is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
@@ -161,12 +161,13 @@ def _how_weights(e: Evidence) -> str:
 def _calibrated(e: Evidence) -> str:
     """Return on what the methods were calibrated."""
     record = e.last("calibration")
-    tokens, samples = value(record, "tokens"), value(record, "samples")
+    tokens = value(record, "tokens")
     if not tokens:
         return "" if record or not e.modules else "No calibration text was used."
-    many = f" in {say.plural(samples, 'sample')}" if samples else ""
     source = note(record, "source", "text").replace("builtin", "the built-in text", 1)
-    return f"Calibration: {say.count(tokens)} tokens{many} of {source}."
+    if note(record, "use", "statistics") != "statistics":
+        return f"The method needs no calibration; the error through depth was seen on {source}."
+    return f"Calibration: {say.count(tokens)} tokens of {source}."
 
 
 def _checked(e: Evidence) -> str:
@@ -175,7 +176,8 @@ def _checked(e: Evidence) -> str:
     if record is None:
         return ""
     error = value(record, "max_relative_error")
-    within = f"; its logits agreed within {say.significant(error, 2)}" if error is not None else ""
+    same = "; its logits were the same" if error == 0 else ""
+    within = f"; its logits agreed within {say.significant(error, 2)}" if error else same
     return f"A fresh process reloaded the folder before it was published{within}."
 
 

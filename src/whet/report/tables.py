@@ -147,7 +147,7 @@ def sizes(e: Evidence) -> Table | None:
     return Table(
         words("part") + numbers("weights", "before", "after", "smaller", "bit per weight"),
         tuple(rows),
-        "Everything else: norms, biases and what the recipe left as it was. "
+        "Everything else: norms, biases, file headers and what the recipe left as it was. "
         "Scales and zero points are counted.",
     )
 
@@ -159,9 +159,15 @@ def _size_row(part: Part) -> tuple[str, ...]:
         say.short_count(part.weights) if part.weights else MISSING,
         say.size(part.before),
         say.size(part.after),
-        say.times(part.before / part.after) if part.after else MISSING,
+        _smaller(part),
         say.significant(8 * part.after / part.weights) if part.weights else MISSING,
     )
+
+
+def _smaller(part: Part) -> str:
+    """Return by which factor a part shrank; a dash where it is the same but for file headers."""
+    ratio = part.before / part.after if part.after else 1.0
+    return say.times(ratio) if abs(ratio - 1) > 0.02 else MISSING
 
 
 def schemes(e: Evidence) -> Table | None:
@@ -243,13 +249,12 @@ def skipped(e: Evidence) -> Table | None:
 
 def phases(e: Evidence) -> tuple[tuple[str, float], ...]:
     """Return the time of each phase [s], the longest first, then the rest of the total."""
-    record = e.last("time")
-    if record is None:
-        return ()
-    each = ((name, fact.value) for name, fact in record.facts.items() if name != "total")
-    known = sorted(each, key=lambda phase: (-phase[1], phase[0]))
-    rest = (value(record, "total") or 0.0) - fsum(seconds for _, seconds in known)
-    return (*known, ("everything else", rest)) if known and rest > 0.05 else tuple(known)
+    known: dict[str, float] = {}
+    for name, seconds in e.times:
+        known[name] = known.get(name, 0.0) + seconds
+    rest = (e.total_time or 0.0) - fsum(known.values())
+    ordered = sorted(known.items(), key=lambda phase: (-phase[1], phase[0]))
+    return (*ordered, ("everything else", rest)) if ordered and rest > 0.05 else tuple(ordered)
 
 
 def times(e: Evidence) -> Table | None:
@@ -257,8 +262,7 @@ def times(e: Evidence) -> Table | None:
     known = phases(e)
     if not known:
         return None
-    total = value(e.last("time"), "total")
-    whole = total if total is not None else fsum(seconds for _, seconds in known)
+    whole = e.total_time if e.total_time is not None else fsum(seconds for _, seconds in known)
     rows = [(name.replace("_", " "), say.duration(seconds)) for name, seconds in known]
     return Table(words("phase") + numbers("time"), (*rows, ("in all", say.duration(whole))))
 
@@ -335,7 +339,7 @@ def environment(e: Evidence) -> Table | None:
 
 def provenance(e: Evidence) -> Table | None:
     """Return every number about the whole model with how it was obtained."""
-    last = {record.step: record for record in e.records if not record.site and record.facts}
+    last = {r.step: r for r in e.records if r.site in {"", "total"} and r.facts}
     last.pop("token", None)
     rows = tuple(
         (step, name.replace("_", " "), say.quantity(fact.value, fact.unit), fact.how)

@@ -5,7 +5,7 @@ from tests.unit.report import examples
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record
-from whet.report import tables
+from whet.report import summary, tables
 from whet.report.evidence import evidence, part_of
 
 
@@ -110,3 +110,33 @@ def test_percentiles_ascend():
 def test_rest_of_the_time_is_named():
     record = Record("time", "", {"total": Quantity(10.0, "s", ""), "solve": Quantity(4.0, "s", "")})
     assert tables.phases(evidence([record])) == (("solve", 4.0), ("everything else", 6.0))
+
+
+def test_the_parts_of_a_run_add_up_to_its_time():
+    def spent(site, seconds):
+        facts = {"seconds": examples.q(seconds, "s"), "peak_rss": examples.q(1e9, "byte")}
+        return Record("time", site, facts)
+
+    sites = ("embedding", "block 1 of 2", "block 2 of 2", "head", "total")
+    e = evidence(spent(*pair) for pair in zip(sites, (0.1, 6.0, 5.0, 0.2, 13.0), strict=True))
+    found = dict(tables.phases(e))
+    assert found == {
+        "blocks": 11.0,
+        "head": 0.2,
+        "embedding": 0.1,
+        "everything else": pytest.approx(1.7),
+    }
+    assert e.total_time == 13.0
+    assert e.peak_memory == 1e9
+
+
+def test_recipes_without_statistics_say_so():
+    notes = {"source": "builtin, 4 windows", "use": "drift and reload check only"}
+    calibration = Record("calibration", "", {"tokens": examples.q(256)}, notes=notes)
+    told = " ".join(summary.sentences(evidence([*examples.compressed(), calibration])))
+    assert "needs no calibration" in told
+
+
+def test_equal_logits_are_called_the_same():
+    check = Record("verify", "", {"max_relative_error": examples.q(0.0)})
+    assert "logits were the same" in " ".join(summary.sentences(evidence([check])))

@@ -15,7 +15,7 @@ from tests.unit.report import examples
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
-from whet.report.card import front, inherited, model_id
+from whet.report.card import front, model_id
 from whet.report.evidence import evidence
 from whet.report.markdown import escaped, fenced
 from whet.report.render import pages, write_pages
@@ -282,32 +282,6 @@ def test_the_front_matter_reads_back():
     assert front(e)["license"] == "apache-2.0"
     assert front(e)["base_model"] == "books-7m"
     assert front(e)["model-index"][0]["results"][0]["metrics"][1]["value"] == 0.00383
-
-
-def test_what_a_card_inherits():
-    head = "license: llama3.2\nlicense_link: LICENSE\nlanguage:\n- en\n- de\ntags: [a]\n"
-    text = f"---\n{head}base_model: x/y\n---\n# Model\n"
-    assert inherited(text) == {
-        "license": "llama3.2",
-        "license_link": "LICENSE",
-        "language": "en, de",
-    }
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "# no card",
-        "---\n: [\n---\n",
-        "---\n- a\n---\n",
-        "---\na: &x [1]\nlicense: *x\n---\n",
-        "---\nlicense: 3\n---\n",
-        "---\n!!python/name:os.system\n---\n",
-    ],
-)
-def test_odd_cards_give_nothing(text):
-    assert inherited(text) == {}
 
 
 @pytest.mark.parametrize(
