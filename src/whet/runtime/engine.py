@@ -36,18 +36,20 @@ MAX_TOKENS = 256
 CHARACTERS = 64  # a prompt with more for each token of the context is refused unread
 
 
-def load(folder: str | Path, *, mapped: bool = True, unpacked: bool = False) -> "Engine":
+def load(
+    folder: str | Path, *, mapped: bool = True, unpacked: bool = False, offline: bool = False
+) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
 
     `mapped` reads weights through a memory map. `unpacked` decodes every weight once to float32:
     faster token by token, and as large in memory as the uncompressed model.
     Law: logits do not depend on `mapped` or `unpacked`.
     """
-    path = resolve(str(folder))
+    path = resolve(str(folder), offline)
     model = decoder.load(Checkpoint(Folder(path), mapped=mapped)).eval()
     if unpacked:
         unpack(model)
-    return Engine(path, model)
+    return Engine(path, model, unpacked=unpacked)
 
 
 def unpack(model: Model) -> None:
@@ -59,12 +61,12 @@ def unpack(model: Model) -> None:
 
 
 class Engine:
-    """A model in memory with its tokenizer."""
+    """A model in memory with its tokenizer; `executor` names what computes."""
 
     executor = "reference"
 
-    def __init__(self, folder: Path, model: Model) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: Path, model: Model, *, unpacked: bool = False) -> None:
+        self.folder, self.model, self.unpacked = folder, model, unpacked
 
     @property
     def context(self) -> int:
@@ -96,7 +98,11 @@ class Engine:
         self, tokens: Int64[Tensor, "batch time"] | Sequence[int]
     ) -> Float[Tensor, "batch time vocab"]:
         """Return the logits of the token after each; a plain list is a batch of one."""
-        rows = tokens if isinstance(tokens, Tensor) else torch.tensor([list(tokens)], dtype=torch.int64)
+        rows = (
+            tokens
+            if isinstance(tokens, Tensor)
+            else torch.tensor([list(tokens)], dtype=torch.int64)
+        )
         return self.head(self.hidden(rows))
 
     @torch.inference_mode()
@@ -129,10 +135,8 @@ class Engine:
             raise self._too_long(start + tokens.shape[1])
 
     def _too_long(self, length: int) -> RecipeError:
-        return RecipeError(
-            f"{length} tokens are too many: {self.folder.name} holds {self.context}, answer included",
-            "Shorten the prompt.",
-        )
+        holds = f"{self.folder.name} holds {self.context}, its answer included"
+        return RecipeError(f"{length} tokens are too many: {holds}", "Shorten the prompt.")
 
     def generate(
         self,
