@@ -149,8 +149,8 @@ def _indexed(path: Path, files: tuple[str, ...]) -> Mapping[str, Shard]:
                 f"{shard_path} is missing: {where} names it", "download the missing shard"
             )
         shards[name] = Shard(shard_path)
-    _refuse_strays(path, files, set(names))
     _check_index(where, weight_map, shards)
+    _refuse_strays(path, files, set(names))
     return shards
 
 

@@ -160,13 +160,22 @@ def _acquire(path: Path) -> int:
         try:
             _lock_now(descriptor, path)
             if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()}\n".encode())
+                _sign(descriptor, path)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed the file between our opening and locking it
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Write our process number into the lock file, or remove the file."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _lock_now(descriptor: int, path: Path) -> None:
