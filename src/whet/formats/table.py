@@ -84,6 +84,6 @@ class Table(Scaled):
             float(torch.minimum(-levels[0], levels[-1])),
             2 if lopsided and scales.signed(kind) else 1,
             len(levels),
-            thorough=len(levels) <= 8,
+            thorough=len(levels) <= 16,
             power=kind == "e8m0",
         )
