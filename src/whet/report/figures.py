@@ -12,6 +12,7 @@ from whet.report.tables import Part, parts, percentiles, phases
 
 LEFT = 150.0  # room for the names of rows
 EMPTY = Markup("")
+Ends = tuple[float, float]  # of an axis in the drawing
 
 
 def heat_map(e: Evidence) -> Markup:
@@ -75,7 +76,7 @@ def _cell(
 
 def _layer_marks(layers: Sequence[int], wide: float, y: float) -> list[Markup]:
     """Return the numbers of the layers, as many as there is room for."""
-    every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if step * wide >= 20)
+    every = _every(wide, 20.0)
     marks = [
         text(LEFT + (i + 0.5) * wide, y, str(layer), "mark", "middle")
         for i, layer in enumerate(layers)
@@ -106,42 +107,56 @@ def depth(e: Evidence) -> Markup:
     points = [(layer, drift) for layer, drift, _ in e.depth if isfinite(drift)]
     if len(points) < 2:
         return EMPTY
-    top, left, right, low, high = 18.0, 62.0, WIDE - 70, 220.0, round_up(max(d for _, d in points))
+    across, down = (62.0, WIDE - 70), (18.0, 220.0)
+    high = round_up(max(drift for _, drift in points))
+    places = _placed(points, high, across, down)
+    drawn = [*_grid(high, across, down), *_curve(places, down[1])]
+    drawn += [_dot(place, point) for place, point in zip(places, points, strict=True)]
+    drawn += _block_marks(points, places, down[1] + 20)
+    drawn.append(text(sum(across) / 2, down[1] + 42, "block", "mark", "middle"))
+    (x, y), told = places[-1], say.percent(points[-1][1], 2)
+    drawn.append(text(x + 12, y + 4, told, "strong"))
+    return drawing(
+        down[1] + 50, "Relative squared error of the hidden states after each block", *drawn
+    )
+
+
+def _placed(
+    points: Sequence[tuple[int, float]], high: float, across: Ends, down: Ends
+) -> list[tuple[float, float]]:
+    """Return where the points of a line lie in the drawing; `high` is the end of its axis."""
     first, last = points[0][0], points[-1][0]
-    places = [
-        (left + (layer - first) / (last - first) * (right - left), low - drift / high * (low - top))
+    return [
+        (
+            across[0] + (layer - first) / (last - first) * (across[1] - across[0]),
+            down[1] - drift / high * (down[1] - down[0]),
+        )
         for layer, drift in points
     ]
+
+
+def _curve(places: Sequence[tuple[float, float]], foot: float) -> list[Markup]:
+    """Return the line through the places, and the area between it and the axis."""
     path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    area = element(
-        "path", d=f"{path} L{right:.1f} {low:.1f} L{left:.1f} {low:.1f} Z", class_="area"
-    )
-    dots = [_dot(place, point) for place, point in zip(places, points, strict=True)]
-    every = next(
-        step
-        for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000)
-        if step * (right - left) / len(points) >= 24
-    )
-    marks = [
-        text(x, low + 20, str(layer), "mark", "middle")
+    closed = f"{path} L{places[-1][0]:.1f} {foot:.1f} L{places[0][0]:.1f} {foot:.1f} Z"
+    return [element("path", d=closed, class_="area"), element("path", d=path, class_="line")]
+
+
+def _block_marks(
+    points: Sequence[tuple[int, float]], places: Sequence[tuple[float, float]], y: float
+) -> list[Markup]:
+    """Return the numbers of the blocks, as many as there is room for."""
+    every = _every((places[-1][0] - places[0][0]) / len(points), 24.0)
+    return [
+        text(x, y, str(layer), "mark", "middle")
         for (x, _), (layer, _) in zip(places, points, strict=True)
         if layer % every == 0
     ]
-    end = text(places[-1][0] + 12, places[-1][1] + 4, say.percent(points[-1][1], 2), "strong")
-    words = "Relative squared error of the hidden states after each block"
-    line = element("path", d=path, class_="line")
-    axis = text((left + right) / 2, low + 42, "block", "mark", "middle")
-    return drawing(
-        low + 50,
-        words,
-        *_grid(high, (left, right), (top, low)),
-        area,
-        line,
-        *dots,
-        *marks,
-        end,
-        axis,
-    )
+
+
+def _every(each: float, room: float) -> int:
+    """Return of how many marks, `each` apart, one is shown so that every one has its room."""
+    return next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if step * each >= room)
 
 
 def _dot(place: tuple[float, float], point: tuple[int, float]) -> Markup:
@@ -153,7 +168,7 @@ def _dot(place: tuple[float, float], point: tuple[int, float]) -> Markup:
     )
 
 
-def _grid(high: float, across: tuple[float, float], down: tuple[float, float]) -> list[Markup]:
+def _grid(high: float, across: Ends, down: Ends) -> list[Markup]:
     """Return the horizontal lines of a chart and their values [%]."""
     lines: list[Markup] = []
     for quarter in range(5):

@@ -6,10 +6,11 @@ already is acted on at once.
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import cast
 
 Action = Callable[[], None]
 
@@ -53,7 +54,7 @@ class _After(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,
+        path: Iterable[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """Return what the other finders find, with the action attached."""
@@ -61,7 +62,8 @@ class _After(MetaPathFinder):
         if action is None:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        where = cast("Sequence[str] | None", path)  # a namespace's path only iterates
+        specs = (finder.find_spec(fullname, where, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             _follow(spec.loader, action)
