@@ -19,7 +19,7 @@ from whet.runtime.engine import Engine, load
 from whet.runtime.sample import Sampling
 from whet.store.resolve import demo
 
-PROMPTS = ["It was a dark night, and the", "“No,” said", "1", "\n\nChapter"]
+PROMPTS = ["It was a dark night, and the", "“No,” said", "\n\nChapter"]
 TINY = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
@@ -53,8 +53,8 @@ def test_greedy_tokens_of_the_demo_equal_those_of_transformers(penalty: float) -
     oracle.generation_config = GenerationConfig()
     for prompt in PROMPTS:
         ids = engine.encode(prompt)
-        assert whet_tokens(engine, ids, 40, penalty) == transformers_tokens(
-            oracle, ids, 40, penalty
+        assert whet_tokens(engine, ids, 24, penalty) == transformers_tokens(
+            oracle, ids, 24, penalty
         )
 
 

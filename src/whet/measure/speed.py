@@ -59,11 +59,13 @@ def speed(
     new: int = NEW,
     runs: int = RUNS,
     seed: int = 0,
+    memory: bool = True,
     told: Told | None = None,
 ) -> list[Record]:
     """Time engines in turn, each `runs` times; one record (step "speed") for each of them.
 
     Prompts are random tokens, shortened where a context is too small; the end of text is ignored.
+    With `memory`, each folder's peak memory is measured too, in a fresh process.
     """
     timed = [_prepared(engine, prompt, new, seed) for engine in engines]
     for one in timed:
@@ -77,7 +79,7 @@ def speed(
             one.round()
         if told is not None:
             told(done + 1, runs)
-    return list(_records(timed, read))
+    return list(_records(timed, read, memory=memory))
 
 
 def _prepared(engine: Engine, prompt: int, new: int, seed: int) -> Timed:
@@ -87,7 +89,7 @@ def _prepared(engine: Engine, prompt: int, new: int, seed: int) -> Timed:
     return Timed(engine, chance.integers(engine.vocab, size=length).tolist(), new)
 
 
-def _records(timed: Sequence[Timed], read: list[float]) -> Iterator[Record]:
+def _records(timed: Sequence[Timed], read: list[float], *, memory: bool) -> Iterator[Record]:
     threads = torch.get_num_threads()
     probe = _fact("memory_read", read, "byte/s", f"sum of {4 * PROBE >> 20} MiB in the same rounds")
     for one in timed:
@@ -98,8 +100,10 @@ def _records(timed: Sequence[Timed], read: list[float]) -> Iterator[Record]:
             "runs": str(len(read)),
             "weights": "decoded at load" if one.engine.unpacked else "decoded at use",
         }
-        memory = running(one.engine.folder, threads, unpacked=one.engine.unpacked)
-        yield Record("speed", "", one.facts() | probe | memory, notes=notes)
+        facts = one.facts() | probe
+        if memory:
+            facts |= running(one.engine.folder, threads, unpacked=one.engine.unpacked)
+        yield Record("speed", "", facts, notes=notes)
 
 
 def bandwidth() -> float:

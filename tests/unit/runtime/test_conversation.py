@@ -49,7 +49,7 @@ def test_an_answer_that_was_cut_off_is_remembered_as_far_as_it_came(chatty: Engi
 def test_the_oldest_turns_are_forgotten_but_never_the_system_message(chatty: Engine) -> None:
     talk = Conversation(chatty, "Be brief.", Sampling(), max_tokens=2)
     for _ in range(3):
-        talk.say("why not " * 200).read()
+        talk.say("why not " * 300).read()
     assert talk.forgotten == 4
     assert [m["role"] for m in talk.messages] == ["system", "user", "assistant"]
 
@@ -59,7 +59,7 @@ def test_a_message_that_cannot_fit_changes_nothing(chatty: Engine) -> None:
     talk.say("Hello").read()
     before = talk.messages
     with pytest.raises(RecipeError, match="holds 1024"):
-        talk.say("why not " * 2000)
+        talk.say("why not " * 3000)
     assert talk.messages == before
     assert talk.forgotten == 0
 
