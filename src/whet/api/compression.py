@@ -103,7 +103,7 @@ def carried_out(
         execution.run()
         shutil.rmtree(workspace.final, ignore_errors=True)
         files = assemble(bound_plan, source, execution.parts.shards(execution.count), workspace.final)
-        checked = reload(workspace.final, work / PROBE, bound_plan.recipe.precision)
+        checked = reload(workspace.final, work / PROBE)
         about = (
             *plan_records(bound_plan, tokens),
             *execution.parts.records(execution.count),

@@ -5,8 +5,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from whet.calibrate.statistics import Stats
 from whet.model import decoder
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
-from whet.recipe.parts import PROBE, PROBE_TOKENS, PROBE_WINDOWS, Parts
+from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
 from whet.recipe.rewrite import Part, Rewriter
@@ -63,12 +62,11 @@ class Execution:
         """Do every part that is not done; after each, a kill costs at most the one under way."""
         done = finished(self.work)
         self.progress.start(self.count, "compress")
-        with arithmetic(self.plan.recipe.precision):
-            streams = reopened(self._spools, min(done, self.count - 1) - 1) if done else None
-            for part in range(done, self.count):
-                self.progress.advance(part, self._name(part))
-                self._heed(part)
-                streams = self._do(part, streams)
+        streams = self._reopened(done) if done else None
+        for part in range(done, self.count):
+            self.progress.advance(part, self._name(part))
+            self._heed(part)
+            streams = self._do(part, streams)
         self.progress.finish()
 
     def _do(self, part: int, streams: Streams | None) -> Streams:
@@ -90,7 +88,8 @@ class Execution:
         original, working = self._embedding(), self._embedding()
         records = list(Rewriter(self.plan, _nothing).rewrite(working, original))
         hidden = self.plan.anatomy.hidden
-        streams = entered(self.ids, working, original, hidden, self._spools)
+        precision = self.plan.recipe.precision
+        streams = entered(self.ids, working, original, hidden, self._spools, precision)
         self.parts.save(0, self._stored(working), records)
         return streams
 
@@ -109,9 +108,8 @@ class Execution:
         """Compress the head, and keep the logits of a few tokens for the reload check."""
         original, working = self._head(), self._head()
         records = list(Rewriter(self.plan, streams.look).rewrite(working, original))
-        hidden = streams.working.read(0, PROBE_WINDOWS)[:, :PROBE_TOKENS]
-        ids = self.ids[: len(hidden), :PROBE_TOKENS].contiguous()
-        write_shard(self.work / PROBE, {"ids": ids, "logits": working(hidden)})
+        logits = working(streams.probe.read(0, streams.probe.samples))
+        write_shard(self.work / PROBE, {"ids": probed(self.ids), "logits": logits})
         self.parts.save(self.count - 1, self._stored(working), records)
         return streams
 
@@ -140,6 +138,10 @@ class Execution:
                 tensors |= write(site, linear.weight, scheme, linear.input_scale)
         return tensors
 
+    def _reopened(self, done: int) -> Streams:
+        last = min(done, self.count - 1) - 1
+        return reopened(self._spools, last, self.plan.recipe.precision)
+
     def _name(self, part: int) -> str:
         if part in {0, self.count - 1}:
             return "head" if part else "embedding"
@@ -162,17 +164,6 @@ class Execution:
             "peak_rss": Quantity(peak_rss(), "byte", "largest resident size so far"),
         }
         append_records(self.work / RUN, [Record("time", site, facts)])
-
-
-@contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
-    """Multiply matrices in float32 (`exact`), or round their factors to bfloat16 first (`fast`)."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "fast" else "ieee"
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
 
 
 def _nothing(part: Part, reference: Part, tap: str, kinds: object) -> Stats:

@@ -17,7 +17,7 @@ from whet.calibrate.statistics import Stats
 from whet.model.foreign import Foreign
 from whet.model.linear import Linear
 from whet.model.site import Site
-from whet.recipe.parts import PROBE, PROBE_TOKENS, PROBE_WINDOWS, Parts
+from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
 from whet.recipe.rewrite import Kinds, Part, Rewriter
@@ -114,7 +114,7 @@ class ForeignExecution:
                 model.replace(site.module, dense)
 
     def _probe(self, model: Foreign) -> None:
-        ids = self.ids[:PROBE_WINDOWS, :PROBE_TOKENS].contiguous()
+        ids = probed(self.ids)
         write_shard(self.work / PROBE, {"ids": ids, "logits": model.outputs(ids)})
 
 

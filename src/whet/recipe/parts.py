@@ -14,6 +14,11 @@ PROBE = "probe.safetensors"  # tokens and logits that a reloaded model must repr
 PROBE_WINDOWS, PROBE_TOKENS = 2, 32
 
 
+def probed(ids: Tensor) -> Tensor:
+    """Return the tokens that the reload check compares: the beginnings of a few windows."""
+    return ids[:PROBE_WINDOWS, :PROBE_TOKENS].contiguous()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Numbered pairs of files: `parts/0003.safetensors` and `parts/0003.jsonl`."""

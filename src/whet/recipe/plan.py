@@ -10,14 +10,17 @@ from dataclasses import dataclass, field, replace
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
 from whet.formats.spec import WIDTH, Float, Format, smaller_group
+from whet.kernels.arithmetic import has_fast
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
 from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
-from whet.recipe.recipe import Recipe, Step
+from whet.recipe.recipe import Precision, Recipe, Step
 from whet.store.dialects import WHET, Choice, choose
 from whet.store.folder import Folder
 from whet.store.scheme import Place, Scheme
+
+WIDE = 1024  # hidden channels from which `auto` is fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,15 @@ def plan(recipe: Recipe, folder: Folder) -> Plan:
         if isinstance(use := recipe.steps[index].use, LinearPass)
     }
     skipped = dict(found.skipped) | {p.site.module: p.note for p in bound if p.scheme is None}
+    recipe = replace(recipe, precision=_precision(recipe, found))
     return Plan(recipe, folder, found, tuple(bound), skipped, choice, passes)
+
+
+def _precision(recipe: Recipe, model: Anatomy) -> Precision:
+    """Settle `auto`: narrow models are quick anyway, and feel rounding more."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "fast" if model.hidden >= WIDE and has_fast() else "exact"
 
 
 def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> Choice:

@@ -8,7 +8,7 @@ from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
 
-Precision = Literal["exact", "fast"]
+Precision = Literal["auto", "exact", "fast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Recipe:
     """Steps in order, over the sites that no pattern of `skip` names.
 
     `precision` is the arithmetic of calibration: `exact` float32, or `fast`, in which factors of
-    matrix products are rounded to bfloat16 and accumulated in float32.
+    matrix products are rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models
+    on processors that multiply bfloat16; a plan says which it was.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Recipe:
     description: str = ""
     calibration: Calibration = field(default_factory=Calibration)
     skip: tuple[str, ...] = ()
-    precision: Precision = "exact"
+    precision: Precision = "auto"
     seed: int = 0
 
     def skips(self, site: Site) -> str | None:

@@ -18,7 +18,6 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.model import decoder
 from whet.model.family import find
-from whet.recipe.execute import arithmetic
 from whet.store.checkpoint import Checkpoint
 from whet.store.dtypes import DTYPES
 from whet.store.folder import Folder
@@ -47,9 +46,9 @@ class Reloaded:
         )
 
 
-def reload(folder: Path, probe: Path, precision: str) -> Reloaded:
+def reload(folder: Path, probe: Path) -> Reloaded:
     """Compare in a fresh process; raise `QualityError` if the folder computes something else."""
-    arguments = [str(folder), str(probe), precision, str(torch.get_num_threads())]
+    arguments = [str(folder), str(probe), str(torch.get_num_threads())]
     command = [sys.executable, "-m", "whet.recipe.reload", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -89,12 +88,11 @@ def compared(expected: Tensor, found: Tensor) -> Reloaded:
     return Reloaded(error, agreement)
 
 
-def _main(folder: str, probe: str, precision: str, threads: str) -> None:
+def _main(folder: str, probe: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     shard = Shard(Path(probe))
     ids, expected = (_read(shard, name) for name in ("ids", "logits"))
-    with arithmetic(precision):
-        print(json.dumps(asdict(compared(expected, logits(Path(folder), ids)))))  # noqa: T201
+    print(json.dumps(asdict(compared(expected, logits(Path(folder), ids)))))  # noqa: T201
 
 
 def _read(shard: Shard, name: str) -> Tensor:

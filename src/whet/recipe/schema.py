@@ -48,7 +48,7 @@ def recipe_model() -> type[Strict]:
         "steps": (list[steps], Described(min_length=1, description="carried out in order")),
         "calibration": (CalibrationFile, CalibrationFile()),
         "skip": (list[str], Described([], description="patterns of modules left as they are")),
-        "precision": (Precision, Described("exact", description="arithmetic of calibration")),
+        "precision": (Precision, Described("auto", description="arithmetic of calibration")),
         "seed": (int, Described(0, ge=0, lt=2**63)),
     }
     return create_model("Recipe", __base__=Strict, **definitions)

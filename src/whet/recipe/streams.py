@@ -10,18 +10,27 @@ from torch import Tensor
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Stats
 from whet.calibrate.sweep import Tapped, advance, drift, observe
+from whet.kernels.arithmetic import arithmetic
+from whet.recipe.parts import probed
 from whet.recipe.rewrite import Kinds, Part
 
 TOKENS_AT_ONCE = 4096
+NAMES = ("working", "reference", "probe")
 Embed = Callable[[Tensor], Tensor]  # tokens [batch time] -> hidden [batch time hidden]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streams:
-    """Two spools in lock step; both are files, so that a killed run can go on from them."""
+    """Spools in lock step; all are files, so that a killed run can go on from them.
+
+    `probe` is a small part of the working one, always computed exactly and at once, as the process
+    that reloads the result will compute it.
+    """
 
     working: Spool
     reference: Spool
+    probe: Spool
+    precision: str
 
     @property
     def batch(self) -> int:
@@ -31,15 +40,19 @@ class Streams:
     def look(self, part: Part, reference: Part, tap: str, kinds: Kinds) -> Stats:
         """Gather statistics at one tap; the uncompressed model is run only for statistics of pairs."""
         block, ideal = cast("Tapped", part), cast("Tapped", reference)
-        if any(kind.pairs for kind in kinds):
-            return observe(block, ideal, self.working, self.reference, tap, kinds, self.batch)
-        return observe(block, None, self.working, None, tap, kinds, self.batch)
+        with arithmetic(self.precision):
+            if any(kind.pairs for kind in kinds):
+                return observe(block, ideal, self.working, self.reference, tap, kinds, self.batch)
+            return observe(block, None, self.working, None, tap, kinds, self.batch)
 
     def advanced(self, block: Tapped, reference: Tapped, folder: Path, part: int) -> "Streams":
         """Return the hidden states that leave the two blocks."""
-        working = advance(block, self.working, _path(folder, "working", part), self.batch)
-        other = advance(reference, self.reference, _path(folder, "reference", part), self.batch)
-        return Streams(working, other).flushed()
+        paths = [_path(folder, name, part) for name in NAMES]
+        with arithmetic(self.precision):
+            working = advance(block, self.working, paths[0], self.batch)
+            ideal = advance(reference, self.reference, paths[1], self.batch)
+        probe = advance(block, self.probe, paths[2], self.probe.samples)
+        return Streams(working, ideal, probe, self.precision).flushed()
 
     def drift(self) -> float:
         """Return ‖x − x̃‖² / ‖x̃‖² over all calibration tokens [1]."""
@@ -47,24 +60,29 @@ class Streams:
 
     def flushed(self) -> "Streams":
         """Return the same, once both are safely on disk."""
-        self.working.flush()
-        self.reference.flush()
+        for spool in (self.working, self.reference, self.probe):
+            spool.flush()
         return self
 
     def delete(self) -> None:
         """Remove the files."""
-        self.working.delete()
-        self.reference.delete()
+        for spool in (self.working, self.reference, self.probe):
+            spool.delete()
 
 
-def entered(ids: Tensor, working: Embed, reference: Embed, hidden: int, folder: Path) -> Streams:
+def entered(
+    ids: Tensor, working: Embed, reference: Embed, hidden: int, folder: Path, precision: str
+) -> Streams:
     """Return the hidden states that enter the first block."""
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (*ids.shape, hidden)
-    streams = Streams(
-        Spool.create(_path(folder, "working", 0), shape),
-        Spool.create(_path(folder, "reference", 0), shape),
+    few = probed(ids)
+    shapes = (ids.shape, ids.shape, few.shape)
+    spools = (
+        Spool.create(_path(folder, name, 0), (*shape, hidden))
+        for name, shape in zip(NAMES, shapes, strict=True)
     )
+    streams = Streams(*spools, precision)
+    streams.probe.write(0, working(few))
     for start in range(0, len(ids), streams.batch):
         some = ids[start : start + streams.batch]
         streams.working.write(start, working(some))
@@ -72,11 +90,9 @@ def entered(ids: Tensor, working: Embed, reference: Embed, hidden: int, folder: 
     return streams.flushed()
 
 
-def reopened(folder: Path, part: int) -> Streams:
+def reopened(folder: Path, part: int, precision: str) -> Streams:
     """Return the hidden states that a part of an earlier run has left."""
-    return Streams(
-        Spool.open(_path(folder, "working", part)), Spool.open(_path(folder, "reference", part))
-    )
+    return Streams(*(Spool.open(_path(folder, name, part)) for name in NAMES), precision)
 
 
 def _path(folder: Path, name: str, part: int) -> Path:

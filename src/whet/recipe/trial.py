@@ -17,7 +17,7 @@ import torch
 
 from whet.base.machine import peak_rss
 from whet.recipe.estimate import Estimate, estimate
-from whet.recipe.execute import Execution, arithmetic
+from whet.recipe.execute import Execution
 from whet.recipe.file import dumps, loads
 from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Silence
@@ -80,8 +80,7 @@ def _main(source: str, work: str, samples: str, length: str, threads: str) -> No
     torch.set_num_threads(int(threads))
     text = (Path(work) / "recipe.yaml").read_text(encoding="utf-8")
     bound = plan(loads(text), Folder(Path(source)))
-    with arithmetic(bound.recipe.precision):
-        print(json.dumps(_tried(bound, int(samples), int(length), Path(work))))  # noqa: T201
+    print(json.dumps(_tried(bound, int(samples), int(length), Path(work))))  # noqa: T201
 
 
 if __name__ == "__main__":

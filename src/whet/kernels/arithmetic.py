@@ -1,0 +1,23 @@
+"""How exactly matrices are multiplied."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Multiply in float32 (`exact`), or round factors to bfloat16 and add in float32 (`fast`)."""
+    backend = torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = "bf16" if precision == "fast" else "ieee"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
+def has_fast() -> bool:
+    """Return whether `fast` is really faster here: the processor multiplies bfloat16 itself."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
