@@ -43,7 +43,7 @@ def command(
 def _show(records: "list[Record]", style: str) -> None:
     """Write what was measured."""
     from whet.cli import output
-    from whet.report import summary, tables
+    from whet.report import resources, summary, tables
     from whet.report.evidence import evidence
 
     if style == "json":
@@ -54,7 +54,7 @@ def _show(records: "list[Record]", style: str) -> None:
         if headline.number != tables.MISSING:
             told = f" ({headline.interval})" if headline.interval else ""
             output.result(f"{headline.label}: {headline.number}{told}, {headline.sentence}")
-    for table in (tables.quality(e), tables.speed(e)):
+    for table in (tables.quality(e), resources.speed(e)):
         if table is not None:
             output.result("\n" + output.columns(table) + (f"\n{table.note}" if table.note else ""))
 

@@ -49,7 +49,8 @@ def watched() -> Generator[Progress]:
 
 def remaining(elapsed: float, done: int, already: int, total: int) -> float | None:
     """Return the time that is left [s] if the rest goes as what this run did; None if unknown."""
-    return elapsed / (done - already) * (total - done) if done > already else None
+    known = already < done < total
+    return elapsed / (done - already) * (total - done) if known else None
 
 
 class Lines:
@@ -100,7 +101,7 @@ class Lines:
         elapsed = time.monotonic() - self._began
         left = remaining(elapsed, self._done, self._already or 0, self._total)
         rest = f", about {duration(left)} left" if left is not None else ""
-        under_way = f", {self._what}" if self._what else ""
+        under_way = f", {self._what}" if self._what not in {"", self._name} else ""
         share = f"{self._done} of {self._total}{under_way}"
         return f"{self._name}: {share}, {duration(elapsed)}{rest}"
 

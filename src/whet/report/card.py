@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from whet.base.record import Record
-from whet.report import summary, tables
+from whet.report import resources, summary, tables
 from whet.report import words as say
 from whet.report.evidence import Evidence, note
 from whet.report.markdown import escaped, fenced, headlines, quality, table
@@ -89,7 +89,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
     yield fenced(_use(e), "python")
     yield "or, with whet itself:"
     yield fenced('whet run . "Once upon a time"')
-    for heading, data in (("Size", tables.sizes(e)), ("Fallbacks", tables.fallbacks(e))):
+    for heading, data in (("Size", resources.sizes(e)), ("Fallbacks", tables.fallbacks(e))):
         if data is not None:
             yield f"## {heading}"
             yield table(data)

@@ -27,6 +27,7 @@ EVENTS = frozenset(
         "measure",
         "token",
         "speed",
+        "task",
     ]
 )  # every other step is the name of a method
 PARTS = ("embeddings", "attention", "MLP", "experts", "head")
@@ -141,9 +142,29 @@ class Evidence:
     @cached_property
     def measures(self) -> tuple[Record, ...]:
         """The measurements of quality: the last one of each text, the newest at the end."""
-        found: dict[tuple[str, str], Record] = {}
-        for record in (r for r in self.records if r.step == "measure"):
-            key = (note(record, "data"), note(record, "digest"))
+        return self._newest("measure", ("data", "digest"))
+
+    @cached_property
+    def speeds(self) -> tuple[Record, ...]:
+        """What was timed: the last one of each folder and way of running it."""
+        return self._newest("speed", ("folder", "executor", "weights", "threads"))
+
+    @cached_property
+    def tasks(self) -> tuple[Record, ...]:
+        """The scores of downstream tasks: the last one of each task."""
+        return self._newest("task", ("task",))
+
+    @property
+    def tasks_how(self) -> str:
+        """How the scores were obtained."""
+        facts = (fact for record in self.tasks for fact in record.facts.values())
+        return next((fact.how for fact in facts), "")
+
+    def _newest(self, step: str, notes: tuple[str, ...]) -> tuple[Record, ...]:
+        """Return the last record of a step for each of its notes, the newest at the end."""
+        found: dict[tuple[str, ...], Record] = {}
+        for record in (r for r in self.records if r.step == step):
+            key = tuple(note(record, name) for name in notes)
             found.pop(key, None)
             found[key] = record
         return tuple(found.values())

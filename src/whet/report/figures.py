@@ -7,8 +7,9 @@ from markupsafe import Markup
 
 from whet.report import words as say
 from whet.report.evidence import Evidence, Module
+from whet.report.resources import Part, parts, phases
 from whet.report.svg import STEPS, WIDE, drawing, element, ends, hover, ramp, round_up, text
-from whet.report.tables import Part, parts, percentiles, phases
+from whet.report.tables import percentiles
 
 LEFT = 150.0  # room for the names of rows
 EMPTY = Markup("")

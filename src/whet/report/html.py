@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from whet.report import figures, summary, tables
+from whet.report import figures, resources, summary, tables
 from whet.report import words as say
 from whet.report.evidence import Evidence, note
 from whet.report.palette import style
@@ -61,10 +61,10 @@ def _spent(e: Evidence) -> str:
 
 def _tables(e: Evidence) -> Mapping[str, Table | None]:
     """Return the tables of the page."""
-    makers = (
-        tables.quality, tables.worst, tables.sizes, tables.speed, tables.fallbacks, tables.skipped,
-        tables.schemes, tables.environment, tables.modules, tables.provenance, tables.tokens,
-    )  # fmt: skip
+    damage = (tables.quality, tables.tasks, tables.worst, tables.tokens)
+    taken = (resources.sizes, resources.speed)
+    made = (tables.schemes, tables.environment, tables.modules, tables.provenance)
+    makers = (*damage, *taken, tables.fallbacks, tables.skipped, *made)
     return {make.__name__: make(e) for make in makers}
 
 
@@ -95,9 +95,9 @@ def _sections(e: Evidence) -> Sequence[tuple[str, str]]:
         ("damage", "Where the damage is", True),
         ("tokens", "Tokens", bool(e.changed_tokens)),
         ("size", "Size", True),
-        ("speed", "Speed", bool(e.every("speed"))),
+        ("speed", "Speed", bool(e.speeds)),
         ("exceptions", "Exceptions", True),
-        ("time", "Time", bool(tables.phases(e))),
+        ("time", "Time", bool(resources.phases(e))),
         ("made", "How it was made", True),
     )
     return [(anchor, label) for anchor, label, there in every if there]

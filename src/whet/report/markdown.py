@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from whet.report import summary, tables
+from whet.report import resources, summary, tables
 from whet.report.evidence import Evidence, note
 from whet.report.table import Table
 
@@ -44,14 +44,15 @@ def _blocks(e: Evidence) -> Iterator[str]:
     yield headlines(e)
     yield from quality(e)
     for heading, make in (
+        ("Tasks", tables.tasks),
         ("The modules that changed most", tables.worst),
         ("The tokens that changed most", tables.tokens),
-        ("Size", tables.sizes),
-        ("Speed", tables.speed),
+        ("Size", resources.sizes),
+        ("Speed", resources.speed),
         ("Fallbacks", tables.fallbacks),
         ("Left as they were", tables.skipped),
         ("Schemes", tables.schemes),
-        ("Time", tables.times),
+        ("Time", resources.times),
         ("Environment", tables.environment),
     ):
         if (data := make(e)) is not None:

@@ -3,27 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import fsum
 
 from whet.base.record import Record
 from whet.report import words as say
-from whet.report.evidence import PARTS, Estimate, Evidence, Module, estimate, note, value
+from whet.report.evidence import Estimate, Evidence, Module, estimate, note, value
 from whet.report.table import Column, Table, numbers, words
 
 MISSING = "–"
 QUALITY = (  # fact, heading
-    ("tokens", "tokens"),
-    ("ppl_original", "perplexity, original"),
-    ("ppl", "perplexity"),
-    ("ppl_delta", "Δ perplexity"),
+    ("ppl_original", "PPL original"),
+    ("ppl", "PPL"),
+    ("ppl_delta", "ΔPPL"),
     ("kl_mean", "KL mean [nat]"),
     ("kl_median", "KL median"),
     ("kl_p99", "KL 99 %"),
-    ("top1", "same first choice"),
+    ("delta_p_rms", "RMS Δp"),
+    ("top1", "same top 1"),
 )
-SHARES = frozenset({"top1"})  # shown in percent
-SPEEDS = {"decode": "generation", "ttft": "time to first token", "peak_rss": "peak memory"}
+SHARES = frozenset({"top1", "delta_p_rms"})  # shown in percent
 MACHINE = ("os", "cpu", "isa", "memory", "threads", "python", "torch", "transformers")
 MANY = 600  # more rows than this are left to records.jsonl
 
@@ -33,7 +31,7 @@ def measured(found: Estimate | None, name: str = "") -> str:
     if found is None:
         return MISSING
     scale, unit = (100.0, " %") if name in SHARES else (1.0, "")
-    if found.half is not None:
+    if found.half is not None and name != "ppl_original":  # what counts is the paired difference
         number, half = say.with_error(found.value * scale, found.half * scale)
         return f"{number} ± {half}{unit}"
     if found.value == round(found.value, 0) and not unit:
@@ -62,11 +60,22 @@ def _how(records: Iterable[Record], name: str) -> str:
 def _quality_note(e: Evidence) -> str:
     """Return what ± means, and over how much text."""
     level = note(e.quality, "confidence", "95 %")
-    counts = (("documents", "document"), ("windows", "window"))
+    counts = (("tokens", "token"), ("windows", "window"), ("documents", "document"))
     found = [(value(e.quality, name), word) for name, word in counts]
     parts = [f"± is half of the {level.rstrip('.')} interval"]
     parts += [say.plural(number, word) for number, word in found if number is not None]
     return ", ".join(parts) + "."
+
+
+def tasks(e: Evidence) -> Table | None:
+    """Return the scores of downstream tasks, one row a metric."""
+    rows = [
+        (note(record, "task"), name.replace("_", " "), measured(estimate(record, name), "score"))
+        for record in e.tasks
+        for name in sorted(n for n in record.facts if not n.endswith(("_low", "_high")))
+    ]
+    columns = (*words("task", "metric"), Column("score", numeric=True, how=e.tasks_how))
+    return Table(columns, tuple(rows)) if rows else None
 
 
 def percentiles(e: Evidence) -> tuple[tuple[str, float], ...]:
@@ -90,84 +99,6 @@ def _shares(record: Record | None) -> list[tuple[str, str]]:
     matches = ((name, re.fullmatch(r"kl_p(\d\d)(\d*)", name)) for name in names)
     digits = [(name, match[1], match[2]) for name, match in matches if match]
     return [("kl_median", "50")] + [(n, f"{a}.{b}" if b else a) for n, a, b in digits]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the model: its weights, and its bytes before and after."""
-
-    name: str
-    weights: float
-    before: float
-    after: float
-
-
-def parts(e: Evidence) -> tuple[Part, ...]:
-    """Return the sizes of the model by part; what no scheme covers is `everything else`."""
-    source, output = e.last("source"), e.last("output")
-    total = value(output, "source_bytes") or value(source, "bytes")
-    after, parameters = value(output, "bytes"), value(source, "parameters")
-    if not total or not after:
-        return ()
-    each = total / parameters if parameters else 2.0
-    found = [_part(name, [m for m in e.modules if m.part == name], each) for name in PARTS]
-    known = [part for part in found if part.weights]
-    rest = Part(
-        "everything else",
-        max((parameters or 0.0) - fsum(p.weights for p in known), 0.0),
-        max(total - fsum(p.before for p in known), 0.0),
-        max(after - fsum(p.after for p in known), 0.0),
-    )
-    return (*known, rest)
-
-
-def _part(name: str, modules: list[Module], each: float) -> Part:
-    """Return a part of the model; `each` is what a weight took before [byte]."""
-    weights = fsum(8 * m.nbytes / m.bits for m in modules if m.bits > 0)
-    return Part(name, weights, weights * each, fsum(m.nbytes for m in modules))
-
-
-def sizes(e: Evidence) -> Table | None:
-    """Return the sizes by part, with the whole in the last row."""
-    known = parts(e)
-    if not known:
-        return None
-    rows = [_size_row(part) for part in known]
-    rows.append(
-        _size_row(
-            Part(
-                "all files of weights",
-                *(
-                    fsum(getattr(part, field) for part in known)
-                    for field in ("weights", "before", "after")
-                ),
-            )
-        )
-    )
-    return Table(
-        words("part") + numbers("weights", "before", "after", "smaller", "bit per weight"),
-        tuple(rows),
-        "Everything else: norms, biases, file headers and what the recipe left as it was. "
-        "Scales and zero points are counted.",
-    )
-
-
-def _size_row(part: Part) -> tuple[str, ...]:
-    """Return a row of the table of sizes."""
-    return (
-        part.name,
-        say.short_count(part.weights) if part.weights else MISSING,
-        say.size(part.before),
-        say.size(part.after),
-        _smaller(part),
-        say.significant(8 * part.after / part.weights) if part.weights else MISSING,
-    )
-
-
-def _smaller(part: Part) -> str:
-    """Return by which factor a part shrank; a dash where it is the same but for file headers."""
-    ratio = part.before / part.after if part.after else 1.0
-    return say.times(ratio) if abs(ratio - 1) > 0.02 else MISSING
 
 
 def schemes(e: Evidence) -> Table | None:
@@ -245,50 +176,6 @@ def skipped(e: Evidence) -> Table | None:
         return None
     rows = tuple((site, say.count(many), why) for (site, why), many in kinds.items())
     return Table((Column("module"), Column("modules", numeric=True), Column("why")), rows[:MANY])
-
-
-def phases(e: Evidence) -> tuple[tuple[str, float], ...]:
-    """Return the time of each phase [s], the longest first, then the rest of the total."""
-    known: dict[str, float] = {}
-    for name, seconds in e.times:
-        known[name] = known.get(name, 0.0) + seconds
-    rest = (e.total_time or 0.0) - fsum(known.values())
-    ordered = sorted(known.items(), key=lambda phase: (-phase[1], phase[0]))
-    return (*ordered, ("everything else", rest)) if ordered and rest > 0.05 else tuple(ordered)
-
-
-def times(e: Evidence) -> Table | None:
-    """Return the time of each phase, with the whole in the last row."""
-    known = phases(e)
-    if not known:
-        return None
-    whole = e.total_time if e.total_time is not None else fsum(seconds for _, seconds in known)
-    rows = [(name.replace("_", " "), say.duration(seconds)) for name, seconds in known]
-    return Table(words("phase") + numbers("time"), (*rows, ("in all", say.duration(whole))))
-
-
-def speed(e: Evidence) -> Table | None:
-    """Return what was timed of the saved folder, one row a number."""
-    rows: list[tuple[str, ...]] = []
-    for record in e.every("speed"):
-        for name in sorted(
-            (n for n in record.facts if not n.endswith(("_low", "_high"))), key=_speed_order
-        ):
-            found = estimate(record, name)
-            assert found is not None
-            plain = say.quantity(found.value, found.unit)
-            text = f"{measured(found)} {found.unit}" if found.half is not None else plain
-            what = SPEEDS.get(name, name.replace("_", " "))
-            rows.append((what, note(record, "executor"), note(record, "threads"), text))
-    heads = words("what", "executor") + numbers("threads", "value")
-    return Table(heads, tuple(rows)) if rows else None
-
-
-def _speed_order(name: str) -> tuple[bool, int, str]:
-    """Return where a speed stands: prefill by its length, then those of `SPEEDS`."""
-    digits = re.sub(r"\D", "", name)
-    known = list(SPEEDS).index(name) if name in SPEEDS else -1
-    return name in SPEEDS, int(digits[:9] or 0) if known < 0 else known, name
 
 
 def modules(e: Evidence) -> Table | None:

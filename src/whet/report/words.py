@@ -88,6 +88,8 @@ def quantity(value: Number, unit: str) -> str:
     """Return a number in its unit, each unit in the way people write it."""
     if unit == "byte":
         return size(value)
+    if unit == "byte/s":
+        return f"{size(value)}/s"
     if unit == "s":
         return duration(value)
     if value == int(value) if isfinite(value) else False:

@@ -37,6 +37,7 @@ def test_closing_says_nothing_of_success():
 def test_what_an_earlier_run_did_does_not_make_this_one_look_fast():
     assert remaining(10.0, 6, 5, 8) == 20.0
     assert remaining(10.0, 5, 5, 8) is None
+    assert remaining(10.0, 8, 5, 8) is None
     lines = Lines(every=60.0)
     lines.start(8, "compress")
     lines.advance(5, "block 5")
@@ -91,3 +92,12 @@ def test_no_colour_is_honoured(monkeypatch):
     assert output.coloured()
     monkeypatch.setenv("NO_COLOR", "1")
     assert not output.coloured()
+
+
+def test_a_name_is_said_once():
+    lines = Lines(every=60.0)
+    lines.start(64, "windows")
+    lines.advance(12, "windows")
+    assert lines.line().startswith("windows: 12 of 64, ")
+    assert lines.line().count("windows") == 1
+    lines.close()

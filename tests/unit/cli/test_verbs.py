@@ -150,7 +150,7 @@ def test_measure_shows_the_table(measure, capsys):
 
 def test_measure_as_json(measure, capsys):
     assert code(["measure", "demo", "--format", "json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["records"]) == 32
+    assert len(json.loads(capsys.readouterr().out)["records"]) == 33
 
 
 def test_measurements_join_the_evidence(measure, tmp_path, capsys):

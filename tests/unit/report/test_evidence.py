@@ -5,7 +5,7 @@ from tests.unit.report import examples
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record
-from whet.report import summary, tables
+from whet.report import resources, summary, tables
 from whet.report.evidence import evidence, part_of
 
 
@@ -24,7 +24,7 @@ def test_the_last_record_of_a_site_counts():
 def test_times_of_single_blocks_are_not_the_time_of_the_run():
     block = Record("time", "layers.7", {"seconds": examples.q(4.0, "s")})
     e = evidence([*examples.compressed(), block])
-    assert dict(tables.phases(e))["calibrate"] == 13.1
+    assert dict(resources.phases(e))["calibrate"] == 13.1
 
 
 def test_a_second_measurement_brings_its_own_tokens():
@@ -62,7 +62,7 @@ def test_parts(role, part):
 
 def test_sizes_add_up():
     e = evidence(examples.compressed())
-    parts = tables.parts(e)
+    parts = resources.parts(e)
     output = e.last("output")
     assert sum(p.after for p in parts) == pytest.approx(output.facts["bytes"].value)
     assert sum(p.before for p in parts) == pytest.approx(output.facts["source_bytes"].value)
@@ -72,7 +72,7 @@ def test_sizes_add_up():
 def test_quality_has_the_columns_of_llama_perplexity():
     table = tables.quality(evidence(examples.measured()))
     assert [c.label for c in table.columns[1:]] == [label for _, label in tables.QUALITY]
-    assert table.rows[0][3] == "42.27 ± 0.52"
+    assert table.rows[0][2] == "42.27 ± 0.52"
     assert table.rows[0][-1] == "95.34 ± 0.41 %"
 
 
@@ -87,8 +87,8 @@ def test_every_table_is_none_without_records():
     makers = (
         tables.quality,
         tables.worst,
-        tables.sizes,
-        tables.speed,
+        resources.sizes,
+        resources.speed,
         tables.fallbacks,
         tables.skipped,
         tables.schemes,
@@ -96,7 +96,7 @@ def test_every_table_is_none_without_records():
         tables.modules,
         tables.provenance,
         tables.tokens,
-        tables.times,
+        resources.times,
     )
     assert [make(e) for make in makers] == [None] * len(makers)
 
@@ -109,7 +109,7 @@ def test_percentiles_ascend():
 
 def test_rest_of_the_time_is_named():
     record = Record("time", "", {"total": Quantity(10.0, "s", ""), "solve": Quantity(4.0, "s", "")})
-    assert tables.phases(evidence([record])) == (("solve", 4.0), ("everything else", 6.0))
+    assert resources.phases(evidence([record])) == (("solve", 4.0), ("everything else", 6.0))
 
 
 def test_the_parts_of_a_run_add_up_to_its_time():
@@ -119,7 +119,7 @@ def test_the_parts_of_a_run_add_up_to_its_time():
 
     sites = ("embedding", "block 1 of 2", "block 2 of 2", "head", "total")
     e = evidence(spent(*pair) for pair in zip(sites, (0.1, 6.0, 5.0, 0.2, 13.0), strict=True))
-    found = dict(tables.phases(e))
+    found = dict(resources.phases(e))
     assert found == {
         "blocks": 11.0,
         "head": 0.2,

@@ -77,7 +77,13 @@ class Page(HTMLParser):
 
 
 def everything():
-    return examples.compressed() + examples.fallen() + examples.measured() + examples.timed()
+    return (
+        examples.compressed()
+        + examples.fallen()
+        + examples.measured()
+        + examples.timed()
+        + examples.scored()
+    )
 
 
 def poisoned(payload):
