@@ -76,13 +76,7 @@ class Codebook(Table):
         """Return the levels of least error under these scales."""
         pieces = self._ratios(weight, params, importance)
         x, weights = _histogram(pieces, 2**self.bits) if self.shared else next(pieces)
-        low, high = x.aminmax(dim=1, keepdim=True)
-        even = torch.linspace(0, 1, 2**self.bits)
-        normal = (quantile_levels(self.bits) + 1) / 2
-        if not self.free:
-            low, high = torch.tensor([[-1.0]]), torch.tensor([[1.0]])
-        starts = [low + (high - low) * unit for unit in (even, normal)]
-        return learned(line(x, weights), starts, ends=not self.free)
+        return learned(line(x, weights), 2**self.bits, ends=not self.free)
 
     def _ratios(
         self, weight: Float[Tensor, "out in"], params: Params, importance: Tensor | None
@@ -90,11 +84,14 @@ class Codebook(Table):
         """Yield w / scale and what its error weighs, some rows at a time."""
         columns, step = torch.arange(weight.shape[1]), max(1, PART // weight.shape[1])
         h = torch.ones(weight.shape[1]) if importance is None else importance
+        peak = params.scale.amax() if self.shared else params.scale.amax(1, keepdim=True)
+        whole = torch.ldexp(torch.ones_like(peak), -torch.frexp(peak).exponent)
         for start in range(0, len(weight), step):
             rows = slice(start, start + step)
             scale = self.spread(part(params, rows).scale, columns)
             x = weight[rows].float() / scale
-            yield x, (scale.square() * h).expand_as(x)
+            relative = scale * (whole if whole.numel() == 1 else whole[rows])
+            yield x, (relative.square() * h).expand_as(x)
 
     def _normal(self, params: Params, levels: Float[Tensor, "#out codes"]) -> Params:
         """Return levels whose largest magnitude is about 1, such that it gives its own scale."""

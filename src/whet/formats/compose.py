@@ -141,6 +141,12 @@ class Sum(Scalar):
         found = [codec.read(of(i, planes), shape) for i, codec in enumerate(self.codecs)]
         return _added(tuple(value for value, _ in found)), _terms_of([p for _, p in found])
 
+    def parts(
+        self, weight: Float[Tensor, "out cols"], params: Params, columns: Int64[Tensor, "cols"]
+    ) -> Parts:
+        """Return the terms of the nearest sums. Law: they add up to `snap`."""
+        return self._parts(weight.float(), self._terms(params), columns)
+
     def _judged(
         self,
         weight: Float[Tensor, "out in"],

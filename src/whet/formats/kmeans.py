@@ -1,18 +1,24 @@
 """Levels of least weighted squared error for numbers on a line, many rows at once.
 
-Sorted rows and running sums make one step cost the search of the borders alone. Numbers with no
-more distinct values than there are levels get these values, exactly. Sources: S. Lloyd, "Least
-squares quantization in PCM" (1982); the weights are those of SqueezeLLM (arXiv:2306.07629, section
-4.1).
+Sorted rows and running sums make the error of any stretch of numbers a matter of three
+differences. The borders are the best among some candidates, found exactly by dynamic programming;
+then levels and borders are moved in turn until they rest. Numbers with no more distinct values than
+there are levels get these values, exactly.
+
+Sources: S. Lloyd, "Least squares quantization in PCM" (1982); H. Wang and M. Song, "Ckmeans.1d.dp"
+(2011); the weights are those of SqueezeLLM (arXiv:2306.07629, section 4.1).
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 STEPS = 60  # at most; rows settle earlier
+CANDIDATES = 128  # borders that are looked at in a row
+MANY = 32  # more levels than this start from equal shares
+SEVERAL = 1 << 20  # stretches looked at together; bounds the memory of many rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +28,11 @@ class Line:
     x: Float[Tensor, "rows n"]
     mass: Float[Tensor, "rows more"]
     first: Float[Tensor, "rows more"]
-    second: Float[Tensor, "rows 1"]
+    second: Float[Tensor, "rows more"]
+
+    def rows(self, some: slice) -> "Line":
+        """Return some rows alone."""
+        return Line(self.x[some], self.mass[some], self.first[some], self.second[some])
 
     def within(
         self, levels: Float[Tensor, "rows codes"]
@@ -38,7 +48,7 @@ class Line:
         """Return the squared error of rounding to these levels."""
         mass, first = self.within(levels)
         wide = levels.double()
-        return self.second + (wide * (wide * mass - 2 * first)).sum(1, keepdim=True)
+        return self.second[:, -1:] + (wide * (wide * mass - 2 * first)).sum(1, keepdim=True)
 
 
 def line(x: Float[Tensor, "rows n"], weights: Float[Tensor, "#rows n"]) -> Line:
@@ -46,9 +56,8 @@ def line(x: Float[Tensor, "rows n"], weights: Float[Tensor, "#rows n"]) -> Line:
     ordered, order = x.sort(dim=1)
     mass = weights.expand_as(x).gather(1, order).double()
     first = mass * ordered
-    second = (first * ordered).sum(1, keepdim=True)
-    running = [torch.nn.functional.pad(sums.cumsum(1), (1, 0)) for sums in (mass, first)]
-    return Line(ordered.contiguous(), running[0], running[1], second)
+    running = (torch.nn.functional.pad(m.cumsum(1), (1, 0)) for m in (mass, first, first * ordered))
+    return Line(ordered.contiguous(), *running)
 
 
 def settled(
@@ -69,25 +78,58 @@ def settled(
     return levels
 
 
-def learned(
-    at: Line, starts: list[Float[Tensor, "#rows codes"]], *, ends: bool
-) -> Float[Tensor, "rows codes"]:
-    """Return the best levels reached from several starts; with `ends` the outermost stay.
+def learned(at: Line, codes: int, *, ends: bool) -> Float[Tensor, "rows codes"]:
+    """Return levels of little error; with `ends` the outermost are -1 and 1.
 
     Rows of few distinct numbers get these numbers instead.
     """
-    codes = starts[0].shape[1]
     pinned = torch.zeros(codes, dtype=torch.bool)
     if ends:
         pinned[[0, -1]] = True
-    best = loss = torch.empty(0)
-    for start in starts:
-        found = settled(at, start.expand(len(at.x), codes), pinned)
-        cost = at.loss(found)
-        best = found if not loss.numel() else torch.where(cost < loss, found, best)
-        loss = cost if not loss.numel() else torch.minimum(cost, loss)
+    size = min(CANDIDATES if len(at.x) > 1 else 4 * CANDIDATES, at.x.shape[1])
+    step = max(1, SEVERAL // (size + 1) ** 2)
+    pieces = [at.rows(slice(a, a + step)) for a in range(0, len(at.x), step)]
+    start = torch.cat([_divided(piece, codes, size, ends=ends) for piece in pieces])
     few, values = _distinct(at.x, codes)
-    return torch.where(few, values, best)
+    return torch.where(few, values, settled(at, start, pinned))
+
+
+def _divided(at: Line, codes: int, size: int, *, ends: bool) -> Float[Tensor, "rows codes"]:
+    """Return the means between the best of `size` candidate borders."""
+    places = torch.linspace(0, at.x.shape[1], size + 1).round().long()
+    if codes <= MANY:
+        cuts = places[_borders(at, places, codes, ends=ends)]
+    else:
+        cuts = torch.linspace(0, at.x.shape[1], codes + 1).round().long().expand(len(at.x), -1)
+    held, moment = (sums.gather(1, cuts).diff(dim=1) for sums in (at.mass, at.first))
+    nearest = at.x.gather(1, cuts[:, :-1].clamp(max=at.x.shape[1] - 1)).double()
+    levels = torch.where(held > 0, moment / held, nearest).float().sort(1).values
+    if ends:
+        levels[:, 0], levels[:, -1] = -1, 1
+    return levels
+
+
+def _borders(
+    at: Line, places: Int64[Tensor, "places"], codes: int, *, ends: bool
+) -> Int64[Tensor, "rows borders"]:
+    """Return which places divide each row into stretches of least error, by dynamic programming."""
+    mass, first, second = (
+        sums[:, None, places] - sums[:, places, None] for sums in (at.mass, at.first, at.second)
+    )  # of the stretch from one place [dim 1] to another [dim 2]
+    backward = torch.ones(mass.shape[1:]).tril(-1).bool()
+    error = second - first.square() / mass.clamp(min=torch.finfo(mass.dtype).tiny)
+    error = error.clamp_(min=0).masked_fill_(backward, torch.inf)
+    least = (second + 2 * first + mass)[:, 0] if ends else error[:, 0]
+    chosen = list[Tensor]()
+    for k in range(1, codes):
+        if ends and k == codes - 1:
+            error = (second - 2 * first + mass).masked_fill_(backward, torch.inf)
+        least, before = (least[:, :, None] + error).min(dim=1)
+        chosen.append(before)
+    borders = [torch.full((len(at.x), 1), len(places) - 1)]
+    for before in reversed(chosen):
+        borders.append(before.gather(1, borders[-1]))
+    return torch.cat([torch.zeros_like(borders[0]), *reversed(borders)], 1)
 
 
 def _distinct(

@@ -44,7 +44,7 @@ def sum_levels(bits: int) -> tuple[float, ...]:
 def bases(bits: int) -> list[float]:
     """Return the bases that are tried: even steps of the ratio of the ends, in octaves."""
     steps = 2 ** (bits - 1) - 1
-    octaves = [quarters / 4 for quarters in range(2, 29) if quarters / 4 <= 2 * steps]
+    octaves = [halves / 2 for halves in range(1, 15) if halves / 2 <= 2 * steps]
     return [float(torch.tensor(2 ** (octave / steps))) for octave in octaves]
 
 

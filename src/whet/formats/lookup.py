@@ -52,11 +52,12 @@ class Lookup:
 
     def __init__(self, levels: Float[Tensor, "codes"]) -> None:
         self.levels = levels
-        self.bounds = bounds(levels, int(levels.abs().argmin()))
-        self.cells = 0
+        self.distinct = levels.unique()
+        self.bounds = bounds(self.distinct, int(self.distinct.abs().argmin()))
+        self.cells, self.split = 0, False
         span = float(self.bounds[-1] - self.bounds[0]) if len(self.bounds) > 1 else 1.0
-        while self.cells < CELLS and not self._cut(max(16, 2 * self.cells), span):
-            pass
+        while self.cells < CELLS and len(self.bounds) and not self.split:
+            self.split = self._cut(max(16, 2 * self.cells), span)
 
     def _cut(self, cells: int, span: float) -> bool:
         """Cut the axis into cells; return whether no two bounds share one."""
@@ -64,15 +65,15 @@ class Lookup:
         self.rate = (cells - 2) / span
         self.start = 0.5 - float(self.bounds[0]) * self.rate
         home = self._cell(self.bounds).long()
-        self.split = bool((home.diff() > 0).all())
-        if self.split:
-            self.bound = torch.full((cells,), torch.inf)
-            self.bound[home] = self.bounds
-            passed = torch.zeros(cells, dtype=torch.int64)
-            passed[home] = 1
-            below = passed.cumsum(0) - passed
-            self.ends = self.levels[torch.stack([below, below + passed], 1).reshape(-1)]
-        return self.split
+        if (home.diff() == 0).any():
+            return False
+        self.bound = torch.full((cells,), torch.inf)
+        self.bound[home] = self.bounds
+        passed = torch.zeros(cells, dtype=torch.int64)
+        passed[home] = 1
+        below = passed.cumsum(0) - passed
+        self.ends = self.distinct[torch.stack([below, below + passed], 1).reshape(-1)]
+        return True
 
     def _cell(self, x: Float[Tensor, "..."]) -> Tensor:
         return x.mul(self.rate).add_(self.start).clamp_(0, self.cells - 1).floor_()
@@ -80,7 +81,7 @@ class Lookup:
     def nearest(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the level nearest to each value."""
         if not self.split:
-            return self.levels[torch.bucketize(x, self.bounds)]
+            return self.distinct[torch.bucketize(x, self.bounds)]
         flat = x.reshape(-1)
         cell = self._cell(flat)
         bound = self.bound.index_select(0, cell.long())

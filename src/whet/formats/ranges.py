@@ -141,7 +141,8 @@ def _first(widest: Sums, toward: Sums, ruler: Ruler) -> Sums:
 def _shrinkages(search: Search, ruler: Ruler) -> list[float]:
     if ruler.power:
         return [4.0, 2.0, 1.0, 0.5]
-    return torch.linspace(1, search.floor, max(search.steps, 2)).tolist()
+    deepest = search.floor * (ruler.short / ruler.tops[0] if ruler.tops else 1)
+    return torch.linspace(1, deepest, max(search.steps, 2)).tolist()
 
 
 def _criterion(groups: Groups, ruler: Ruler, search: Search) -> Callable[[Sums, Sums | None], Sums]:

@@ -134,8 +134,11 @@ class Scaled(Scalar):
 
     def write(self, values: Float[Tensor, "out in"], params: Params) -> dict[str, Tensor]:
         """Assemble the planes of representable values."""
+        pieces = (
+            pack(self.codes(values[r], part(params, r)), self.bits) for r in _cut_rows(values.shape)
+        )
         planes = {
-            "codes": pack(self.codes(values, params), self.bits),
+            "codes": torch.cat(list(pieces)),
             "scale": scales.to_plane(self.coded.scale, params.scale, params.extra),
         }
         if params.zero is not None:
