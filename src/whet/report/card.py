@@ -1,6 +1,7 @@
 """The model card: README.md with the front matter that the Hub reads."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any
@@ -9,7 +10,6 @@ import yaml
 
 from whet.base.record import Record
 from whet.report import resources, summary, tables
-from whet.report import words as say
 from whet.report.evidence import Evidence, note
 from whet.report.markdown import escaped, fenced, headlines, quality, table
 from whet.store.source_card import INHERITED
@@ -109,11 +109,13 @@ def _use(e: Evidence) -> str:
 
 
 def _made(e: Evidence) -> str:
-    """Return where the evidence lies, and the command."""
-    spent = f" It took {say.duration(e.total_time)}." if e.total_time else ""
+    """Return where the evidence lies, and the command that makes the same bytes again.
+
+    Nothing of one run alone: equal results have equal cards.
+    """
     told = (
         "`recipe.yaml` holds every setting, `records.jsonl` every measurement, `manifest.json` the "
-        f"digest of every file; `report.html` shows them.{spent}"
+        "digest of every file; `report.html` shows them. The same bytes again:"
     )
-    command = summary.command(e)
-    return f"{told}\n\n{fenced(command)}" if command else told
+    source = note(e.last("source"), "path") or "SOURCE"
+    return f"{told}\n\n{fenced(f'whet compress {shlex.quote(source)} --recipe recipe.yaml')}"
