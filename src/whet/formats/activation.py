@@ -79,4 +79,7 @@ def parse_activation(text: str) -> Activation:
 
 def _hint(text: str) -> str:
     near = get_close_matches(text, EXAMPLES, n=1, cutoff=0.6)
+    known = [name for name in EXAMPLES if name.startswith(text.strip().lower())]
+    if known:
+        return f"choose one of {', '.join(known)}"
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(EXAMPLES)}"

@@ -217,7 +217,7 @@ class Sum(Scalar):
 
     def _ratio(
         self, ratio: Float[Tensor, "#rows #groups"], i: int, term: Params
-    ) -> Float[Tensor, "#rows #groups"]:
+    ) -> Float[Tensor, "#rows #mine"]:
         """Return the first term's ratios at the first input of each group of term `i`."""
         if term.scale.shape == ratio.shape or ratio.shape[1] == 1:
             return ratio.mean(0, keepdim=True) if len(term.scale) < len(ratio) else ratio
