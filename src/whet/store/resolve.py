@@ -7,7 +7,7 @@ from pathlib import Path
 from whet.base.errors import MissingError, StorageError, UnsafeError, UnsupportedError
 from whet.store.refusals import PICKLES
 
-ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
 IGNORED = [
     "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model",
     "consolidated*.safetensors", "adapter_*",
@@ -29,11 +29,12 @@ def resolve(source: str, offline: bool = False) -> Path:  # noqa: FBT001, FBT002
     if source == "demo":
         return demo()
     path = Path(source).expanduser()
-    if path.exists():
+    if source and path.exists():
         return path
     if not _HUB_ID.fullmatch(source):
         raise MissingError(
-            f"{source} does not exist", "give a model folder, `demo` or a hub id `org/name`"
+            f"{source or 'an empty name'} does not exist",
+            "give a model folder, `demo` or a hub id `org/name`",
         )
     repository, _, revision = source.partition("@")
     return _snapshot(repository, revision or None, offline)

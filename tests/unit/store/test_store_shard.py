@@ -168,7 +168,7 @@ def test_file_that_shrinks_is_noticed(good: Path):
     [
         (lambda path: None, MissingError),
         (lambda path: path.mkdir(), UnsafeError),
-        (lambda path: os.mkfifo(path), UnsafeError),
+        (os.mkfifo, UnsafeError),
         (lambda path: path.symlink_to("/dev/zero"), UnsafeError),
     ],
     ids=["missing", "folder", "pipe", "device"],

@@ -35,6 +35,7 @@ from whet.store.dialects.dialect import (
     Input,
     Layout,
     Reader,
+    expect_shape,
     input_layout,
     input_tensors,
     plain_tensors,
@@ -269,7 +270,9 @@ class CompressedReader(Reader):
             if f"{module}.{name}" not in self.held.names:
                 where = f"{self.held.where}: {module}"
                 raise FolderError(f"{where} has no {name}", "the folder is incomplete")
-            parts.append(self.held.raw(f"{module}.{name}").float().reshape(-1))
+            part = self.held.raw(f"{module}.{name}").float().reshape(-1)
+            expect_shape(f"{self.held.where}: {module}.{name}", tuple(part.shape), (1,))
+            parts.append(part)
         return torch.cat(parts) if parts else None
 
     def _group(self, module: str) -> _Read | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whet.base.errors import FolderError
 from whet.formats.activation import Activation
-from whet.formats.spec import Float, Shape
+from whet.formats.spec import Float
 from whet.formats.weight import Weight
 from whet.store.dtypes import DTYPES, NAMES
 from whet.store.scheme import Place, Scheme
@@ -151,7 +151,7 @@ def plain_layout(place: Place, format_: Float) -> Layout:
     return {f"{place.module}.weight": (format_.dtype, shape)}
 
 
-def expect_shape(where: str, found: tuple[int, ...], expected: Shape) -> None:
+def expect_shape(where: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise FolderError unless a stored shape is the expected one."""
     if found != expected:
         raise FolderError(
