@@ -16,8 +16,8 @@ HEAVY = {"torch", "transformers", "jaxtyping", "scipy", "safetensors"}  # the ex
 SECRETS = re.compile(r"(hf|sk|api)[_-]\w{6,}|(?<=Bearer )\S+")
 
 
-class TerminatedError(BaseException):
-    """The process was asked to end by SIGTERM."""
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM; work is kept as after an interrupt."""
 
 
 def code_of(error: BaseException, *, machine: bool = False) -> int:

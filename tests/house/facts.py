@@ -1,0 +1,145 @@
+"""The tables of the pages, made from the code; `python -m tests.house.facts` writes them anew.
+
+A page has `<!-- begin: NAME -->` and `<!-- end: NAME -->` around what is made here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+from tests.house.places import ROOT, pages
+
+from whet import api
+from whet.api.catalogue import Entry
+from whet.base import errors
+from whet.base.record import Record, read_records
+from whet.cli.lazy import VERBS
+from whet.methods import catalogue
+from whet.recipe.schema import recipe_model, step_models
+from whet.report import words as say
+from whet.report.evidence import estimate
+from whet.report.table import Table, numbers, words
+from whet.report.tables import measured
+
+RESULTS = ROOT / "bench" / "results"
+MARKED = re.compile(r"(<!-- begin: ([\w -]+?) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def entries(found: tuple[Entry, ...], *heads: str) -> str:
+    facts = list(found[0].facts)
+    rows = tuple((f"`{e.name}`", *(e.facts[fact] for fact in facts), e.summary) for e in found)
+    return plain(Table(words(*heads), rows))
+
+
+def plain(data: Table) -> str:
+    """A table whose cells are Markdown already."""
+    heads = "|".join(f" {column.label} " for column in data.columns)
+    rule = "|".join("--:" if column.numeric else "---" for column in data.columns)
+    rows = ["|" + "|".join(f" {cell} " for cell in row) + "|" for row in data.rows]
+    return "\n".join([f"|{heads}|", f"|{rule}|", *rows])
+
+
+def verbs() -> str:
+    rows = tuple((f"`whet {verb}`", what) for verb, what in VERBS.items())
+    return plain(Table(words("verb", "what"), rows))
+
+
+def methods() -> str:
+    rows = tuple((f"`{entry.name}`", entry.summary) for entry in api.methods())
+    return plain(Table(words("method", "what"), rows))
+
+
+def recipe_fields() -> str:
+    rows = []
+    for name, field in recipe_model().model_fields.items():
+        rows.append(_field(name, field))
+        if name == "calibration":
+            inner = field.annotation.model_fields
+            rows += [_field(f"calibration.{key}", value) for key, value in inner.items()]
+    return plain(Table(words("field", "default", "what"), tuple(rows)))
+
+
+def _field(name: str, field: Any) -> tuple[str, str, str]:
+    what = field.description or (field.annotation.__doc__ or "").partition("\n")[0]
+    default = field.get_default(call_default_factory=True)
+    if default is PydanticUndefined or name == "calibration":
+        return (f"`{name}`", "" if name == "calibration" else "needed", what)
+    return (f"`{name}`", f"`{_said(default)}`", what)
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return str(list(value))
+    return str(value) or '""'
+
+
+def settings() -> str:
+    parts = []
+    for name, model in step_models().items():
+        fields = {key: f for key, f in model.model_fields.items() if key not in {"use", "where"}}
+        rows = tuple(_field(key, field) for key, field in fields.items())
+        summary = (catalogue()[name].__doc__ or "").partition("\n")[0]
+        shown = plain(Table(words("setting", "default", "what"), rows))
+        parts.append(f"### {name}\n\n{summary}\n\n{shown}")
+    return "\n\n".join(parts)
+
+
+def codes() -> str:
+    lines = (errors.__doc__ or "").splitlines()
+    found = (re.match(r"[├└]── (\w+) \((\d+)\)\s+(.*)", line) for line in lines)
+    rows = tuple((match[2], f"`{match[1]}`", match[3]) for match in found if match)
+    return plain(Table(numbers("code") + words("kind", "when"), rows))
+
+
+def presets() -> str:
+    """The measured presets, the newest record of each; the smallest KL first."""
+    path = RESULTS / "presets.jsonl"
+    with path.open(encoding="utf-8") as lines:
+        newest: dict[str, Record] = {record.site: record for record in read_records(lines)}
+    ordered = sorted(newest.values(), key=lambda record: record.facts["kl_mean"].value)
+    rows = tuple(
+        (
+            f"`{record.site}`",
+            say.significant(record.facts["bits_per_weight"].value),
+            say.size(record.facts["bytes"].value),
+            measured(estimate(record, "kl_mean"), "kl_mean"),
+            measured(estimate(record, "top1"), "top1"),
+            measured(estimate(record, "ppl_delta"), "ppl_delta"),
+        )
+        for record in ordered
+    )
+    heads = words("recipe") + numbers("bit per weight", "size", "KL [nat]", "same top 1", "ΔPPL")
+    return plain(Table(heads, rows))
+
+
+def transcript() -> str:
+    return "```text\n" + (RESULTS / "transcript.txt").read_text(encoding="utf-8").rstrip() + "\n```"
+
+
+FACTS: Mapping[str, Callable[[], str]] = {
+    "verbs": verbs,
+    "recipes": lambda: entries(api.recipes(), "recipe", "steps", "what"),
+    "recipe fields": recipe_fields,
+    "formats": lambda: entries(api.formats(), "name", "bit per weight", "stored as"),
+    "methods": methods,
+    "settings": settings,
+    "families": lambda: entries(api.families(), "family", "`model_type`", "what"),
+    "codes": codes,
+    "presets": presets,
+    "transcript": transcript,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the code has them now."""
+    return MARKED.sub(lambda found: f"{found[1]}{FACTS[found[2]]()}\n{found[3]}", text)
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
