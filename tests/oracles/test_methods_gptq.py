@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.problems import gathered, layer
 from torch import Tensor
 
-from tests.problems import gathered, layer
 from whet.calibrate.statistics import Cross, Gram, Residual
 from whet.formats.codec import Search
 from whet.formats.codecs import codec_of

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from tests.problems import layer
+
 from whet.calibrate.statistics import Stats
 from whet.formats.codec import Search
 from whet.formats.codecs import codec_of

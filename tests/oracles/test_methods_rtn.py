@@ -1,9 +1,8 @@
 """Rounding to nearest against loops over every level."""
 
 import pytest
-import torch
-
 from tests.problems import layer
+
 from whet.calibrate.statistics import Energy, Stats
 from whet.formats.spec import parse
 from whet.methods.quantize.rtn import Rtn

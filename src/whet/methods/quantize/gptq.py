@@ -15,13 +15,13 @@ from torch import Tensor
 from whet.base.errors import NumericalError
 from whet.base.quantity import Quantity
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
-from whet.formats.codec import Search
+from whet.formats.codec import Scalar, Search
+from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.scaled import Scaled
 from whet.formats.spec import Coded, Format
-from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight, written
-from whet.methods.solve.complete import Problem, Rule, Solution, solved_terms
+from whet.methods.solve.complete import Problem, Rule, Solution, solved
 from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest
 from whet.methods.solve.target import Drift, corrected
@@ -83,7 +83,8 @@ class Gptq(LinearPass):
         self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
     ) -> Rewrite:
         """Return the weight of least output error that was found."""
-        if isinstance(self.format, Plain):
+        codec = codec_of(self.format)
+        if not isinstance(codec, Scalar):
             return Rewrite(written(weight, self.format))
         gram, inputs = stats[Gram], weight.shape[1]
         if gram.tokens < max(self.least_tokens * inputs, 1):
@@ -94,28 +95,11 @@ class Gptq(LinearPass):
             found = factor(gram.symmetric(), damping, act_order=self.act_order)
         except NumericalError as error:
             return self._plain(weight, None, error.message)
-        return self._solved(weight, stats, found, self._drift(stats, role))
-
-    def _solved(
-        self, weight: Float[Tensor, "out in"], stats: Stats, found: Factor, drift: Drift
-    ) -> Rewrite:
-        target, shift = corrected(weight, drift, found)
-        problem = Problem(target, stats[Gram].symmetric(), found)
+        target, shift = corrected(weight, self._drift(stats, role), found)
         search = Search(self.range, self.range_steps)
-        terms = solved_terms(problem, self.format, search, self.sweeps)
-        values = sum((part.values for _, part in terms[1:]), terms[0][1].values)
-        lost = terms[-1][1].loss - found.ridge * (values - target).square().sum(0)
-        whole = found.energy(weight.T) - found.ridge * weight.square().sum(1)
-        facts = {
-            "output_error": _share(lost, whole, "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
-            "target_shift": _share(shift, whole, "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
-            "damping": Quantity(found.damping, "1", "ridge ÷ mean of H's diagonal"),
-            "rows_from_rtn": Quantity(
-                sum(part.kept for _, part in terms), "1", "outputs that rounding to nearest began"
-            ),
-        }
+        terms = solved(Problem(target, gram.symmetric(), found), codec, search, self.sweeps)
         new = Weight(self.format, _planes(terms), (weight.shape[0], weight.shape[1]))
-        return Rewrite(new, facts, _raised(found))
+        return Rewrite(new, _facts(weight, target, shift, found, terms), _raised(found))
 
     def _drift(self, stats: Stats, role: str) -> Drift:
         """Return what this site can be corrected for."""
@@ -134,6 +118,26 @@ class Gptq(LinearPass):
         return Rewrite(new, {}, f"rounded to nearest: {why}")
 
 
+def _facts(
+    weight: Float[Tensor, "out in"],
+    target: Float[Tensor, "in out"],
+    shift: Float[Tensor, "out"],
+    found: Factor,
+    terms: tuple[tuple[Scaled, Solution], ...],
+) -> dict[str, Quantity]:
+    """Return what is known of a solution."""
+    values = sum((part.values for _, part in terms[1:]), terms[0][1].values)
+    lost = terms[-1][1].loss - found.ridge * (values - target).square().sum(0)
+    whole = found.energy(weight.T) - found.ridge * weight.square().sum(1)
+    kept = sum(part.kept for _, part in terms)
+    return {
+        "output_error": _share(lost, whole, "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
+        "target_shift": _share(shift, whole, "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
+        "damping": Quantity(found.damping, "1", "ridge ÷ mean of H's diagonal"),
+        "rows_from_rtn": Quantity(kept, "1", "outputs that rounding to nearest began"),
+    }
+
+
 def _share(part: Tensor, whole: Tensor, how: str) -> Quantity:
     """Return a share of the output's energy."""
     total = float(whole.double().sum())
@@ -146,7 +150,7 @@ def _raised(found: Factor) -> str | None:
     return None
 
 
-def _planes(terms: list[tuple[Scaled, Solution]]) -> dict[str, Tensor]:
+def _planes(terms: tuple[tuple[Scaled, Solution], ...]) -> dict[str, Tensor]:
     """Return the planes of a format, those of a sum numbered by term."""
     planes: dict[str, Tensor] = {}
     for i, (codec, part) in enumerate(terms):

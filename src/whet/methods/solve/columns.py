@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whet.methods.solve.factor import Factor
-from whet.methods.solve.lattice import Lattice
+from whet.methods.solve.lattice import Members
 
 LEAF = 16  # inputs whose sums are updated one by one
 
 
 def rounded(
-    target: Float[Tensor, "in out"], factor: Factor, lattice: Lattice, leaf: int = LEAF
+    target: Float[Tensor, "in out"], factor: Factor, lattice: Members, leaf: int = LEAF
 ) -> tuple[Float[Tensor, "in out"], Float[Tensor, "out"]]:
     """Return Q, and the loss of each of its columns with the damping of `factor`.
 
@@ -40,7 +40,7 @@ def rounded(
 class _Walk:
     target: Tensor
     factor: Factor
-    lattice: Lattice
+    lattice: Members
     result: Tensor
     leaf: int
 

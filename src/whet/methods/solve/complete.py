@@ -2,7 +2,7 @@
 
 Ranges by the diagonal of H on static groups, GPTQ in the order of activation size, the better of
 that and of rounding for each output, then sweeps of exact coordinate descent on codes, scales, zero
-points and learned levels. A sum of formats is solved term by term, each for what the others leave.
+points and learned levels. The terms of a sum are rounded together and then improved in turn.
 """
 
 from dataclasses import dataclass, replace
@@ -12,15 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.formats.codec import Params, Search
-from whet.formats.codecs import codec_of
+from whet.formats.codec import Params, Scalar, Search
+from whet.formats.compose import Sum, Terms
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Format, Sum
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import Factor
-from whet.methods.solve.lattice import Lattice
+from whet.methods.solve.lattice import Joint, Lattice, Members
 from whet.methods.solve.levels import relevel
+
+TURNS = 2  # times that each term of a sum is solved for what the others leave
 
 Rule = Literal["minmax", "percentile", "mse", "hessian", "kl"]
 
@@ -32,10 +33,6 @@ class Problem:
     target: Float[Tensor, "in out"]
     H: Float[Tensor, "in in"]
     factor: Factor
-
-    def less(self, taken: Float[Tensor, "in out"]) -> "Problem":
-        """Return the problem that is left when other terms take care of a part of the target."""
-        return replace(self, target=self.target - taken)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,26 +48,32 @@ class Solution:
     kept: int
 
 
-def solved(problem: Problem, codec: Scaled, search: Search, sweeps: int) -> Solution:
-    """Return the solution for one format.
+def solved(
+    problem: Problem, codec: Scalar, search: Search, sweeps: int
+) -> tuple[tuple[Scaled, Solution], ...]:
+    """Return the solution of each term of a format; of one alone for a format that is no sum.
 
     Law: in no output is the loss above that of rounding to nearest with the same ranges.
     """
-    target, diagonal = problem.target, problem.H.diagonal()
-    params = codec.fit(target.T.contiguous().float(), search, diagonal.float())
-    lattice = Lattice(codec, params, len(target))
-    values, loss = rounded(target, problem.factor, lattice)
-    nearest = lattice.snapped(target)
-    loss_nearest = problem.factor.energy(nearest - target)
+    target, diagonal = problem.target, problem.H.diagonal().float()
+    params = codec.fit(target.T.contiguous().float(), search, diagonal)
+    if isinstance(codec, Scaled):
+        start = _started(problem, Lattice(codec, params, len(target)), params)
+        return ((codec, improved(problem, codec, start, sweeps)),)
+    assert isinstance(codec, Sum)
+    assert isinstance(params, Terms)
+    start = _started(problem, Joint(codec, params), params)
+    return _solved_terms(problem, codec, params, start, sweeps)
+
+
+def _started(problem: Problem, members: Members, params: Params) -> Solution:
+    """Return the better of GPTQ and of rounding to nearest, for each output."""
+    values, loss = rounded(problem.target, problem.factor, members)
+    nearest = members.snapped(problem.target)
+    loss_nearest = problem.factor.energy(nearest - problem.target)
     worse = loss_nearest < loss
-    start = Solution(
-        torch.where(worse, nearest, values),
-        params,
-        torch.minimum(loss, loss_nearest),
-        int(worse.sum()),
-    )
-    del nearest, values
-    return improved(problem, codec, start, sweeps)
+    values = torch.where(worse, nearest, values)
+    return Solution(values, params, torch.minimum(loss, loss_nearest), int(worse.sum()))
 
 
 def improved(problem: Problem, codec: Scaled, start: Solution, sweeps: int) -> Solution:
@@ -92,26 +95,18 @@ def improved(problem: Problem, codec: Scaled, start: Solution, sweeps: int) -> S
     return Solution(values, lattice.params(), walk.loss(), start.kept)
 
 
-def solved_terms(
-    problem: Problem, format_: Format, search: Search, sweeps: int
-) -> list[tuple[Scaled, Solution]]:
-    """Return the solution of each term of a format; of one alone for a format that is no sum.
-
-    Terms are solved in turn, each for what the ones before it leave; then each once more, for what
-    all others leave.
-    """
-    terms = format_.terms if isinstance(format_, Sum) else (format_,)
-    codecs = [codec for term in terms if isinstance(codec := codec_of(term), Scaled)]
-    assert len(codecs) == len(terms), f"{format_} is no format of codes"
-    found: list[Solution] = []
-    taken = torch.zeros_like(problem.target) if len(codecs) > 1 else None
-    for codec in codecs:
-        left = problem if taken is None else problem.less(taken)
-        found.append(solved(left, codec, search, sweeps))
-        taken = None if taken is None else taken + found[-1].values
-    for i, codec in enumerate(codecs if taken is not None and sweeps else ()):
-        assert taken is not None
-        taken = taken - found[i].values
-        found[i] = improved(problem.less(taken), codec, found[i], sweeps)
-        taken = taken + found[i].values
-    return list(zip(codecs, found, strict=True))
+def _solved_terms(
+    problem: Problem, codec: Sum, params: Terms, start: Solution, sweeps: int
+) -> tuple[tuple[Scaled, Solution], ...]:
+    """Improve each term of a sum in turn, for what the others leave of the target."""
+    columns = torch.arange(len(problem.target))
+    parts = codec.parts(start.values.T.contiguous().float(), params, columns)
+    found = [
+        Solution(part.T.to(start.values.dtype), term, start.loss, start.kept if i == 0 else 0)
+        for i, (part, term) in enumerate(zip(parts, params.terms, strict=True))
+    ]
+    for i, term in list(enumerate(codec.codecs)) * (TURNS if sweeps else 0):
+        others = sum((part.values for j, part in enumerate(found) if j != i), start=0.0)
+        left = replace(problem, target=problem.target - others)
+        found[i] = improved(left, term, found[i], sweeps)
+    return tuple(zip(codec.codecs, found, strict=True))

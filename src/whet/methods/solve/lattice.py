@@ -1,13 +1,45 @@
 """What a number format can write, input by input: the parameters of a codec, transposed."""
 
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.formats.codec import Params
+from whet.formats.codec import Params, Scalar
 from whet.formats.scaled import Scaled
+
+
+@runtime_checkable
+class Members(Protocol):
+    """Anything that knows the nearest representable values of one input."""
+
+    def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
+        """Return the nearest representable values of one input."""
+        ...
+
+    def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
+        """Return the nearest representable values of all inputs: rounding to nearest."""
+        ...
+
+
+class Joint:
+    """The representable values of a format through its codec alone: slower, but of any kind."""
+
+    def __init__(self, codec: Scalar, params: Params) -> None:
+        self.codec, self.params = codec, params
+
+    def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
+        """Return the nearest representable values of one input."""
+        found = self.codec.snap(wanted[:, None].float(), self.params, torch.tensor([column]))
+        return found[:, 0].to(wanted.dtype)
+
+    def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
+        """Return the nearest representable values of all inputs: rounding to nearest."""
+        columns = torch.arange(len(target))
+        found = self.codec.snap(target.T.contiguous().float(), self.params, columns)
+        return found.T.contiguous().to(target.dtype)
 
 
 class Lattice:
@@ -32,7 +64,11 @@ class Lattice:
         scale = self.scale[place]
         zero = None if self.zero is None else self.zero[place]
         ratio = (wanted / scale).float()
-        return self.codec.near(ratio, zero, self.levels).mul_(scale).to(wanted.dtype)
+        if self.levels is not None and len(self.levels) > 1:  # a table for each output
+            unit = self.codec.near(ratio[:, None], zero, self.levels)[:, 0]
+        else:
+            unit = self.codec.near(ratio, zero, self.levels)
+        return unit.mul_(scale).to(wanted.dtype)
 
     def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
         """Return the nearest representable values of all inputs: rounding to nearest."""

@@ -5,10 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whet.base.quantity import Quantity
-from whet.formats.codec import Search
+from whet.formats.codec import Scalar, Search
 from whet.formats.codecs import codec_of
-from whet.formats.scaled import Scaled
-from whet.formats.spec import Format, Shape, Sum
+from whet.formats.spec import Format, Shape
 from whet.formats.weight import Weight, written
 
 
@@ -18,17 +17,10 @@ def nearest(
     search: Search,
     importance: Float[Tensor, "in"] | None = None,
 ) -> Weight:
-    """Return a weight rounded to nearest, its ranges found by `search`, term by term for a sum."""
+    """Return a weight rounded to nearest, its ranges found by `search`."""
     shape: Shape = (weight.shape[0], weight.shape[1])
-    if isinstance(format_, Sum):
-        left, planes = weight, dict[str, Tensor]()
-        for i, term in enumerate(format_.terms):
-            part = nearest(left, term, search, importance)
-            left = left - part.dense()
-            planes |= {f"{i}.{name}": plane for name, plane in part.planes.items()}
-        return Weight(format_, planes, shape)
     codec = codec_of(format_)
-    if not isinstance(codec, Scaled):
+    if not isinstance(codec, Scalar):
         return written(weight, format_)
     params = codec.fit(weight, search, importance)
     values = codec.snap(weight, params, torch.arange(shape[1]))
