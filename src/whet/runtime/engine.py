@@ -5,6 +5,7 @@ It reads only what is on disk, so that what is measured is what is shipped.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whet.base.errors import RecipeError
+from whet.base.machine import free_memory
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model import decoder
@@ -37,16 +39,19 @@ CHARACTERS = 64  # a prompt with more for each token of the context is refused u
 
 
 def load(
-    folder: str | Path, *, mapped: bool = True, unpacked: bool = False, offline: bool = False
+    folder: str | Path, *, mapped: bool = True, unpacked: bool | None = False, offline: bool = False
 ) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
 
-    `mapped` reads weights through a memory map. `unpacked` decodes every weight once to float32:
-    faster token by token, and as large in memory as the uncompressed model.
+    `mapped` reads weights through a memory map. `unpacked` decodes every weight once to float32,
+    which writes tokens faster and takes four bytes a weight; None does so where that is at most
+    half of the free memory.
     Law: logits do not depend on `mapped` or `unpacked`.
     """
     path = resolve(str(folder), offline)
     model = decoder.load(Checkpoint(Folder(path), mapped=mapped)).eval()
+    if unpacked is None:
+        unpacked = 4 * sum(prod(one.shape) for one in _linears(model)) <= free_memory() // 2
     if unpacked:
         unpack(model)
     return Engine(path, model, unpacked=unpacked)
@@ -54,10 +59,13 @@ def load(
 
 def unpack(model: Model) -> None:
     """Decode every linear weight to float32 for good."""
-    for module in model.modules():
-        if isinstance(module, Linear) and module.weight.format != Plain("F32"):
-            dense = module.weight.dense()
-            module.replace(Weight(Plain("F32"), {"value": dense}, module.weight.shape))
+    for linear in _linears(model):
+        linear.replace(Weight(Plain("F32"), {"value": linear.weight.dense()}, linear.shape))
+
+
+def _linears(model: Model) -> list[Linear]:
+    """Return every linear once, also where embedding and head share one."""
+    return [module for module in model.modules() if isinstance(module, Linear)]
 
 
 class Engine:

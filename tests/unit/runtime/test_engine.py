@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from whet.base.errors import FolderError, NumericalError, RecipeError, UnsupportedError
+from whet.runtime import engine as module
 from whet.runtime.engine import CHARACTERS, Engine, load
 from whet.runtime.sample import Sampling
 from whet.store.resolve import demo
@@ -29,6 +30,15 @@ def test_logits_depend_neither_on_mapping_nor_on_unpacking(engine: Engine) -> No
     assert (load(demo(), mapped=False).logits(tokens) == expected).all()
     assert (load(demo(), unpacked=True).logits(tokens) == expected).all()
     assert (engine.logits(list(range(10))) == engine.logits(tokens[:1])).all()
+
+
+def test_weights_are_decoded_at_load_only_where_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = 4 * 7_340_032
+    for free, expected in ((2 * taken, True), (2 * taken - 2, False)):
+        monkeypatch.setattr(module, "free_memory", lambda free=free: free)
+        assert load("demo", unpacked=None).unpacked is expected
 
 
 def test_the_cache_gives_the_tokens_of_the_whole_sequence(engine: Engine) -> None:
