@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
-from whet.formats.spec import WIDTH, Float, Format, smaller_group
+from whet.formats.spec import WIDTH, Coded, Float, Format, smaller_group
 from whet.kernels.arithmetic import has_fast
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
@@ -178,6 +178,7 @@ def _placed(recipe: Recipe, site: Site) -> Placed:
     if not steps:
         tied = f" (tied to {site.tied})" if site.tied else ""
         return Placed(site, (), None, f"no step selects it{tied}")
+    _refuse_twice(recipe, steps, site)
     format_, note = None, ""
     activation: Activation | None = None
     for index in steps:
@@ -190,9 +191,23 @@ def _placed(recipe: Recipe, site: Site) -> Placed:
     return Placed(site, steps, scheme, note if scheme else "only equalised")
 
 
+def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site) -> None:
+    rounding = [i + 1 for i in steps if isinstance(recipe.steps[i].use, LinearPass)]
+    if len(rounding) > 1:
+        raise RecipeError(
+            f"steps {rounding[0]} and {rounding[1]} would both round {site.module}",
+            "Let their `where` name different sites.",
+        )
+
+
 def _note(asked: Format, got: Format, site: Site) -> str:
+    """Return what the report says of a group that does not divide the inputs."""
+    inputs = site.shape[1]
     if asked != got:
-        return f"{site.shape[1]} inputs do not divide by the group of {asked}: stored as {got}"
+        return f"{inputs} inputs do not divide by the group of {asked}: stored as {got}"
+    group = asked.grouping if isinstance(asked, Coded) else None
+    if isinstance(group, int) and inputs % group:
+        return f"{inputs} inputs do not divide by the group of {asked}: the last has {inputs % group}"
     return ""
 
 
