@@ -71,10 +71,10 @@ def _files(source: str) -> tuple[Path, ...]:
         return found
     if not path.exists():
         hint = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
-        raise MissingError(f"no calibration text at {source}", hint)
+        raise MissingError(f"no text at {source}", hint)
     if not path.is_file() or path.suffix not in SUFFIXES:
         raise RecipeError(
-            f"calibration text {source}: expected {' or '.join(SUFFIXES)}, or a folder"
+            f"text {source}: expected {' or '.join(SUFFIXES)}, or a folder"
         )
     return (path,)
 
