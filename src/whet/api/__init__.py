@@ -101,7 +101,7 @@ def measure(
 ) -> "list[Record]":
     """Measure a folder's quality, against its original if given, and (with `speed`) its speed."""
     require("torch", "compress")
-    from whet.api.measure import measured
+    from whet.api.measurement import measured
 
     return measured(str(folder), against, data, speed=speed, offline=offline, progress=progress)
 
