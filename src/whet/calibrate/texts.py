@@ -73,9 +73,7 @@ def _files(source: str) -> tuple[Path, ...]:
         hint = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
         raise MissingError(f"no text at {source}", hint)
     if not path.is_file() or path.suffix not in SUFFIXES:
-        raise RecipeError(
-            f"text {source}: expected {' or '.join(SUFFIXES)}, or a folder"
-        )
+        raise RecipeError(f"text {source}: expected {' or '.join(SUFFIXES)}, or a folder")
     return (path,)
 
 

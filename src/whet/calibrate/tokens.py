@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,11 +22,16 @@ LEAST_READ = 8 << 20  # characters that are always read
 class Encoder(Protocol):
     """What is asked of a tokenizer."""
 
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, without special ones."""
+    @property
+    def adds_bos(self) -> bool:
+        """Return whether the model expects a token before each text."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def encode(self, text: str, *, special: bool = ...) -> list[int]:
+        """Return the tokens of a text, and if asked the special ones around it."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = ...) -> str:
         """Return a conversation as text, by the model's own template."""
         ...
 
@@ -57,20 +63,24 @@ def calibration(
     """Return up to `samples` windows of `length` tokens, spread evenly over the source.
 
     Where the source is shorter, there are fewer windows, and `description` says so; less than one
-    window is an error.
+    window is an error. Each window begins with the token that texts begin with, if the model
+    expects one.
     """
+    first = tokenizer.encode("a", special=True)[:1] if tokenizer.adds_bos else []
+    own = length - len(first)
     stream, starts = _stream(source, tokenizer, max(LEAST_READ, samples * length * CHARACTERS))
-    whole = len(stream) // length
+    whole = len(stream) // own
     if not whole:
         raise FolderError(
-            f"calibration text {source}: {len(stream)} tokens found, at least {length} needed",
+            f"calibration text {source}: {len(stream)} tokens found, at least {own} needed",
             f"Give more text, or a window of at most {max(len(stream), 1)} tokens.",
         )
     count = min(samples, whole)
-    origin = stream_seed(seed, "calibration") % (len(stream) - whole * length + 1)
+    origin = stream_seed(seed, "calibration") % (len(stream) - whole * own + 1)
     picks = torch.linspace(0, whole - 1, count, dtype=torch.float64).round().long()
-    begins = origin + picks * length
-    ids = stream[begins[:, None] + torch.arange(length)]
+    begins = origin + picks * own
+    ids = stream[begins[:, None] + torch.arange(own)]
+    ids = torch.cat([torch.tensor(first).long().expand(count, -1), ids], 1)
     documents = torch.searchsorted(starts, begins, right=True) - 1
     short = f" (asked for {samples}: the text has {len(stream)} tokens)" if count < samples else ""
     description = f"{source}, {count} windows of {length} tokens{short}"
@@ -84,7 +94,7 @@ def _stream(
     pieces: list[Tensor] = []
     starts: list[int] = []
     total = 0
-    for text in texts(source, Rows(tokenizer.chat), budget):
+    for text in texts(source, Rows(partial(tokenizer.chat, generate=False)), budget):
         if ids := tokenizer.encode(text):
             starts.append(total)
             pieces.append(torch.tensor(ids, dtype=torch.int64))

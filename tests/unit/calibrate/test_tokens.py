@@ -16,11 +16,14 @@ from whet.calibrate.tokens import calibration
 class Bytes:
     """A token for each byte."""
 
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+    adds_bos = False
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return "".join(f"<{m['role']}>{m['content']}" for m in messages)
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        return [1] * (special and self.adds_bos) + list(text.encode())
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, generate: bool = False) -> str:
+        answer = "<assistant>" if generate else ""
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages) + answer
 
 
 def written(path: Path, *rows: object) -> str:
@@ -68,6 +71,23 @@ def test_less_than_a_window_is_an_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(FolderError, match=f"{len(text)} tokens found, at least 10 needed"):
         calibration(str(path), Bytes(), 1, 10)
+
+
+def test_windows_begin_as_the_model_expects(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("abcdefgh" * 9)
+    tokenizer = Bytes()
+    tokenizer.adds_bos = True
+    tokens = calibration(str(path), tokenizer, 100, 9)
+    assert tokens.ids.shape == (9, 9)
+    assert (tokens.ids[:, 0] == 1).all()
+    assert bytes(tokens.ids[:, 1:].flatten().tolist()).decode() == "abcdefgh" * 9
+
+
+def test_conversations_are_read_whole(tmp_path: Path) -> None:
+    source = written(tmp_path / "a.jsonl", {"messages": [{"role": "user", "content": "x" * 20}]})
+    tokens = calibration(source, Bytes(), 1, 26)
+    assert bytes(tokens.ids[0].tolist()).decode() == "<user>" + "x" * 20
 
 
 def test_the_document_of_each_window_is_known(tmp_path: Path) -> None:
