@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.small import FEW, small_model
+
 import whet
 from whet.base.errors import IdentityError, MissingError, StoppedError, WhetError
-
-from tests.small import FEW, small_model
 
 OF_THE_RUN = {"run.jsonl", "report.html", "report.md", "manifest.json"}  # these tell times
 SETTINGS = (*FEW, "gptq.format=int3-g64-affine")

@@ -16,8 +16,8 @@ from whet.base.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from whet.api.catalogue import Entry
-    from whet.api.compression import Result
     from whet.api.checks import Check
+    from whet.api.compression import Result
     from whet.api.dry_run import Preview
     from whet.api.inspection import Inspection
     from whet.base.record import Record
@@ -28,7 +28,7 @@ Source = str | os.PathLike[str]
 Resume = Literal["auto", "required", "never"]
 
 
-def compress(
+def compress(  # noqa: PLR0913
     source: Source,
     recipe: Source = "int4",
     *,

@@ -102,7 +102,9 @@ def carried_out(
         execution = _execution(bound_plan, source, tokens, work, progress, stopped)
         execution.run()
         shutil.rmtree(workspace.final, ignore_errors=True)
-        files = assemble(bound_plan, source, execution.parts.shards(execution.count), workspace.final)
+        files = assemble(
+            bound_plan, source, execution.parts.shards(execution.count), workspace.final
+        )
         checked = reload(workspace.final, work / PROBE)
         about = (
             *plan_records(bound_plan, tokens),

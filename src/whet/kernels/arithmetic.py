@@ -20,4 +20,4 @@ def arithmetic(precision: str) -> Iterator[None]:
 
 def has_fast() -> bool:
     """Return whether `fast` is really faster here: the processor multiplies bfloat16 itself."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

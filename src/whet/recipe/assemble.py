@@ -13,9 +13,7 @@ from whet.store.side_files import copy_side_files
 from whet.store.writer import Shards
 
 
-def assemble(
-    plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path
-) -> tuple[str, ...]:
+def assemble(plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path) -> tuple[str, ...]:
     """Write everything but the evidence; return the names of the weight files.
 
     Law: the bytes depend on the plan and the parts alone.
@@ -58,6 +56,12 @@ def output_records(plan: Plan, into: Path, files: tuple[str, ...]) -> Iterator[R
         "source_bytes": Quantity(plan.folder.nbytes, "byte", "weight files of the source"),
     }
     if weights:
-        facts["bits_per_weight"] = Quantity(bits / weights, "bit", "compressed matrices, scales included")
-    notes = {"dialect": plan.choice.dialect.name, "reason": plan.choice.reason, "files": " ".join(files)}
+        facts["bits_per_weight"] = Quantity(
+            bits / weights, "bit", "compressed matrices, scales included"
+        )
+    notes = {
+        "dialect": plan.choice.dialect.name,
+        "reason": plan.choice.reason,
+        "files": " ".join(files),
+    }
     yield Record("output", "", facts, notes=notes)

@@ -56,7 +56,9 @@ def _scheme(placed: Placed) -> Record:
     assert scheme is not None
     bits = scheme.format.bits(site.shape)
     facts = {
-        "bits_per_weight": Quantity(bits / (site.shape[0] * site.shape[1]), "bit", "stored ÷ weights"),
+        "bits_per_weight": Quantity(
+            bits / (site.shape[0] * site.shape[1]), "bit", "stored ÷ weights"
+        ),
         "bytes": Quantity(bits / 8, "byte", "codes, scales and zero points"),
     }
     layer = "" if site.layer is None else str(site.layer)
@@ -90,6 +92,8 @@ def environment() -> dict[str, str]:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+            return next(
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
 """Carry out a plan: one walk over the blocks, one block in memory, resumable after each part.
 
-    embedding ─▶ hidden states on disk ─▶ for each block: look, rewrite, store, advance ─▶ head
-                                                    └─▶ records
+embedding ─▶ hidden states on disk ─▶ for each block: look, rewrite, store, advance ─▶ head
+└─▶ records
 """
 
 import time
@@ -100,7 +100,9 @@ class Execution:
         records = list(Rewriter(self.plan, streams.look).rewrite(block, reference))
         onward = streams.advanced(block, reference, self._spools, part)
         how = "‖x−x̃‖² ÷ ‖x̃‖² of what leaves the block, over the calibration tokens"
-        records.append(Record("block", f"layers.{layer}", {"drift": Quantity(onward.drift(), "1", how)}))
+        records.append(
+            Record("block", f"layers.{layer}", {"drift": Quantity(onward.drift(), "1", how)})
+        )
         self.parts.save(part, dict(block.extras()) | self._stored(block), records)
         return onward
 
@@ -166,6 +168,6 @@ class Execution:
         append_records(self.work / RUN, [Record("time", site, facts)])
 
 
-def _nothing(part: Part, reference: Part, tap: str, kinds: object) -> Stats:
+def _nothing(*asked: object) -> Stats:
     """An embedding reads tokens, which have no statistics; the plan has refused passes that ask."""
-    raise AssertionError(tap)
+    raise AssertionError(asked)

@@ -24,13 +24,13 @@ PRESETS = Path(__file__).parent / "presets"
 class _Loader(yaml.SafeLoader):
     """The safe loader, less aliases and repeated keys (the C one cannot be narrowed like this)."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401
         """Refuse aliases, which can blow up a small file."""
         if self.check_event(yaml.AliasEvent):
             raise RecipeError("a recipe may not use YAML aliases (*name)", "Write the value out.")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401, FBT001, FBT002
         """Refuse a key that stands twice."""
         seen: set[str] = set()
         for key, _ in node.value:
@@ -64,7 +64,7 @@ def loads(text: str, settings: Iterable[str] = ()) -> Recipe:
     try:
         parsed: Any = recipe_model().model_validate(data)
     except ValidationError as error:
-        raise _explained(error, data) from error
+        raise _explained(error) from error
     return Recipe(
         name=parsed.name,
         description=parsed.description,
@@ -97,20 +97,24 @@ def _text_of(name: str) -> str:
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         raise RecipeError(f"unknown recipe {name!r}", _nearest(name, preset_names()))
     if not path.is_file():
-        raise MissingError(f"no recipe file at {name}", "Give a .yaml file or the name of a preset.")
+        raise MissingError(
+            f"no recipe file at {name}", "Give a .yaml file or the name of a preset."
+        )
     if path.stat().st_size > LONGEST:
         raise RecipeError(f"{name} is {path.stat().st_size} bytes; a recipe has at most {LONGEST}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise RecipeError(
+            f"{name} is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def _mapping(text: str) -> dict[str, Any]:
     if text.count("[") + text.count("{") > 10_000:
         raise RecipeError("the recipe nests too many lists and mappings")
     try:
-        data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, narrowed further
+        data: Any = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
@@ -118,7 +122,9 @@ def _mapping(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels") from error
     if not isinstance(data, dict):
-        raise RecipeError(f"a recipe is a mapping with `name` and `steps`, not a {type(data).__name__}")
+        raise RecipeError(
+            f"a recipe is a mapping with `name` and `steps`, not a {type(data).__name__}"
+        )
     if _depth(data) > DEEPEST:
         raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels")
     return cast("dict[str, Any]", data)
@@ -136,9 +142,11 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     """Carry out one `step.field=value`; the step is a method's name or a number from 1."""
     path, equals, text = setting.partition("=")
     if not equals:
-        raise RecipeError(f"--set {setting!r}: expected step.field=value, e.g. gptq.format=int3-g64")
+        raise RecipeError(
+            f"--set {setting!r}: expected step.field=value, e.g. gptq.format=int3-g64"
+        )
     place, dot, name = path.strip().rpartition(".")
-    value = yaml.load(text, Loader=_Loader) if text else ""  # noqa: S506
+    value = yaml.load(text, Loader=_Loader) if text else ""
     if not dot:
         data[name] = value
     elif place in {"calibration"}:
@@ -156,12 +164,14 @@ def _steps_named(data: dict[str, Any], place: str, setting: str) -> list[dict[st
         found = [s for s in steps if s.get("use") == place]
     if not found:
         names = ["calibration", *(str(s.get("use")) for s in steps)]
-        hint = f"Steps are numbered 1 to {len(steps)}." if place.isdigit() else _nearest(place, names)
+        hint = (
+            f"Steps are numbered 1 to {len(steps)}." if place.isdigit() else _nearest(place, names)
+        )
         raise RecipeError(f"--set {setting!r}: the recipe has no step {place!r}", hint)
     return found
 
 
-def _step(parsed: Any) -> Step:
+def _step(parsed: Any) -> Step:  # noqa: ANN401
     use = catalogue()[parsed.use]
     settings = {f.name: getattr(parsed, f.name) for f in step_fields(use)}
     try:
@@ -185,7 +195,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _explained(error: ValidationError, data: Mapping[str, Any]) -> RecipeError:
+def _explained(error: ValidationError) -> RecipeError:
     """Turn the first complaint of pydantic into one sentence that names the step and the field."""
     first = error.errors()[0]
     where = [str(part) for part in first["loc"] if part not in step_models()]
@@ -198,7 +208,9 @@ def _explained(error: ValidationError, data: Mapping[str, Any]) -> RecipeError:
         tag = str(first.get("ctx", {}).get("tag", ""))
         return RecipeError(f"{place}: unknown method {tag!r}", _nearest(tag, catalogue()))
     if first["type"] == "union_tag_not_found":
-        return RecipeError(f"{place}: a step needs `use`, the name of a method", _nearest("", catalogue()))
+        return RecipeError(
+            f"{place}: a step needs `use`, the name of a method", _nearest("", catalogue())
+        )
     if first["type"] == "missing":
         return RecipeError(f"{place}: missing", "Add it; `whet schema` lists every field.")
     found = f" (found {first['input']!r})" if len(repr(first["input"])) < 60 else ""

@@ -20,7 +20,7 @@ from whet.model.site import Site
 from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
-from whet.recipe.rewrite import Kinds, Part, Rewriter
+from whet.recipe.rewrite import Kinds, Rewriter
 from whet.store.dialects import reader_of
 from whet.store.dialects.dialect import Held
 from whet.store.dtypes import DTYPES
@@ -70,7 +70,9 @@ class ForeignExecution:
             if part < done:
                 continue
             if self.stopped():
-                raise StoppedError(f"stopped; kept in {self.work}", "Run the same command to go on.")
+                raise StoppedError(
+                    f"stopped; kept in {self.work}", "Run the same command to go on."
+                )
             self._rewrite(model, part, sites)
             commit(self.work, part + 1)
         self._probe(model)
@@ -83,11 +85,17 @@ class ForeignExecution:
 
     def _rewrite(self, model: Foreign, part: int, sites: tuple[Site, ...]) -> None:
         steps = self.plan.recipe.steps
-        kinds = tuple({k: None for s in sites for i in self.plan.steps[s.module] for k in steps[i].use.needs})
-        seen = model.observe(self._inputs(model), [s.module for s in sites], _stats(kinds)) if kinds else {}
+        kinds = tuple(
+            {k: None for s in sites for i in self.plan.steps[s.module] for k in steps[i].use.needs}
+        )
+        seen = (
+            model.observe(self._inputs(model), [s.module for s in sites], _stats(kinds))
+            if kinds
+            else {}
+        )
 
-        def look(part: Part, reference: Part, tap: str, kinds: Kinds) -> Stats:
-            return seen[tap.removesuffix(".in")]
+        def look(*asked: object) -> Stats:
+            return seen[str(asked[2]).removesuffix(".in")]  # (part, reference, tap, kinds)
 
         group = Group(sites, {s.role: Linear(model.weight(s.module)) for s in sites})
         records = list(Rewriter(self.plan, look).rewrite(group, group))
@@ -95,7 +103,9 @@ class ForeignExecution:
         for site in sites:
             weight = group.linears[site.role].weight
             model.replace(site.module, weight.dense())
-            tensors |= self.plan.choice.dialect.tensors(site, weight, self.plan.schemes[site.module])
+            tensors |= self.plan.choice.dialect.tensors(
+                site, weight, self.plan.schemes[site.module]
+            )
         self.parts.save(part, tensors, records)
 
     def _inputs(self, model: Foreign) -> Iterator[dict[str, Tensor]]:
@@ -110,7 +120,9 @@ class ForeignExecution:
             site = placed.site
             if any(name.startswith(f"{site.module}.weight") for name in shard.tensors):
                 weight = reader.weight(site)
-                dense = read_tensor(shard, site.tensor).float() if weight is None else weight.dense()
+                dense = (
+                    read_tensor(shard, site.tensor).float() if weight is None else weight.dense()
+                )
                 model.replace(site.module, dense)
 
     def _probe(self, model: Foreign) -> None:

@@ -18,7 +18,9 @@ from whet.version import __version__
 Identity = Mapping[str, str]
 
 
-def identity(recipe_text: str, source_digests: Mapping[str, str], calibration_digest: str) -> Identity:
+def identity(
+    recipe_text: str, source_digests: Mapping[str, str], calibration_digest: str
+) -> Identity:
     """Return the fields that a resumed run must share with the one that it continues."""
     return {
         "recipe": hashlib.sha256(recipe_text.encode()).hexdigest(),

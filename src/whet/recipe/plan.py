@@ -122,7 +122,9 @@ def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> 
     """Choose the dialect; T5's own code reads `wo.weight`, which only whet's modules still have."""
     choice = choose(schemes)
     if model.family == FOREIGN and folder.config.get("is_encoder_decoder"):
-        return replace(choice, dialect=WHET, reason="the code of encoder-decoders reads the weights")
+        return replace(
+            choice, dialect=WHET, reason="the code of encoder-decoders reads the weights"
+        )
     return choice
 
 
@@ -187,7 +189,9 @@ def _placed(recipe: Recipe, site: Site) -> Placed:
             format_ = smaller_group(use.format, site.shape[1])
             note = _note(use.format, format_, site)
         activation = getattr(use, "activation", activation)
-    scheme = None if format_ is None and activation is None else Scheme(format_ or Float(), activation)
+    scheme = (
+        None if format_ is None and activation is None else Scheme(format_ or Float(), activation)
+    )
     return Placed(site, steps, scheme, note if scheme else "only equalised")
 
 
@@ -207,7 +211,9 @@ def _note(asked: Format, got: Format, site: Site) -> str:
         return f"{inputs} inputs do not divide by the group of {asked}: stored as {got}"
     group = asked.grouping if isinstance(asked, Coded) else None
     if isinstance(group, int) and inputs % group:
-        return f"{inputs} inputs do not divide by the group of {asked}: the last has {inputs % group}"
+        return (
+            f"{inputs} inputs do not divide by the group of {asked}: the last has {inputs % group}"
+        )
     return ""
 
 

@@ -40,7 +40,9 @@ class Reloaded:
             "",
             {
                 "max_relative_error": Quantity(self.error, "1", "max |Δ logit| / sd of the logits"),
-                "greedy_tokens_equal": Quantity(self.agreement, "1", "share of equal first choices"),
+                "greedy_tokens_equal": Quantity(
+                    self.agreement, "1", "share of equal first choices"
+                ),
             },
             notes={"how": "reloaded by a fresh process, one block at a time"},
         )

@@ -75,7 +75,9 @@ class Rewriter:
         for tap, group in groupby(ordered, key=lambda site: site.tap):
             sites = list(group)
             kinds = tuple({kind: None for s in sites for kind in self._pass(index, s).needs})
-            stats = self.look(part, reference, tap, kinds) if kinds else Stats((), sites[0].shape[1])
+            stats = (
+                self.look(part, reference, tap, kinds) if kinds else Stats((), sites[0].shape[1])
+            )
             for site in sites:
                 linear, use = part.linears[site.role], self._pass(index, site)
                 seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")

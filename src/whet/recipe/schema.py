@@ -26,7 +26,9 @@ class Strict(BaseModel):
 class CalibrationFile(Strict):
     """What the statistics are gathered on."""
 
-    source: str = Described("builtin", description="text file, .jsonl, folder, builtin or hf:dataset")
+    source: str = Described(
+        "builtin", description="text file, .jsonl, folder, builtin or hf:dataset"
+    )
     samples: int = Described(128, ge=1, le=1_000_000, description="windows [1]")
     length: int = Described(512, ge=8, le=1_048_576, description="tokens a window [token]")
 
@@ -56,7 +58,9 @@ def recipe_model() -> type[Strict]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of recipe files."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | recipe_model().model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema"
+    } | recipe_model().model_json_schema()
 
 
 def step_fields(use: type) -> tuple[Field[Any], ...]:
@@ -87,7 +91,7 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _annotation(hint: Any) -> Any:
+def _annotation(hint: Any) -> Any:  # noqa: ANN401
     if isinstance(hint, type) and issubclass(hint, Format):
         return _text(hint, parse, 'a number format, e.g. "int4-g64"')
     if hint is Activation:
@@ -95,7 +99,7 @@ def _annotation(hint: Any) -> Any:
     return hint if get_origin(hint) is not type else str
 
 
-def _text(kind: type, read: Callable[[str], object], description: str) -> Any:
+def _text(kind: type, read: Callable[[str], object], description: str) -> Any:  # noqa: ANN401
     def value(text: object) -> object:
         if not isinstance(text, str):
             return text
@@ -112,7 +116,7 @@ def _text(kind: type, read: Callable[[str], object], description: str) -> Any:
     ]
 
 
-def _default(setting: Field[Any]) -> Any:
+def _default(setting: Field[Any]) -> Any:  # noqa: ANN401
     description = setting.metadata.get("doc")
     if setting.default_factory is not MISSING:
         return Described(default_factory=setting.default_factory, description=description)

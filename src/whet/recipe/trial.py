@@ -32,7 +32,14 @@ def trial(bound: Plan, windows: tuple[int, int]) -> Estimate:
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(dumps(bound.recipe), encoding="utf-8")
         shape = [str(size) for size in (*windows, torch.get_num_threads())]
-        command = [sys.executable, "-m", "whet.recipe.trial", str(bound.folder.path), folder, *shape]
+        command = [
+            sys.executable,
+            "-m",
+            "whet.recipe.trial",
+            str(bound.folder.path),
+            folder,
+            *shape,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     shapes = estimate(bound)
     if done.returncode:

@@ -32,7 +32,9 @@ class Workspace:
         started = (self.folder / "identity.json").is_file() and finished(self.folder) > 0
         if self.resume == "required" and not started:
             self._lock.__exit__(None, None, None)
-            raise MissingError(f"no interrupted run for {self.out}", "Run without --resume required.")
+            raise MissingError(
+                f"no interrupted run for {self.out}", "Run without --resume required."
+            )
         stage(self.out, fresh=self.resume == "never" or not started)
         return self
 

@@ -1,6 +1,7 @@
 """Which sites a pattern names."""
 
 import pytest
+
 from whet.model.site import Site
 from whet.recipe.recipe import matches
 
