@@ -103,7 +103,7 @@ def measure(
     require("torch", "compress")
     from whet.api.measurement import measured
 
-    return measured(str(folder), against, data, speed=speed, offline=offline, progress=progress)
+    return measured(str(folder), against and str(against), data, speed=speed, offline=offline, progress=progress)
 
 
 def inspect(folder: Source, *, offline: bool = False) -> "Inspection":

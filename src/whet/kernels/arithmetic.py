@@ -1,15 +1,17 @@
 """How exactly matrices are multiplied."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
+def arithmetic(precision: str) -> Generator[None]:
     """Multiply in float32 (`exact`), or round factors to bfloat16 and add in float32 (`fast`)."""
-    backend = torch.backends.mkldnn.matmul
+    mkldnn: Any = torch.backends.mkldnn  # whose stubs do not know `matmul`
+    backend = mkldnn.matmul
     before = backend.fp32_precision
     backend.fp32_precision = "bf16" if precision == "fast" else "ieee"
     try:

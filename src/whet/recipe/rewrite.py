@@ -70,7 +70,8 @@ class Rewriter:
         self, index: int, part: Part, reference: Part, chosen: list[Site]
     ) -> Iterator[Record]:
         """Rewrite linears tap by tap in the order of execution, each on what earlier ones left."""
-        place = {tap: i for i, tap in enumerate(getattr(part, "taps", ()))}
+        taps: tuple[str, ...] = getattr(part, "taps", ())
+        place = {tap: i for i, tap in enumerate(taps)}
         ordered = sorted(chosen, key=lambda site: place.get(site.tap, 0))
         for tap, group in groupby(ordered, key=lambda site: site.tap):
             sites = list(group)

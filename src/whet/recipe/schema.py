@@ -48,7 +48,7 @@ def recipe_model() -> type[Strict]:
         "name": (str, Described(description="a short name", pattern=r"^[A-Za-z0-9._+-]{1,80}$")),
         "description": (str, Described("", description="what it is for")),
         "steps": (list[steps], Described(min_length=1, description="carried out in order")),
-        "calibration": (CalibrationFile, CalibrationFile()),
+        "calibration": (CalibrationFile, Described(default_factory=CalibrationFile)),
         "skip": (list[str], Described([], description="patterns of modules left as they are")),
         "precision": (Precision, Described("auto", description="arithmetic of calibration")),
         "seed": (int, Described(0, ge=0, lt=2**63)),

@@ -76,12 +76,13 @@ def entered(
     """Return the hidden states that enter the first block."""
     folder.mkdir(parents=True, exist_ok=True)
     few = probed(ids)
-    shapes = (ids.shape, ids.shape, few.shape)
-    spools = (
-        Spool.create(_path(folder, name, 0), (*shape, hidden))
-        for name, shape in zip(NAMES, shapes, strict=True)
+    whole, part = (len(ids), ids.shape[1], hidden), (len(few), few.shape[1], hidden)
+    streams = Streams(
+        Spool.create(_path(folder, "working", 0), whole),
+        Spool.create(_path(folder, "reference", 0), whole),
+        Spool.create(_path(folder, "probe", 0), part),
+        precision,
     )
-    streams = Streams(*spools, precision)
     streams.probe.write(0, working(few))
     for start in range(0, len(ids), streams.batch):
         some = ids[start : start + streams.batch]
@@ -92,7 +93,8 @@ def entered(
 
 def reopened(folder: Path, part: int, precision: str) -> Streams:
     """Return the hidden states that a part of an earlier run has left."""
-    return Streams(*(Spool.open(_path(folder, name, part)) for name in NAMES), precision)
+    working, reference, probe = (Spool.open(_path(folder, name, part)) for name in NAMES)
+    return Streams(working, reference, probe, precision)
 
 
 def _path(folder: Path, name: str, part: int) -> Path:
