@@ -26,11 +26,13 @@ class Strict(BaseModel):
 class CalibrationFile(Strict):
     """What the statistics are gathered on."""
 
-    source: str = Described(
-        "builtin", description="text file, .jsonl, folder, builtin or hf:dataset"
-    )
-    samples: int = Described(128, ge=1, le=1_000_000, description="windows [1]")
-    length: int = Described(512, ge=8, le=1_048_576, description="tokens a window [token]")
+    source: Annotated[
+        str, Described(description="text file, .jsonl, folder, builtin or hf:dataset")
+    ] = "builtin"
+    samples: Annotated[int, Described(ge=1, le=1_000_000, description="windows [1]")] = 128
+    length: Annotated[
+        int, Described(ge=8, le=1_048_576, description="tokens a window [token]")
+    ] = 512
 
 
 @cache
