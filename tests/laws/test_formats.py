@@ -1,5 +1,6 @@
 """The laws of number formats, on every format."""
 
+from functools import cache
 from itertools import product
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from whet.base.errors import FormatError, NumericalError
 from whet.formats import compose
-from whet.formats.codec import Scalar, Search
+from whet.formats.codec import Params, Scalar, Search
 from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.element import Learned
 from whet.formats.pack import pack
@@ -17,6 +18,11 @@ from whet.formats.weight import Weight, written
 
 SCALARS = [name for name in EXAMPLES if not isinstance(parse(name), Float)]
 SINGLE = [name for name in SCALARS if "+" not in name]
+KINDS = (
+    "int4-g64", "int2-g32", "int3-g64-affine", "int8-tensor-affine", "int4-g32-e8m0", "fp4-g64",
+    "fp8-e4m3-channel", "nvfp4", "nf4-g64", "log4-g64", "log4-g64-tuned", "apot5-channel",
+    "codebook4-channel", "codebook4-tensor", "codebook3-g64-shared",
+)  # one of each kind of codec and of search  # fmt: skip
 ROWS, INPUTS = 12, 136  # ragged for every group size but 8
 DTYPES = {
     torch.uint8: "U8", torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
@@ -35,16 +41,29 @@ def make(seed: int = 0, rows: int = ROWS, inputs: int = INPUTS) -> torch.Tensor:
     return weight * 0.05
 
 
-def snapped(codec: Scalar, weight: torch.Tensor, params=None):
-    params = params or codec.fit(weight)
-    return codec.snap(weight, params, torch.arange(weight.shape[1])), params
+def snapped(codec: Scalar, weight: torch.Tensor, params: Params) -> torch.Tensor:
+    return codec.snap(weight, params, torch.arange(weight.shape[1]))
+
+
+@cache
+def fitted(name: str) -> tuple[Scalar, torch.Tensor, Params, torch.Tensor]:
+    """Return the codec of a format, a matrix, parameters for it and what it becomes."""
+    codec, weight = scalar_of(parse(name)), make()
+    params = codec.fit(weight)
+    return codec, weight, params, snapped(codec, weight, params)
+
+
+@cache
+def example(name: str) -> Weight:
+    """Return a matrix written in a format."""
+    return written(make(), parse(name))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, 1), (3, 7), (5, 64)])
+@pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, 1)])
 def test_planes_are_what_the_name_says(name, shape):
     format_ = parse(name)
-    weight = written(make(1, *shape), format_)
+    weight = example(name) if shape == (ROWS, INPUTS) else written(make(1, *shape), format_)
     planes = format_.planes(shape)
     assert weight.planes.keys() == planes.keys()
     for key, plane in planes.items():
@@ -56,9 +75,8 @@ def test_planes_are_what_the_name_says(name, shape):
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if "+" not in name])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_writing_is_a_projection(name, seed):
-    once = written(make(seed), parse(name)).dense()
+def test_writing_is_a_projection(name):
+    once = example(name).dense()
     again = written(once, parse(name)).dense()
     exact = not name.endswith("f32") or name == "f32"
     torch.testing.assert_close(again, once, rtol=0 if exact else 1e-6, atol=0)
@@ -66,8 +84,7 @@ def test_writing_is_a_projection(name, seed):
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_what_was_snapped_is_read_back(name):
-    codec, weight = scalar_of(parse(name)), make(2)
-    values, params = snapped(codec, weight)
+    codec, weight, params, values = fitted(name)
     planes = codec.write(values, params)
     assert torch.equal(codec.decode(planes, weight.shape), values)
     read, again = codec.read(planes, weight.shape)
@@ -79,9 +96,8 @@ def test_what_was_snapped_is_read_back(name):
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_levels_are_fixed_points_and_columns_are_independent(name):
-    codec, weight = scalar_of(parse(name)), make(3)
-    values, params = snapped(codec, weight)
-    assert torch.equal(snapped(codec, values, params)[0], values)
+    codec, weight, params, values = fitted(name)
+    assert torch.equal(snapped(codec, values, params), values)
     some = torch.tensor([INPUTS - 1, 3, 70, 3])
     assert torch.equal(codec.snap(weight[:, some], params, some), values[:, some])
     one = torch.tensor([64])
@@ -108,34 +124,34 @@ def every_value(name: str, planes: dict[str, torch.Tensor], shape: tuple[int, in
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_nothing_representable_is_nearer(name):
-    codec, weight = scalar_of(parse(name)), make(4, 6, 72)
-    params = codec.fit(weight)
-    probes = [weight, 2 * weight, -weight, weight.flip(1)]
-    for probe in probes if "+" not in name else probes[:2]:
-        values, _ = snapped(codec, probe, params)
-        all_values = every_value(name, codec.write(values, params), weight.shape)
+    codec, weight = scalar_of(parse(name)), make(4, 4, 40)
+    params = codec.fit(weight, Search("mse", 6))
+    probes = torch.stack([weight, -2 * weight]) if "+" not in name else weight[None]
+    all_values = every_value(name, codec.write(snapped(codec, weight, params), params), (4, 40))
+    for probe in probes:
+        values = snapped(codec, probe, params)
         distance = (all_values.double() - probe.double()).abs().nan_to_num(torch.inf).amin(0)
         mine = (values.double() - probe.double()).abs()
         assert (mine <= distance * (1 + 1e-5) + 1e-12).all()
 
 
 @pytest.mark.parametrize("name", SCALARS)
-@pytest.mark.parametrize("power", [-5, 3])
-def test_scaling_by_a_power_of_two_scales_the_result(name, power):
-    weight = make(5)
-    scaled = written(weight * 2.0**power, parse(name)).dense()
-    assert torch.equal(scaled, written(weight, parse(name)).dense() * 2.0**power)
+def test_scaling_by_a_power_of_two_scales_the_result(name):
+    power = 2.0 ** (-5 if len(name) % 2 else 3)
+    scaled = written(make() * power, parse(name)).dense()
+    assert torch.equal(scaled, example(name).dense() * power)
 
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_rows_are_independent_where_the_codec_says_so(name):
-    codec, weight = scalar_of(parse(name)), make(6)
+    codec, weight = scalar_of(parse(name)), make()
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))
-    whole = written(weight, parse(name)).dense()
+    whole = example(name).dense()
     shuffled = written(weight[order], parse(name)).dense()
     if codec.rowwise:
         assert torch.equal(shuffled, whole[order])
-        assert torch.equal(written(weight[5:7], parse(name)).dense(), whole[5:7])
+        if "+" not in name:
+            assert torch.equal(written(weight[5:7], parse(name)).dense(), whole[5:7])
     elif "tensor" in name or "e4m3" in name:
         assert torch.equal(shuffled, whole[order])
 
@@ -143,7 +159,7 @@ def test_rows_are_independent_where_the_codec_says_so(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (3, 11), (5, 5 + 3), (0, ROWS)])
 def test_rows_of_planes_decode_to_rows(name, start, stop):
-    weight = written(make(7), parse(name))
+    weight = example(name)
     part = weight.rows(start, stop)
     assert torch.equal(part.dense(), weight.dense()[start:stop])
     if not {"global", "base"} & {key.split(".")[-1] for key in part.planes}:
@@ -161,20 +177,19 @@ def test_zeros_and_constants(name):
         not (isinstance(format_, Coded) and isinstance(format_.element, Learned))
         and "+" not in name
     ):
-        weight = make(8)
-        dense = written(weight, format_).dense()
-        assert not dense[weight == 0].any()
-    for value in (0.37, -0.37):
-        constant = torch.full((3, 40), value)
-        error = (written(constant, format_).dense() - constant).abs().max()
-        assert error <= (0.35 if "e8m0" in name or name in ("mxfp4", "mxfp8") else 0.07) * 0.37
+        assert not example(name).dense()[make() == 0].any()
+    if "+" in name:
+        return
+    constant = torch.tensor([[0.37], [-0.37]]).expand(2, 40).contiguous()
+    error = (written(constant, format_).dense() - constant).abs().max()
+    assert error <= (0.35 if "e8m0" in name or name in ("mxfp4", "mxfp8") else 0.07) * 0.37
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_scales_are_never_zero(name):
     codec = scalar_of(parse(name))
-    for weight in (torch.zeros(2, 40), make(9), make(9) * 1e-30, make(9) * 1e30):
-        params = codec.fit(weight)
+    for size in (0, 1e-30, 1e30):
+        params = codec.fit(make(9, 3, 40) * size, Search("mse", 3))
         assert params.scale.isfinite().all()
         assert (params.scale != 0).all()
         if params.zero is not None or "codebook" in name:
@@ -182,9 +197,9 @@ def test_scales_are_never_zero(name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
 def test_numbers_that_are_not_finite_are_refused_by_place(name, bad):
-    weight = make(10)
+    weight = make(10, 5, 18)
     weight[4, 17] = bad
     with pytest.raises(NumericalError, match="row 4, column 17"):
         written(weight, parse(name))
@@ -196,44 +211,45 @@ def test_empty_weights_are_refused(name):
         written(torch.zeros(0, 8), parse(name))
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_searching_beats_extremes_and_finer_searching_is_no_worse(name):
     codec, weight = scalar_of(parse(name)), make(11, 16, 256)
 
     def loss(search: Search) -> float:
-        values, _ = snapped(codec, weight, codec.fit(weight, search))
+        values = snapped(codec, weight, codec.fit(weight, search))
         return float((values - weight).square().sum())
 
-    plain, coarse, fine = loss(Search("minmax")), loss(Search("mse", 6)), loss(Search("mse", 21))
+    plain, coarse, fine = loss(Search("minmax")), loss(Search("mse", 5)), loss(Search("mse", 17))
     assert coarse <= plain * (1.001 if "codebook" in name else 1 + 1e-6)
     assert fine <= coarse * 1.002  # both end in local least-squares steps
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_importance_moves_the_error_to_where_it_matters_less(name):
     codec, weight = scalar_of(parse(name)), make(12, 16, 256)
     importance = torch.rand(256, generator=torch.Generator().manual_seed(1)).pow(4) * 7
 
-    def loss(search: Search, given) -> float:
-        values, _ = snapped(codec, weight, codec.fit(weight, search, given))
+    def loss(rule: str, given: torch.Tensor | None) -> float:
+        values = snapped(codec, weight, codec.fit(weight, Search(rule, 12), given))
         return float(((values - weight).square() * importance).sum())
 
-    assert loss(Search("hessian"), importance) <= loss(Search("mse"), None) * 1.01
-    assert loss(Search("mse"), importance) == loss(Search("mse"), None)
+    plain = loss("mse", None)
+    assert loss("hessian", importance) <= plain * 1.01
+    assert loss("mse", importance) == plain
 
 
-@pytest.mark.parametrize("name", SCALARS)
-@pytest.mark.parametrize("rule", ["minmax", "percentile", "kl"])
-def test_every_rule_gives_members(name, rule):
-    codec, weight = scalar_of(parse(name)), make(13, 5, 150)
-    values, params = snapped(codec, weight, codec.fit(weight, Search(rule, 8)))
-    assert torch.equal(codec.decode(codec.write(values, params), weight.shape), values)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_rule_gives_members(name):
+    codec, weight = scalar_of(parse(name)), make(13, 3, 70)
+    for rule in ("minmax", "percentile", "kl"):
+        params = codec.fit(weight, Search(rule, 4))
+        values = snapped(codec, weight, params)
+        assert torch.equal(codec.decode(codec.write(values, params), weight.shape), values)
 
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_units_times_scales_are_values_and_scales_may_move(name):
-    codec, weight = scalar_of(parse(name)), make(14)
-    values, params = snapped(codec, weight)
+    codec, weight, params, values = fitted(name)
     unit = codec.unit(values, params)
     first = codec.codecs[0] if isinstance(codec, compose.Sum) else codec
     assert isinstance(first, Scaled)
@@ -250,20 +266,19 @@ def test_units_times_scales_are_values_and_scales_may_move(name):
         assert torch.equal(moved, unit * first.spread(other.scale, columns))
 
 
-@pytest.mark.parametrize("name", SCALARS)
+@pytest.mark.parametrize(
+    "name",
+    ["int4-g64", "int3-g64-affine", "int8-tensor", "nvfp4", "nf4-g64", "log4-g64", "codebook4-g64",
+     "codebook4-channel", "codebook3-g64-shared"],
+)  # fmt: skip
 def test_large_matrices_are_cut_without_a_seam(name, monkeypatch):
-    weight = make(15, 9, 130)
-    whole = written(weight, parse(name)).dense()
     for module in ("scaled", "groups", "compose", "codebook"):
-        monkeypatch.setattr(f"whet.formats.{module}.PART", 400)
-    parts = written(weight, parse(name)).dense()
-    if "tensor" in name or "shared" in name:
-        torch.testing.assert_close(parts, whole, rtol=0.02, atol=0.002)
-    else:
-        assert torch.equal(parts, whole)
+        monkeypatch.setattr(f"whet.formats.{module}.PART", 4 * INPUTS)
+    parts = written(make(), parse(name)).dense()
+    assert torch.equal(parts, example(name).dense())
 
 
 def test_a_weight_knows_its_rows():
-    weight = written(make(16), parse("int3-g64-affine"))
+    weight = example("int3-g64-affine")
     again = Weight(weight.format, weight.planes, weight.shape).rows(2, 9)
     assert again.shape == (7, INPUTS)

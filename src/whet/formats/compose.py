@@ -210,7 +210,7 @@ class Sum(Scalar):
 
     def _moved(
         self, terms: Sequence[Params], scale: Float[Tensor, "#rows #groups"]
-    ) -> list[Float[Tensor, "#rows #groups"]]:
+    ) -> list[Tensor]:
         """Return every term's scales, multiplied by what the first one's were."""
         ratio = scale / terms[0].scale
         return [term.scale * self._ratio(ratio, i, term) for i, term in enumerate(terms)]

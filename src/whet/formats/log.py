@@ -82,7 +82,7 @@ class TunedLog(Table):
         self, weight: Float[Tensor, "out in"], base: float, importance: Tensor | None
     ) -> float:
         """Return the squared error with this base after a short search of the scales."""
-        params = self._fit_base(weight, base, Search("mse", 12), importance)
+        params = self._fit_base(weight, base, Search("mse", 8), importance)
         error = self.snap(weight, params, torch.arange(weight.shape[1])) - weight
         squared = error.square_() if importance is None else error.square_().mul_(importance)
         return float(squared.sum())
