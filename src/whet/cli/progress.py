@@ -1,18 +1,18 @@
 """How far a run has come: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from whet.base.text import plain
 from whet.cli.output import is_terminal, tell
+from whet.cli.pace import Pace
 from whet.report.words import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
 EVERY = 10.0  # [s]
 
@@ -47,10 +47,10 @@ def watched() -> Generator[Progress]:
         shown.close()
 
 
-def remaining(elapsed: float, done: int, already: int, total: int) -> float | None:
-    """Return the time that is left [s] if the rest goes as what this run did; None if unknown."""
-    known = already < done < total
-    return elapsed / (done - already) * (total - done) if known else None
+def told(pace: Pace) -> str:
+    """Return the time that is left, in words to stand at the end of a line."""
+    left = pace.left()
+    return "" if left is None else f", about {duration(left)} left"
 
 
 class Lines:
@@ -60,24 +60,20 @@ class Lines:
         self._every, self._say = every, say
         self._end = threading.Event()
         self._ticker: threading.Thread | None = None
-        self._began, self._what, self._name = 0.0, "", ""
-        self._total = self._done = 0
-        self._already: int | None = None
+        self._pace, self._what, self._name = Pace(0), "", ""
 
     def start(self, total: int, what: str) -> None:
         """Begin."""
         self.close()
-        self._began, self._total, self._name, self._what = time.monotonic(), total, what, ""
-        self._done, self._already = 0, None
+        self._pace, self._name, self._what = Pace(total), what, ""
         self._end = threading.Event()
         self._ticker = threading.Thread(target=self._tick, args=(self._end,), daemon=True)
         self._ticker.start()
 
     def advance(self, done: int, what: str) -> None:
-        """Note where the work stands; the first report is where an earlier run had stopped."""
-        if self._already is None:
-            self._already = done
-        self._done, self._what = done, plain(what)
+        """Note where the work stands."""
+        self._pace.advance(done)
+        self._what = plain(what)
 
     def note(self, text: str) -> None:
         """Write a line now."""
@@ -87,7 +83,7 @@ class Lines:
         """Say how long it took."""
         if self._ticker is not None:
             self.close()
-            self._say(f"{self._name}: done in {duration(time.monotonic() - self._began)}")
+            self._say(f"{self._name}: done in {duration(self._pace.elapsed)}")
 
     def close(self) -> None:
         """Write no more lines."""
@@ -98,12 +94,10 @@ class Lines:
 
     def line(self) -> str:
         """Return where the work stands."""
-        elapsed = time.monotonic() - self._began
-        left = remaining(elapsed, self._done, self._already or 0, self._total)
-        rest = f", about {duration(left)} left" if left is not None else ""
+        pace = self._pace
         under_way = f", {self._what}" if self._what not in {"", self._name} else ""
-        share = f"{self._done} of {self._total}{under_way}"
-        return f"{self._name}: {share}, {duration(elapsed)}{rest}"
+        share = f"{pace.done} of {pace.total}{under_way}"
+        return f"{self._name}: {share}, {duration(pace.elapsed)}{told(pace)}"
 
     def _tick(self, end: threading.Event) -> None:
         while not end.wait(self._every):
@@ -116,26 +110,28 @@ class Bar:
     def __init__(self) -> None:
         self._rich: RichProgress | None = None
         self._task: TaskID | None = None
+        self._pace = Pace(0)
 
     def start(self, total: int, what: str) -> None:
         """Begin."""
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
         self.close()
-        left = TimeRemainingColumn(elapsed_when_finished=True)
+        self._pace = Pace(total)
         words = TextColumn("{task.description}", markup=False)
         now = TextColumn("{task.fields[what]}", markup=False, style="dim")
         parts = (words, BarColumn(28), TextColumn("{task.percentage:>3.0f} %"))
         shown = Console(stderr=True)
-        drawn = RichProgress(*parts, TimeElapsedColumn(), left, now, console=shown)
+        drawn = RichProgress(*parts, self._clock(), now, console=shown)
         self._task = drawn.add_task(plain(what), total=total, what="")
         drawn.start()
         self._rich = drawn
 
     def advance(self, done: int, what: str) -> None:
         """Draw where the work stands."""
+        self._pace.advance(done)
         if self._rich is not None and self._task is not None:
             self._rich.update(self._task, completed=done, what=plain(what))
 
@@ -158,3 +154,19 @@ class Bar:
         if self._rich is not None:
             self._rich.stop()
         self._rich = self._task = None
+
+    def _clock(self) -> "ProgressColumn":
+        """Return the column that shows the time so far and the time left."""
+        from rich.progress import ProgressColumn, Task
+        from rich.text import Text
+
+        pace = self._pace
+
+        class Clock(ProgressColumn):
+            """Drawn anew while nothing advances."""
+
+            def render(self, task: Task) -> Text:
+                """Return the times."""
+                return Text(f"{duration(pace.elapsed)}{told(pace)}")
+
+        return Clock()

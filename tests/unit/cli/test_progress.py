@@ -5,7 +5,8 @@ import time
 
 from rich.console import Console
 
-from whet.cli.progress import Bar, Lines, remaining, watched
+from whet.cli.pace import Pace
+from whet.cli.progress import Bar, Lines, watched
 from whet.recipe.progress import Progress
 
 
@@ -34,17 +35,57 @@ def test_closing_says_nothing_of_success():
     assert said == []
 
 
+class Clock:
+    """A time that tests set."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def paced(total, reports):
+    clock = Clock()
+    pace = Pace(total, clock)
+    for now, done in reports:
+        clock.now = now
+        pace.advance(done)
+    return pace, clock
+
+
 def test_what_an_earlier_run_did_does_not_make_this_one_look_fast():
-    assert remaining(10.0, 6, 5, 8) == 20.0
-    assert remaining(10.0, 5, 5, 8) is None
-    assert remaining(10.0, 8, 5, 8) is None
-    lines = Lines(every=60.0)
-    lines.start(8, "compress")
-    lines.advance(5, "block 5")
-    assert "left" not in lines.line()
-    lines.advance(6, "block 6")
-    assert "left" in lines.line()
-    lines.close()
+    pace, _ = paced(12, [(0.0, 5), (10.0, 6), (20.0, 7)])
+    assert pace.left() == 50.0
+
+
+def test_one_quick_unit_tells_nothing():
+    pace, clock = paced(10, [(0.0, 0), (0.1, 1)])
+    clock.now = 30.0
+    assert pace.left() is None
+
+
+def test_the_slowest_of_the_last_units_tells_the_pace():
+    pace, clock = paced(10, [(0.0, 0), (0.1, 1), (10.1, 2)])
+    assert pace.left() == 80.0
+    clock.now = 15.1
+    assert pace.left() == 75.0
+
+
+def test_a_slow_unit_does_not_shrink_below_itself():
+    pace, clock = paced(4, [(0.0, 0), (1.0, 1), (2.0, 2)])
+    clock.now = 12.0
+    assert pace.left() == 10.0
+
+
+def test_several_units_at_a_time():
+    pace, _ = paced(64, [(0.0, 0), (8.0, 4)])
+    assert pace.left() == 120.0
+
+
+def test_nothing_is_left_at_the_end():
+    pace, _ = paced(2, [(0.0, 0), (1.0, 1), (2.0, 2)])
+    assert pace.left() is None
+    assert pace.elapsed == 2.0
 
 
 def test_the_bar(monkeypatch):

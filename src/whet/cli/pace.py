@@ -1,0 +1,45 @@
+"""How much longer work will take, from how long its last units took."""
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+RECENT = 3  # units that tell the pace; the slowest of them counts
+ENOUGH = 2  # units after which there is something to tell
+
+
+class Pace:
+    """Times of units of work; the first report, where an earlier run had stopped, tells no pace.
+
+    Law: while a unit takes longer than those before it, the time left does not shrink below it.
+    """
+
+    def __init__(self, total: int, now: Callable[[], float] = monotonic) -> None:
+        self.total, self.done = total, 0
+        self._now, self._began = now, now()
+        self._at: float | None = None
+        self._seen = 0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def elapsed(self) -> float:
+        """Time since the beginning [s]."""
+        return self._now() - self._began
+
+    def advance(self, done: int) -> None:
+        """Note that `done` units are finished."""
+        now = self._now()
+        if self._at is not None and done > self.done:
+            self._recent.append((now - self._at) / (done - self.done))
+            self._seen += done - self.done
+        if self._at is None or done > self.done:
+            self._at = now
+        self.done = done
+
+    def left(self) -> float | None:
+        """Return the time that is left [s], or None while it cannot be told."""
+        if self._at is None or self._seen < ENOUGH or self.done >= self.total:
+            return None
+        under_way = self._now() - self._at
+        unit = max(*self._recent, under_way)
+        return unit * (self.total - self.done) - under_way
