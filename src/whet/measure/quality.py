@@ -43,9 +43,7 @@ def compare(
     engine = _decoder(folder, offline)
     original = None if against is None else _decoder(against, offline)
     contexts = [one.context for one in (engine, original) if one]
-    tokenizer = (original or engine).tokenizer
-    begin = tokenizer.bos_id if tokenizer.adds_bos else None
-    found = windows(data, tokenizer, count, min(length, *contexts), begin)
+    found = windows(data, (original or engine).tokenizer, count, min(length, *contexts))
     if original is not None:
         _refuse_strangers(engine, original, found)
     tally = _read(engine, original, found, told)

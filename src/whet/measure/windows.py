@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib import resources
 from itertools import groupby
@@ -65,22 +66,23 @@ def windows(
     tokenizer: Encoder,
     count: int = WINDOWS,
     length: int = LENGTH,
-    begin: int | None = None,
 ) -> Windows:
     """Return up to `count` windows of `length` tokens, spread evenly over the source.
 
     A document is cut into consecutive windows and its short rest is dropped; one that is shorter
-    than a window is a window by itself. Each window starts with the token `begin`, if there is one.
-    A text of many windows counts as several documents, each a stretch of it,
+    than a window is a window by itself. Each window begins with the token that texts begin with, if
+    the model expects one. A text of many windows counts as several documents, each a stretch of it,
     so that intervals can be had from one book.
     """
     path = _validation() if source == "builtin" else source
-    first = [] if begin is None else [begin]
+    first = tokenizer.encode("a", special=True)[:1] if tokenizer.adds_bos else []
+    rows = Rows(partial(tokenizer.chat, generate=False))
     found: list[tuple[int, Tensor]] = []
     tokens = 0
     budget = max(LEAST_READ, count * length * CHARACTERS)
-    for document, text in enumerate(texts(path, Rows(tokenizer.chat), budget)):
+    for document, text in enumerate(texts(path, rows, budget)):
         ids = tokenizer.encode(text)
+        ids = ids[1:] if first and ids[:1] == first else ids  # chat templates write it themselves
         tokens += len(ids)
         found += [(document, _row(first + piece)) for piece in _cut(ids, length - len(first))]
     if not found:
@@ -90,9 +92,9 @@ def windows(
         )
     picks = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
     chosen = [found[index] for index in picks]
-    rows, origins = tuple(row for _, row in chosen), [document for document, _ in chosen]
+    origins = [document for document, _ in chosen]
     name = "builtin (The Time Machine)" if source == "builtin" else _short(source)
-    return Windows(rows, tuple(_stretches(origins)), name)
+    return Windows(tuple(row for _, row in chosen), tuple(_stretches(origins)), name)
 
 
 def _validation() -> str:

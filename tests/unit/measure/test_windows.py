@@ -11,13 +11,22 @@ from whet.measure.windows import windows
 
 
 class Bytes:
-    """A token for each byte."""
+    """A token for each byte; 255 begins a text, where that is expected."""
 
-    def encode(self, text: str) -> list[int]:
+    def __init__(self, *, adds_bos: bool = False) -> None:
+        self.adds_bos = adds_bos
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        return [255] * (special and self.adds_bos) + list(text.encode("latin-1"))
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = True) -> str:
+        answer = "<assistant>" if generate else ""
+        return "\xff" + "".join(f"<{m['role']}>{m['content']}" for m in messages) + answer
+
+
+class Utf8(Bytes):
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(text.encode())
-
-    def chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        return "".join(f"<{m['role']}>{m['content']}" for m in messages)
 
 
 def text(path: Path, length: int) -> str:
@@ -71,10 +80,17 @@ def test_each_window_starts_with_the_token_of_the_beginning_where_there_is_one(
     tmp_path: Path,
 ) -> None:
     source = text(tmp_path / "a.txt", 1000)
-    found = windows(source, Bytes(), 99, 100, begin=255)
+    found = windows(source, Bytes(adds_bos=True), 99, 100)
     assert all(len(row) == 100 and row[0] == 255 for row in found.rows)
     body = torch.cat([row[1:] for row in found.rows]).tolist()
     assert body == list(Path(source).read_bytes()[:990])
+
+
+def test_a_conversation_has_no_open_answer_and_begins_once(tmp_path: Path) -> None:
+    message = {"role": "user", "content": "x" * 20}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [message]}))
+    found = windows(str(tmp_path / "a.jsonl"), Bytes(adds_bos=True), 9, 100)
+    assert bytes(found.rows[0].tolist()) == b"\xff<user>" + b"x" * 20
 
 
 def test_the_digest_tells_windows_apart(tmp_path: Path) -> None:
@@ -85,7 +101,7 @@ def test_the_digest_tells_windows_apart(tmp_path: Path) -> None:
 
 
 def test_the_builtin_text_is_not_the_one_to_calibrate_on() -> None:
-    found = windows("builtin", Bytes(), 2, 100)
+    found = windows("builtin", Utf8(), 2, 100)
     assert bytes(found.rows[0].tolist()).startswith(b"The Time Traveller")
     assert "Time Machine" in found.name
 
