@@ -87,7 +87,7 @@ def load(folder: Source, *, offline: bool = False) -> "Engine":
     from whet.runtime.engine import load as loaded
     from whet.store.resolve import resolve
 
-    return loaded(resolve(str(folder), offline))
+    return loaded(resolve(str(folder), offline), unpacked=None)
 
 
 def measure(

@@ -1,0 +1,9 @@
+"""One thread for each test process: the suites run two at a time, and threads that wait cost most."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that tests start
+
+import torch  # noqa: E402 - after the setting that it reads
+
+torch.set_num_threads(1)
