@@ -19,16 +19,18 @@ NONLINEARITIES: dict[str, Nonlinearity] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
+LARGEST, DEEPEST = 2**31, 10_000  # a size, and a number of blocks, beyond which a config is damaged
+DAMAGED = "Restore the file from where the model came from."
 STRETCHES: tuple[Stretch, ...] = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
-def whole(config: Config, *names: str, default: int | None = None) -> int:
+def whole(config: Config, *names: str, default: int | None = None, most: int = LARGEST) -> int:
     """Return a positive integer, under the first of some names that is there."""
     value = next((config[name] for name in names if config.get(name) is not None), default)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
         return value
     raise FolderError(
-        f"config.json has {names[0]} = {value!r}; expected a positive integer",
+        f"config.json has {names[0]} = {value!r}; expected a positive integer up to {most}",
         "Is this the folder of a language model? Download it again if the file is damaged.",
     )
 
@@ -39,7 +41,44 @@ def real(config: Config, name: str, default: float | None = None) -> float:
     value = default if value is None else value
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    raise FolderError(f"config.json has {name} = {value!r}; expected a number")
+    raise FolderError(f"config.json has {name} = {value!r}; expected a number", DAMAGED)
+
+
+def positive(config: Config, name: str, default: float | None = None) -> float:
+    """Return a finite number above 0."""
+    value = real(config, name, default)
+    if value > 0:
+        return value
+    raise FolderError(f"config.json has {name} = {value!r}; expected more than 0", DAMAGED)
+
+
+def part(config: Config, name: str) -> Config:
+    """Return an object inside a config; an empty one where there is none."""
+    value = config.get(name) or {}
+    if isinstance(value, Mapping):
+        return cast("Config", value)
+    raise FolderError(f"config.json has {name} = {value!r}; expected an object", DAMAGED)
+
+
+def listed(config: Config, name: str, *kinds: type) -> tuple[Any, ...] | None:
+    """Return a list whose items are of some types, or `None` where there is none."""
+    value = config.get(name)
+    if value is None:
+        return None
+    if isinstance(value, list) and all(type(item) in kinds for item in cast("list[Any]", value)):
+        return tuple(cast("list[Any]", value))
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    raise FolderError(f"config.json has {name} = {value!r}; expected a list of {wanted}", DAMAGED)
+
+
+def head_width(hidden: int, heads: int) -> int:
+    """Return the channels of each head, where heads share all of them."""
+    if hidden % heads:
+        raise FolderError(
+            f"config.json has {hidden} channels; expected a multiple of the {heads} attention heads",
+            DAMAGED,
+        )
+    return hidden // heads
 
 
 def flag(config: Config, name: str, *, default: bool = False) -> bool:
@@ -56,7 +95,7 @@ def cap(config: Config, name: str, default: float | None = None) -> float | None
 def nonlinearity(config: Config, name: str, default: str) -> Nonlinearity:
     """Return the activation function that a config names."""
     word = config.get(name) or default
-    if word in NONLINEARITIES:
+    if isinstance(word, str) and word in NONLINEARITIES:
         return NONLINEARITIES[word]
     known = ", ".join(sorted(NONLINEARITIES))
     raise UnsupportedError(f"config.json has {name} = {word!r}; supported: {known}")
@@ -79,8 +118,8 @@ def rope(
     layer_type: str | None = None,
 ) -> Rope:
     """Return the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old."""
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    given = given.get(layer_type) or {} if layer_type in given else given
+    given = part(config, "rope_parameters") or part(config, "rope_scaling")
+    given = part(given, layer_type) if layer_type is not None and layer_type in given else given
     fields = {
         **{k: config[k] for k in ("rope_theta", "partial_rotary_factor") if k in config},
         **given,
@@ -93,8 +132,8 @@ def rope(
             f"config.json asks for rotary positions of type {kind!r}; supported: {known}"
         )
     plain = Rope(
-        theta=real(fields, "rope_theta", theta),
-        fraction=real(fields, "partial_rotary_factor", fraction),
+        theta=positive(fields, "rope_theta", theta),
+        fraction=positive(fields, "partial_rotary_factor", fraction),
         kind=kind,
     )
     return plain if kind == "default" else _stretched(plain, fields, config)
@@ -107,7 +146,7 @@ def _stretched(plain: Rope, fields: Config, config: Config) -> Rope:
         trained = whole(config, "original_max_position_embeddings", default=context)
         if "original_max_position_embeddings" not in config:
             trained = whole(fields, "original_max_position_embeddings", default=context)
-    factor = real(fields, "factor", context / trained)
+    factor = positive(fields, "factor", context / trained)
     return Rope(
         theta=plain.theta,
         fraction=plain.fraction,
@@ -117,12 +156,18 @@ def _stretched(plain: Rope, fields: Config, config: Config) -> Rope:
         gain=_gain(plain.kind, factor, trained, fields),
         low=real(fields, "low_freq_factor", 1.0),
         high=real(fields, "high_freq_factor", 4.0),
-        fast=real(fields, "beta_fast", 32.0),
-        slow=real(fields, "beta_slow", 1.0),
+        fast=positive(fields, "beta_fast", 32.0),
+        slow=positive(fields, "beta_slow", 1.0),
         truncate=flag(fields, "truncate", default=True),
-        short=tuple(fields.get("short_factor") or ()),
-        long=tuple(fields.get("long_factor") or ()),
+        short=_factors(fields, "short_factor"),
+        long=_factors(fields, "long_factor"),
     )
+
+
+def _factors(fields: Config, name: str) -> tuple[float, ...]:
+    """Return what the frequencies are divided by, one by one."""
+    factors = listed(fields, name, int, float) or ()
+    return tuple(positive({name: factor}, name) for factor in factors)
 
 
 def _gain(kind: Stretch, factor: float, trained: int, fields: Config) -> float:
@@ -155,7 +200,7 @@ def window(config: Config, default: int | None) -> int | None:
 
 def windows(config: Config, width: int | None, sliding: tuple[bool, ...]) -> tuple[int | None, ...]:
     """Return the window of each block; `layer_types` of the config goes before `sliding`."""
-    kinds = cast("list[str] | None", config.get("layer_types"))
+    kinds = listed(config, "layer_types", str)
     if kinds is not None:
         sliding = tuple(kind == "sliding_attention" for kind in kinds)
     return tuple(width if slides else None for slides in sliding)
@@ -171,7 +216,7 @@ def upper_windows(config: Config, layers: int) -> tuple[int | None, ...]:
 
 def decoder(config: Config, head_dim: int | None = None) -> Architecture:
     """Return the architecture that most configs describe; a family replaces what differs."""
-    layers = whole(config, "num_hidden_layers")
+    layers = whole(config, "num_hidden_layers", most=DEEPEST)
     hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
     head_dim = whole(config, "head_dim", default=head_dim or hidden // heads)
     return Architecture(
@@ -208,4 +253,29 @@ def checked(arch: Architecture) -> Architecture:
         raise FolderError(
             f"config.json has {len(arch.windows)} layer_types for {arch.layers} layers"
         )
+    if arch.experts is not None and arch.experts.active > arch.experts.count:
+        raise FolderError(
+            f"config.json has {arch.experts.count} experts, of which {arch.experts.active} are to run",
+            DAMAGED,
+        )
+    for turns in (arch.rope, arch.local_rope):
+        if turns is not None:
+            _check_rope(turns, arch.head_dim)
     return arch
+
+
+def _check_rope(turns: Rope, width: int) -> None:
+    """Refuse rotary positions that heads of this width cannot have."""
+    turned = int(width * turns.fraction)
+    if not 2 <= turned <= width or turned % 2 or turns.theta <= 1:
+        raise FolderError(
+            f"config.json turns {turned} of {width} channels of a head, base {turns.theta:g}; "
+            "expected an even number of them and a base above 1",
+            DAMAGED,
+        )
+    if turns.kind == "longrope" and {len(turns.short), len(turns.long)} != {turned // 2}:
+        raise FolderError(
+            f"config.json has {len(turns.short)} short_factor and {len(turns.long)} long_factor; "
+            f"expected {turned // 2} of each",
+            DAMAGED,
+        )

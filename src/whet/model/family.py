@@ -11,7 +11,7 @@ from functools import cache
 
 from whet.base.errors import FolderError, UnsupportedError
 from whet.model.architecture import Architecture
-from whet.model.config import FOREIGN, Config, checked
+from whet.model.config import FOREIGN, Config, checked, listed
 from whet.model.roles import Place, linears, norms
 from whet.model.site import Site, Stack
 
@@ -195,10 +195,10 @@ def find(config: Config) -> Family:
             f"config.json has model_type = {kind!r}; known families: {', '.join(families())}",
             FOREIGN,
         )
-    classes: list[str] = config.get("architectures") or []
+    classes = listed(config, "architectures", str)
     if classes and not any(name.endswith(LANGUAGE_MODELS) for name in classes):
         raise UnsupportedError(
-            f"config.json has architectures = {classes}, which is no language model with a head",
+            f"config.json has architectures = {list(classes)}, which is no language model with a head",
             FOREIGN,
         )
     return found

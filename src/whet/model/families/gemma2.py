@@ -9,7 +9,7 @@ from whet.model.config import (
     decoder,
     flag,
     nonlinearity,
-    real,
+    positive,
     refuse,
     window,
     windows,
@@ -35,7 +35,7 @@ def gemma(config: Config) -> Architecture:
         norms=SANDWICH,
         activation=nonlinearity(config, "hidden_activation", "gelu_pytorch_tanh"),
         biases=ATTENTION if flag(config, "attention_bias") else frozenset[str](),
-        attention_scale=real(config, "query_pre_attn_scalar", 256.0) ** -0.5,
+        attention_scale=positive(config, "query_pre_attn_scalar", 256.0) ** -0.5,
         embedding_scale=arch.hidden**0.5,
         tied=flag(config, "tie_word_embeddings", default=True),
     )

@@ -1,7 +1,7 @@
 """GPT-NeoX and Pythia: attention and MLP side by side, each head's query, key, value together."""
 
 from whet.model.architecture import Architecture, Norm
-from whet.model.config import Config, flag, nonlinearity, real, rope, whole
+from whet.model.config import DEEPEST, Config, flag, head_width, nonlinearity, real, rope, whole
 from whet.model.family import Family
 from whet.model.roles import ATTENTION, MLP
 
@@ -9,14 +9,14 @@ from whet.model.roles import ATTENTION, MLP
 def read(config: Config) -> Architecture:
     """Read a config."""
     hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
-    layers = whole(config, "num_hidden_layers")
+    layers = whole(config, "num_hidden_layers", most=DEEPEST)
     theta, fraction = real(config, "rotary_emb_base", 10_000.0), real(config, "rotary_pct", 0.25)
     return Architecture(
         layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=head_width(hidden, heads),
         ffn=whole(config, "intermediate_size"),
         vocab=whole(config, "vocab_size"),
         context=whole(config, "max_position_embeddings", default=2048),
@@ -28,7 +28,7 @@ def read(config: Config) -> Architecture:
         qkv="interleaved",
         biases=MLP | (ATTENTION if flag(config, "attention_bias", default=True) else frozenset()),
         rope=rope(config, theta=theta, fraction=fraction),
-        attention_scale=(hidden // heads) ** -0.5,
+        attention_scale=head_width(hidden, heads) ** -0.5,
         tied=flag(config, "tie_word_embeddings"),
     )
 

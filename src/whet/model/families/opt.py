@@ -2,7 +2,7 @@
 
 from whet.base.errors import UnsupportedError
 from whet.model.architecture import PRE, SUM, Architecture, Norm
-from whet.model.config import FOREIGN, Config, flag, nonlinearity, whole
+from whet.model.config import DEEPEST, FOREIGN, Config, flag, head_width, nonlinearity, whole
 from whet.model.family import Family
 from whet.model.roles import ATTENTION, MLP
 
@@ -11,14 +11,14 @@ def read(config: Config) -> Architecture:
     """Read a config."""
     hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
     _check(config, hidden)
-    layers = whole(config, "num_hidden_layers")
+    layers = whole(config, "num_hidden_layers", most=DEEPEST)
     before = flag(config, "do_layer_norm_before", default=True)
     return Architecture(
         layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=head_width(hidden, heads),
         ffn=whole(config, "ffn_dim"),
         vocab=whole(config, "vocab_size"),
         context=whole(config, "max_position_embeddings", default=2048),
@@ -31,7 +31,7 @@ def read(config: Config) -> Architecture:
         activation=nonlinearity(config, "activation_function", "relu"),
         gated=False,
         biases=ATTENTION | MLP if flag(config, "enable_bias", default=True) else frozenset(),
-        attention_scale=(hidden // heads) ** -0.5,
+        attention_scale=head_width(hidden, heads) ** -0.5,
         position_offset=2,
         tied=flag(config, "tie_word_embeddings", default=True),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from whet.model.architecture import Architecture, Experts
-from whet.model.config import Config, decoder, flag, whole, window
+from whet.model.config import Config, decoder, flag, listed, whole, window
 from whet.model.family import Family
 from whet.model.names import DECODER, QK_NORMS
 from whet.model.roles import ATTENTION
@@ -31,8 +31,9 @@ def read(config: Config) -> Architecture:
 
 
 def _sparse(config: Config, layers: int) -> Iterator[int]:
-    step, dense = whole(config, "decoder_sparse_step", default=1), config.get("mlp_only_layers")
-    return (i for i in range(layers) if i not in (dense or ()) and (i + 1) % step == 0)
+    step = whole(config, "decoder_sparse_step", default=1)
+    dense = listed(config, "mlp_only_layers", int) or ()
+    return (i for i in range(layers) if i not in dense and (i + 1) % step == 0)
 
 
 FAMILY = Family(
