@@ -214,7 +214,7 @@ def smaller_group(format_: Format, inputs: int) -> Format:
         return Sum(tuple(term for term in terms if isinstance(term, Coded)))
     if not isinstance(format_, Coded) or not isinstance(format_.grouping, int):
         return format_
-    sizes = range(format_.grouping, 15, -1)
+    sizes = range(min(format_.grouping, inputs), 15, -1)
     return replace(format_, grouping=next((g for g in sizes if inputs % g == 0), format_.grouping))
 
 

@@ -17,8 +17,11 @@ from whet.recipe.recipe import Calibration, Recipe, Step
 from whet.recipe.schema import recipe_model, step_fields, step_models
 
 LONGEST = 1 << 18  # [byte]
-DEEPEST = 32
+DEEPEST, MOST_BRACKETS = 32, 2_000
 PRESETS = Path(__file__).parent / "presets"
+EXAMPLE = "`whet list recipes int4` prints one to start from."
+FIELDS = "`whet schema` lists every field and what it may be."
+SETTING = "Write --set step.field=value, e.g. --set gptq.format=int3-g64."
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if str(key.value) in seen:
                 line = key.start_mark.line + 1
-                raise RecipeError(f"line {line}: the key {key.value!r} stands twice")
+                raise RecipeError(f"line {line}: the key {key.value!r} stands twice", "Keep one.")
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
@@ -53,7 +56,11 @@ def preset_text(name: str) -> str:
 
 def read(name_or_path: str, settings: Iterable[str] = ()) -> Recipe:
     """Read a preset by name or a recipe file by path, then apply `step.field=value` settings."""
-    return loads(_text_of(name_or_path), settings)
+    text = _text_of(name_or_path)
+    try:
+        return loads(text, settings)
+    except RecipeError as error:
+        raise RecipeError(f"{name_or_path}: {error.message}", error.hint) from error
 
 
 def loads(text: str, settings: Iterable[str] = ()) -> Recipe:
@@ -101,33 +108,46 @@ def _text_of(name: str) -> str:
             f"no recipe file at {name}", "Give a .yaml file or the name of a preset."
         )
     if path.stat().st_size > LONGEST:
-        raise RecipeError(f"{name} is {path.stat().st_size} bytes; a recipe has at most {LONGEST}")
+        size = path.stat().st_size
+        raise RecipeError(f"{name} is {size} bytes; a recipe has at most {LONGEST}", EXAMPLE)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{name} is not UTF-8 text ({error.reason} at byte {error.start})"
+            f"{name} is not UTF-8 text ({error.reason} at byte {error.start})", EXAMPLE
         ) from error
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    if text.count("[") + text.count("{") > 10_000:
-        raise RecipeError("the recipe nests too many lists and mappings")
+    data = _parsed(text)
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise RecipeError(f"a recipe is a mapping with `name` and `steps`, not {found}", EXAMPLE)
+    return cast("dict[str, Any]", data)
+
+
+def _parsed(text: str) -> object:
+    """Return what YAML says, or say where it goes wrong."""
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise _too_deep()
     try:
-        data: Any = yaml.load(text, Loader=_Loader)
+        data: object = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        raise RecipeError(f"{where}not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise RecipeError(f"{where}not valid YAML: {problem}", EXAMPLE) from error
+    except ValueError as error:  # of a value that has a tag's form and not its meaning
+        raise RecipeError(f"not valid YAML: {str(error)[:100]}", EXAMPLE) from error
     except RecursionError as error:
-        raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels") from error
-    if not isinstance(data, dict):
-        raise RecipeError(
-            f"a recipe is a mapping with `name` and `steps`, not a {type(data).__name__}"
-        )
+        raise _too_deep() from error
     if _depth(data) > DEEPEST:
-        raise RecipeError(f"the recipe nests deeper than {DEEPEST} levels")
-    return cast("dict[str, Any]", data)
+        raise _too_deep()
+    return data
+
+
+def _too_deep() -> RecipeError:
+    return RecipeError(f"the recipe nests deeper than {DEEPEST} levels", EXAMPLE)
 
 
 def _depth(value: object) -> int:
@@ -142,15 +162,17 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     """Carry out one `step.field=value`; the step is a method's name or a number from 1."""
     path, equals, text = setting.partition("=")
     if not equals:
-        raise RecipeError(
-            f"--set {setting!r}: expected step.field=value, e.g. gptq.format=int3-g64"
-        )
+        raise RecipeError(f"--set {setting!r}: expected step.field=value", SETTING)
     place, dot, name = path.strip().rpartition(".")
-    value = yaml.load(text, Loader=_Loader) if text else ""
+    try:
+        value = _parsed(text) if text else ""
+    except RecipeError as error:
+        raise RecipeError(f"--set {setting!r}: {error.message}", SETTING) from error
     if not dot:
         data[name] = value
-    elif place in {"calibration"}:
-        data.setdefault(place, {})[name] = value
+    elif place == "calibration":
+        given = data.get(place) or {}
+        data[place] = given | {name: value} if isinstance(given, dict) else given
     else:
         for step in _steps_named(data, place, setting):
             step[name] = value
@@ -158,15 +180,14 @@ def _apply(data: dict[str, Any], setting: str) -> None:
 
 def _steps_named(data: dict[str, Any], place: str, setting: str) -> list[dict[str, Any]]:
     steps = [s for s in cast("list[Any]", data.get("steps") or []) if isinstance(s, dict)]
-    if place.isdigit():
+    numbered = place.isascii() and place.isdigit()
+    if numbered:
         found = steps[int(place) - 1 : int(place)] if int(place) else []
     else:
         found = [s for s in steps if s.get("use") == place]
     if not found:
         names = ["calibration", *(str(s.get("use")) for s in steps)]
-        hint = (
-            f"Steps are numbered 1 to {len(steps)}." if place.isdigit() else _nearest(place, names)
-        )
+        hint = f"Steps are numbered 1 to {len(steps)}." if numbered else _nearest(place, names)
         raise RecipeError(f"--set {setting!r}: the recipe has no step {place!r}", hint)
     return found
 
@@ -177,7 +198,7 @@ def _step(parsed: Any) -> Step:  # noqa: ANN401
     try:
         return Step(cast("Any", use)(**settings), tuple(parsed.where))
     except ValueError as error:
-        raise RecipeError(f"step {parsed.use!r}: {error}") from error
+        raise RecipeError(f"step {parsed.use!r}: {error}", FIELDS) from error
 
 
 def _plain_step(step: Step) -> dict[str, Any]:
@@ -198,10 +219,10 @@ def _plain(value: object) -> object:
 def _explained(error: ValidationError) -> RecipeError:
     """Turn the first complaint of pydantic into one sentence that names the step and the field."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part not in step_models()]
+    where = [part for part in first["loc"] if part not in step_models()]
     inner = where[1:] if where[0] == "steps" and len(where) > 1 else where
-    place = ".".join(f"step {int(part) + 1}" if part.isdigit() else part for part in inner)
-    given = str(where[-1]) if where else ""
+    place = ".".join(f"step {part + 1}" if isinstance(part, int) else part for part in inner)
+    given = str(where[-1])
     if first["type"] == "extra_forbidden":
         return RecipeError(f"{place}: unknown field", _nearest(given, _known(first["loc"])))
     if first["type"] == "union_tag_invalid":
@@ -212,9 +233,13 @@ def _explained(error: ValidationError) -> RecipeError:
             f"{place}: a step needs `use`, the name of a method", _nearest("", catalogue())
         )
     if first["type"] == "missing":
-        return RecipeError(f"{place}: missing", "Add it; `whet schema` lists every field.")
+        return RecipeError(f"{place}: missing", f"Add it; {FIELDS}")
     found = f" (found {first['input']!r})" if len(repr(first["input"])) < 60 else ""
-    return RecipeError(f"{place}: {first['msg'].removeprefix('Value error, ')}{found}")
+    cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
+    hint = cause.hint if isinstance(cause, RecipeError) else ""
+    return RecipeError(
+        f"{place}: {first['msg'].removeprefix('Value error, ')}{found}", hint or FIELDS
+    )
 
 
 def _known(loc: tuple[int | str, ...]) -> Iterable[str]:

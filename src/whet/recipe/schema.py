@@ -20,7 +20,9 @@ from whet.recipe.recipe import Precision
 class Strict(BaseModel):
     """A part of a recipe: unknown fields are errors, values are not converted between types."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False
+    )
 
 
 class CalibrationFile(Strict):
@@ -103,8 +105,10 @@ def _annotation(hint: Any) -> Any:  # noqa: ANN401
 
 def _text(kind: type, read: Callable[[str], object], description: str) -> Any:  # noqa: ANN401
     def value(text: object) -> object:
-        if not isinstance(text, str):
+        if isinstance(text, kind):
             return text
+        if not isinstance(text, str):
+            raise ValueError(f"expected {description}")  # noqa: TRY004 - pydantic asks for it
         try:
             return read(text)
         except (FormatError, RecipeError) as error:
