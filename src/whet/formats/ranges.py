@@ -28,7 +28,8 @@ class Ruler:
     `tops`: the largest magnitudes, falling; a short list. `short`: the nearer end's magnitude.
     `sides`: 1 where levels are symmetric or the scale has no sign; else 2, and a longer end is
     the negative one. `thorough`: try both signs with every shrinkage. `power`: scales are powers
-    of two.
+    of two. `stretch`: how much wider than the extremes a range may be, such that these are still
+    rounded to the outermost level.
     """
 
     near: Near
@@ -38,6 +39,7 @@ class Ruler:
     codes: int
     thorough: bool = False
     power: bool = False
+    stretch: float = 1.0
 
     @property
     def lopsided(self) -> bool:
@@ -64,7 +66,7 @@ def fitted_scale(groups: Groups, ruler: Ruler, search: Search, store: Store) -> 
             contest.offer(store(sign * (widest / ruler.short) * shrink))
     if ruler.sides == 2:
         contest.offer(-contest.scale)
-    limit = widest / ruler.short * (1 + 2.0**-9)
+    limit = widest / ruler.short * max(1 + 2.0**-9, ruler.stretch)
     for _ in range(0 if search.rule == "kl" else POLISHES):
         _, _, uu, _, uw = groups.moments(ruler.near, contest.scale, None)
         scale = store((uw / uu.clamp(min=torch.finfo(uu.dtype).tiny)).float())
@@ -142,7 +144,7 @@ def _shrinkages(search: Search, ruler: Ruler) -> list[float]:
     if ruler.power:
         return [4.0, 2.0, 1.0, 0.5]
     deepest = search.floor * (ruler.short / ruler.tops[0] if ruler.tops else 1)
-    return torch.linspace(1, deepest, max(search.steps, 2)).tolist()
+    return torch.linspace(ruler.stretch, deepest, max(search.steps, 2)).tolist()
 
 
 def _criterion(groups: Groups, ruler: Ruler, search: Search) -> Callable[[Sums, Sums | None], Sums]:

@@ -86,4 +86,12 @@ class Table(Scaled):
             len(levels),
             thorough=len(levels) <= 16,
             power=kind == "e8m0",
+            stretch=_stretch(levels),
         )
+
+
+def _stretch(levels: Float[Tensor, "codes"]) -> float:
+    """Return how far below the outermost level, at either end, values are still rounded to it."""
+    ends = torch.stack((levels[-1], -levels[0]))
+    borders = (ends + torch.stack((levels[-2], -levels[1]))) / 2
+    return float((ends / borders).amin().clamp(1, 1.25)) * (1 - 2.0**-9)
