@@ -28,6 +28,11 @@ class Activations(BlockPass):
         default=0.9999, metadata=says("share of values that range=percentile covers [1]")
     )
 
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 < self.percentile <= 1:
+            raise ValueError(f"percentile is {self.percentile}, expected above 0, at most 1")
+
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """Return the range of inputs, if it is to be fixed."""

@@ -25,6 +25,7 @@ from whet.methods.solve.complete import Problem, Rule, Solution, solved
 from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest
 from whet.methods.solve.target import Drift, corrected
+from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass, Rewrite, says
 
@@ -44,7 +45,7 @@ class Gptq(LinearPass):
         default=True, metadata=says("round the inputs of greatest mean square first")
     )
     sweeps: int = field(
-        default=6, metadata=says("passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
+        default=4, metadata=says("passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
     )
     alpha: float = field(
         default=0.75, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
@@ -66,8 +67,9 @@ class Gptq(LinearPass):
         for name in ("alpha", "alpha_down", "rho"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        if self.damping < 0 or self.sweeps < 0 or self.range_steps < 1:
-            raise ValueError("damping and sweeps cannot be negative, range_steps is at least 1")
+        for name, least in (("damping", 0), ("sweeps", 0), ("range_steps", 1), ("least_tokens", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
@@ -83,6 +85,10 @@ class Gptq(LinearPass):
         self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
     ) -> Rewrite:
         """Return the weight of least output error that was found."""
+        with threads_for(weight.numel()):
+            return self._rewritten(weight, stats, role)
+
+    def _rewritten(self, weight: Float[Tensor, "out in"], stats: Stats, role: str) -> Rewrite:
         codec = codec_of(self.format)
         if not isinstance(codec, Scalar):
             return Rewrite(written(weight, self.format))

@@ -48,9 +48,14 @@ class Hqq(LinearPass):
     iterations: int = field(default=20, metadata=says("turns taken [1]"))
 
     def __post_init__(self) -> None:
-        """Refuse a norm that does not shrink."""
+        """Refuse a norm that does not shrink, and weights of the split that are none."""
         if not 0 < self.power < 1:
             raise ValueError(f"power is {self.power}, expected between 0 and 1")
+        for name in ("beta", "growth"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected above 0")
+        if self.iterations < 0:
+            raise ValueError(f"iterations is {self.iterations}, expected 0 or more")
 
     def refuses(self, site: Site) -> str | None:
         """Refuse sums, whose terms have no ranges of their own."""

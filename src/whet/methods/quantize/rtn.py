@@ -36,6 +36,13 @@ class Rtn(LinearPass):
         default=0.999, metadata=says("share of a group that range=percentile covers [1]")
     )
 
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range."""
+        if self.range_steps < 1:
+            raise ValueError(f"range_steps is {self.range_steps}, expected 1 or more")
+        if not 0 < self.percentile <= 1:
+            raise ValueError(f"percentile is {self.percentile}, expected above 0, at most 1")
+
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """Return the mean square of inputs, if ranges are weighted by it."""
