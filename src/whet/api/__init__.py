@@ -103,7 +103,8 @@ def measure(
     require("torch", "compress")
     from whet.api.measurement import measured
 
-    return measured(str(folder), against and str(against), data, speed=speed, offline=offline, progress=progress)
+    original = None if against is None else str(against)
+    return measured(str(folder), original, data, speed=speed, offline=offline, progress=progress)
 
 
 def inspect(folder: Source, *, offline: bool = False) -> "Inspection":

@@ -22,7 +22,7 @@ class TerminatedError(KeyboardInterrupt):
 
 def code_of(error: BaseException, *, machine: bool = False) -> int:
     """Tell what went wrong and return the exit code; `machine` asks for JSON."""
-    if isinstance(error, TerminatedError):
+    if isinstance(error, TerminatedError) or isinstance(error.__cause__, TerminatedError):
         return _ended("terminated", TERMINATED)
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return _ended("interrupted", INTERRUPTED)

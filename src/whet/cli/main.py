@@ -38,6 +38,8 @@ def code(argv: Sequence[str]) -> int:
             _prepare(words)
             done = whet.main(words, prog_name="whet", standalone_mode=False)
             sys.stdout.flush()
+    except SystemExit as end:  # how click ends after completing a word for the shell
+        return end.code if isinstance(end.code, int) else 0
     except BaseException as error:  # noqa: BLE001 - the top: every error becomes an exit code
         return code_of(error, machine=wants_json(words))
     return done if isinstance(done, int) else 0

@@ -11,7 +11,7 @@ ENOUGH = 2  # units after which there is something to tell
 class Pace:
     """Times of units of work; the first report, where an earlier run had stopped, tells no pace.
 
-    Law: while a unit takes longer than those before it, the time left does not shrink below it.
+    Law: the time left is never less than that of the units that are not begun.
     """
 
     def __init__(self, total: int, now: Callable[[], float] = monotonic) -> None:
@@ -40,6 +40,5 @@ class Pace:
         """Return the time that is left [s], or None while it cannot be told."""
         if self._at is None or self._seen < ENOUGH or self.done >= self.total:
             return None
-        under_way = self._now() - self._at
-        unit = max(*self._recent, under_way)
-        return unit * (self.total - self.done) - under_way
+        unit, units = max(self._recent), self.total - self.done
+        return max(unit * units - (self._now() - self._at), unit * (units - 1))

@@ -245,3 +245,11 @@ def test_offline_is_told_to_the_libraries(monkeypatch, failing):
 
 def test_code_of_knows_click():
     assert code_of(click.UsageError("x")) == 2
+
+
+def test_the_shell_completes_verbs(monkeypatch, capsys):
+    monkeypatch.setenv("_WHET_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "whet com")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert code(["com"]) == 0
+    assert capsys.readouterr().out == "plain,compress\n"
