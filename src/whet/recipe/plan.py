@@ -120,7 +120,7 @@ def _precision(recipe: Recipe, model: Anatomy) -> Precision:
 
 def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> Choice:
     """Choose the dialect; T5's own code reads `wo.weight`, which only whet's modules still have."""
-    choice = choose(schemes)
+    choice = choose(schemes, [site for site in model.sites if site not in schemes])
     if model.family == FOREIGN and folder.config.get("is_encoder_decoder"):
         return replace(
             choice, dialect=WHET, reason="the code of encoder-decoders reads the weights"

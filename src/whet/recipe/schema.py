@@ -32,9 +32,9 @@ class CalibrationFile(Strict):
         str, Described(description="text file, .jsonl, folder, builtin or hf:dataset")
     ] = "builtin"
     samples: Annotated[int, Described(ge=1, le=1_000_000, description="windows [1]")] = 128
-    length: Annotated[
-        int, Described(ge=8, le=1_048_576, description="tokens a window [token]")
-    ] = 512
+    length: Annotated[int, Described(ge=8, le=1_048_576, description="tokens a window [token]")] = (
+        512
+    )
 
 
 @cache
