@@ -206,6 +206,16 @@ def test_experts_in_several_schemes_are_whets():
     assert choose({expert: Scheme(parse("int4-g64"))}).dialect is COMPRESSED_TENSORS
 
 
+def test_models_whose_experts_stay_plain_are_whets():
+    expert = site((6, 128), role="mlp.experts.0.up", module="e.0.up")
+    other = site((6, 128), role="mlp.experts.1.up", module="e.1.up")
+    four = Scheme(parse("int4-g64"))
+    assert choose({site((6, 128)): four}, [expert]).dialect is WHET
+    assert choose({expert: four}, [other]).dialect is WHET
+    assert choose({expert: four, other: Scheme(parse("bf16"))}).dialect is WHET
+    assert choose({expert: four, other: four}, [site((6, 128))]).dialect is COMPRESSED_TENSORS
+
+
 def test_plain_numbers_need_no_config(tmp_path: Path):
     schemes = {
         site((6, 128)): Scheme(parse("f16")),

@@ -134,7 +134,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 STACKED = ("mixtral", "qwen3_moe", "qwen3_moe-some")
 
 
-def _randomize(model: PreTrainedModel, seed: int) -> None:
+def randomize(model: PreTrainedModel, seed: int) -> None:
     """Make every parameter count: gains and biases too."""
     generator = torch.Generator().manual_seed(seed)
     shifted = model.config.model_type.startswith("gemma")
@@ -154,7 +154,7 @@ def reference(case: str) -> PreTrainedModel:
     """Return the model of transformers, in float32."""
     kind, fields = CASES[case]
     model = AutoModelForCausalLM.from_config(getattr(transformers, kind)(**fields)).eval()
-    _randomize(model, 1)
+    randomize(model, 1)
     return model
 
 

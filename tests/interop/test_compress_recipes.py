@@ -1,0 +1,155 @@
+"""Recipes of every shape on a small llama, from the command's settings to what transformers loads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.interop.pipeline import (
+    TOLERANCE,
+    apart,
+    compress,
+    distance,
+    ids_of,
+    ours,
+    patch_reload,
+    recipe,
+    saved,
+    tensor_bytes,
+    theirs,
+    tiny,
+)  # fmt: skip
+
+from whet.base.errors import RecipeError
+from whet.formats.spec import EXAMPLES, Float, parse
+from whet.store.folder import Folder
+
+pytest.importorskip("compressed_tensors")
+CHOSEN = ("int4-g64-affine", "log4-g64-tuned")
+DECODED = ("mxfp4", "nvfp4")  # transformers decodes them to bfloat16 unless told otherwise
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_reload(monkeypatch)
+
+
+def small(path: Path, case: str = "llama", dtype: torch.dtype = torch.bfloat16) -> Path:
+    return saved(tiny(case, num_hidden_layers=1), path / "model", dtype)
+
+
+def agrees(folder: Path) -> None:
+    assert apart(theirs(folder), ours(folder)) <= TOLERANCE
+
+
+def test_a_tied_embedding(tmp_path: Path) -> None:
+    steps = [{"use": "rtn", "format": "int8-channel", "where": "embed"}]
+    done = compress(small(tmp_path, "llama-tied"), recipe(tmp_path / "r.yaml", steps))
+    names = set(Folder(done.path).tensors)
+    assert "model.embed_tokens.weight" not in names
+    assert not any(name.startswith("lm_head") for name in names)
+    agrees(done.path)
+
+
+def test_a_tied_embedding_with_blocks_on_what_it_left(tmp_path: Path) -> None:
+    steps = [
+        {"use": "rtn", "format": "int8-channel", "where": "embed"},
+        {"use": "gptq", "format": "int4-g32"},
+    ]
+    done = compress(small(tmp_path, "llama-tied"), recipe(tmp_path / "r.yaml", steps))
+    agrees(done.path)
+    with pytest.raises(RecipeError, match="shares its storage"):
+        compress(
+            tmp_path / "model",
+            recipe(tmp_path / "h.yaml", [{"use": "gptq", "where": "head"}]),
+            out=tmp_path / "other",
+        )
+
+
+@pytest.mark.parametrize("where", ["head", "embed"])
+def test_one_end_of_an_untied_model(where: str, tmp_path: Path) -> None:
+    steps = [{"use": "gptq" if where == "head" else "hqq", "format": "int4-g32", "where": where}]
+    done = compress(small(tmp_path), recipe(tmp_path / "r.yaml", steps))
+    assert any(f"{'lm_head' if where == 'head' else 'embed'}" in r.site for r in done.records)
+    agrees(done.path)
+
+
+@pytest.mark.parametrize("use", ["awq", "smoothquant"])
+def test_equalising_alone_changes_nothing_but_roundings(use: str, tmp_path: Path) -> None:
+    only_roundings(use, "llama", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["gemma2", "opt", "gpt2", "qwen3_moe"])
+@pytest.mark.parametrize("use", ["awq", "smoothquant"])
+def test_equalising_other_families(use: str, case: str, tmp_path: Path) -> None:
+    only_roundings(use, case, tmp_path)
+
+
+def only_roundings(use: str, case: str, tmp_path: Path) -> None:
+    for dtype, bar in ((torch.float32, 1e-4), (torch.bfloat16, 0.03)):
+        model = tiny(case)
+        path = tmp_path / str(dtype)
+        path.mkdir()
+        source = saved(model, path / "model", dtype)
+        done = compress(source, recipe(path / "r.yaml", [{"use": use}]))
+        with torch.inference_mode():
+            assert distance(ours(done.path), model(ids_of()).logits) < bar
+        assert "quantization_config" not in Folder(done.path).config
+        agrees(done.path)
+
+
+@pytest.mark.parametrize(
+    "name", ["w8a8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("w4a8", "fp8"))]
+)
+def test_quantized_inputs(name: str, tmp_path: Path) -> None:
+    agrees(compress(small(tmp_path), name).path)
+
+
+@pytest.mark.parametrize("activation", ["int8-tensor-static", "int8-tensor-affine-static"])
+def test_fixed_scales_of_inputs(activation: str, tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = [
+        {"use": "activations", "activation": activation},
+        {"use": "gptq", "format": "int8-channel"},
+    ]
+    done = compress(small(tmp_path), recipe(tmp_path / "r.yaml", steps))
+    scales = [n for n in Folder(done.path).tensors if n.endswith("input_scale")]
+    assert len(scales) == 7
+    agrees(done.path)
+
+
+def test_two_steps_on_different_sites_and_some_skipped(tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = [
+        {"use": "gptq", "format": "int3-g32-affine", "where": ["mlp.*"]},
+        {"use": "rtn", "format": "int8-channel", "where": ["attn.*"]},
+    ]
+    made = recipe(tmp_path / "r.yaml", steps, skip=["*.v_proj"])
+    done = compress(small(tmp_path), made)
+    skipped = {r.site: r.notes["reason"] for r in done.records if r.step == "skip"}
+    assert "*.v_proj" in skipped["model.layers.0.self_attn.v_proj"]
+    names = set(Folder(done.path).tensors)
+    assert "model.layers.0.self_attn.v_proj.weight" in names
+    assert "model.layers.0.mlp.up_proj.weight" not in names
+    agrees(done.path)
+
+
+@pytest.mark.parametrize("format_", CHOSEN)
+def test_formats(format_: str, tmp_path: Path) -> None:
+    by_both_methods(format_, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", sorted(set(EXAMPLES) - set(CHOSEN)))
+def test_other_formats(format_: str, tmp_path: Path) -> None:
+    by_both_methods(format_, tmp_path)
+
+
+def by_both_methods(format_: str, path: Path) -> None:
+    source = small(path)
+    for use in ("rtn", "gptq"):
+        made = recipe(path / f"{use}.yaml", [{"use": use, "format": format_}])
+        done = compress(source, made, out=path / use)
+        bar = 0.06 if format_ in DECODED else TOLERANCE
+        assert apart(theirs(done.path), ours(done.path)) <= bar
+        if not isinstance(parse(format_), Float):
+            assert tensor_bytes(done.path) < tensor_bytes(source)
