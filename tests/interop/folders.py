@@ -1,6 +1,7 @@
 """Folders written by rounding every linear of a model's blocks to nearest."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,11 +16,27 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.dialects import Choice, choose
 from whet.store.durable import write_json
 from whet.store.folder import Folder
+from whet.store.resolve import demo
 from whet.store.scheme import Scheme
 from whet.store.side_files import copy_side_files
 from whet.store.writer import Shards
 
 Chosen = Callable[[Site], Scheme | None]
+
+
+def shortened(into: Path, layers: int = 2) -> Path:
+    """The demo with its first blocks alone: a real model, and a quick one."""
+    folder = Folder(demo())
+    into.mkdir()
+    copy_side_files(folder, into)
+    write_json(into / "config.json", dict(folder.config) | {"num_hidden_layers": layers})
+    shards = Shards(into)
+    for name in folder.tensors:
+        found = re.match(r"model\.layers\.(\d+)\.", name)
+        if found is None or int(found[1]) < layers:
+            shards.copy(folder.shard_of(name), name)
+    shards.finish()
+    return into
 
 
 def blocks(format_: str, activation: Activation | None = None) -> Chosen:

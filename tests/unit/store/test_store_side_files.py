@@ -11,9 +11,9 @@ from whet.store.resolve import demo
 from whet.store.side_files import copy_side_files
 
 NEEDED = [
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-    "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "tokenizer.model", "preprocessor_config.json", "additional_chat_templates/tools.jinja",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "merges.txt", "vocab.json", "special_tokens_map.json", "chat_template.jinja",
+    "tokenizer.model", "added_tokens.json", "additional_chat_templates/tools.jinja",
 ]  # fmt: skip
 LEFT = [
     "modeling_x.py", "tokenizer.py", "pytorch_model.bin", "training_args.bin", "optimizer.pt",
