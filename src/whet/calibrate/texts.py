@@ -1,6 +1,7 @@
 """Texts to calibrate or measure on, from files, folders and hub datasets. Needs no torch."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, resources
@@ -13,7 +14,9 @@ from whet.base.errors import FolderError, MissingError, RecipeError, Unsupported
 Chat = Callable[[Sequence[Mapping[str, Any]]], str]
 SUFFIXES = (".txt", ".jsonl")
 PIECE = 1 << 20  # characters of a .txt that are kept or passed over together
-LONGEST_ROW = 64 << 20  # [byte]
+LONGEST_ROW = 16 << 20  # [byte]
+GIVE = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
+OTHER = "Rename the column, or give other text."
 COLUMNS = "`text`, `messages`, or `prompt` and `completion`"
 
 
@@ -27,7 +30,7 @@ class Rows:
     def text(self, row: object, where: str) -> str:
         """Return the text of one row; `where` names it in errors."""
         if not isinstance(row, dict):
-            raise FolderError(f"{where}: a JSON object was expected, found {_kind(row)}")
+            raise _bad(f"{where}: a JSON object was expected, found {_kind(row)}")
         fields = cast("dict[str, Any]", row)
         if self.column:
             return _words(fields, self.column, where)
@@ -38,14 +41,12 @@ class Rows:
         if "prompt" in fields and "completion" in fields:
             return _words(fields, "prompt", where) + _words(fields, "completion", where)
         found = ", ".join(sorted(fields)[:8]) or "none"
-        raise FolderError(f"{where}: expected {COLUMNS}; found columns: {found}")
+        raise _bad(f"{where}: expected {COLUMNS}; found columns: {found}", OTHER)
 
     def _conversation(self, messages: object, where: str) -> str:
         good = isinstance(messages, list) and messages
         if not good or not all(isinstance(one, dict) for one in cast("list[Any]", messages)):
-            raise FolderError(
-                f"{where}: `messages` must be a list of objects with role and content"
-            )
+            raise _bad(f"{where}: `messages` must be a list of objects with role and content")
         return self.chat(cast("list[dict[str, Any]]", messages))
 
 
@@ -56,24 +57,24 @@ def texts(source: str, rows: Rows, budget: int) -> Iterator[str]:
     else:
         files = _files(source)
         stride = max(1, -(-sum(path.stat().st_size for path in files) // budget))
+        share = _Share(stride)
         for path in files:
-            yield from _plain(path, stride) if path.suffix == ".txt" else _json(path, rows, stride)
+            yield from _plain(path, stride) if path.suffix == ".txt" else _json(path, rows, share)
 
 
 def _files(source: str) -> tuple[Path, ...]:
     if source == "builtin":
         return (Path(str(resources.files("whet") / "data" / "calibration.txt")),)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))  # leaves an unknown ~name as it is
+    if source and path.is_dir():
         found = tuple(sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()))
         if not found:
-            raise FolderError(f"the folder {source} has no {' or '.join(SUFFIXES)} file")
+            raise FolderError(f"the folder {source} has no {' or '.join(SUFFIXES)} file", GIVE)
         return found
-    if not path.exists():
-        hint = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
-        raise MissingError(f"no text at {source}", hint)
+    if not (source and path.exists()):
+        raise MissingError(f"no text at {source or 'an empty path'}", GIVE)
     if not path.is_file() or path.suffix not in SUFFIXES:
-        raise RecipeError(f"text {source}: expected {' or '.join(SUFFIXES)}, or a folder")
+        raise RecipeError(f"text {source}: expected {' or '.join(SUFFIXES)}, or a folder", GIVE)
     return (path,)
 
 
@@ -83,7 +84,7 @@ def _plain(path: Path, stride: int) -> Iterator[str]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = error.object[: error.start].count(b"\n") + 1
-        raise FolderError(f"{path}, row {row}: not UTF-8 text ({error.reason})") from error
+        raise _bad(f"{path}, row {row}: not UTF-8 text ({error.reason})") from error
     if stride == 1:
         yield text
     else:
@@ -92,16 +93,33 @@ def _plain(path: Path, stride: int) -> Iterator[str]:
             yield text[start : start + size]
 
 
-def _json(path: Path, rows: Rows, stride: int) -> Iterator[str]:
-    """Yield the text of every `stride`-th row of a file of JSON objects."""
+@dataclass(slots=True)
+class _Share:
+    """Picks rows of all files so that one byte of `stride` is read; the first row always."""
+
+    stride: int
+    seen: int = 0
+    taken: int = 0
+
+    def takes(self, size: int) -> bool:
+        """Return whether to read a row of some bytes."""
+        wanted = self.seen >= self.stride * self.taken
+        self.seen += size
+        self.taken += size * wanted
+        return wanted
+
+
+def _json(path: Path, rows: Rows, share: _Share) -> Iterator[str]:
+    """Yield the text of those rows of a file of JSON objects that are picked."""
     with path.open("rb") as file:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
             where = f"{path}, row {number}"
             if len(line) > LONGEST_ROW:
-                raise FolderError(f"{where}: longer than {LONGEST_ROW >> 20} MiB")
-            if number % stride == 0 and line.strip():
+                size = f"{LONGEST_ROW >> 20} MiB"
+                raise _bad(f"{where}: longer than {size}", "Split it into documents.")
+            if line.strip() and share.takes(len(line)):
                 yield rows.text(_parsed(line, where), where)
 
 
@@ -109,11 +127,11 @@ def _parsed(line: bytes, where: str) -> object:
     try:
         return json.loads(line)
     except UnicodeDecodeError as error:
-        raise FolderError(f"{where}: not UTF-8 text ({error.reason})") from error
+        raise _bad(f"{where}: not UTF-8 text ({error.reason})") from error
     except RecursionError as error:
-        raise FolderError(f"{where}: nested too deeply") from error
+        raise _bad(f"{where}: nested too deeply") from error
     except ValueError as error:
-        raise FolderError(f"{where}: not JSON ({error})") from error
+        raise _bad(f"{where}: not JSON ({error})") from error
 
 
 def _hub_texts(name: str, rows: Rows, budget: int) -> Iterator[str]:
@@ -150,10 +168,16 @@ def _hub_rows(place: str) -> Iterable[object]:
 def _words(fields: Mapping[str, Any], column: str, where: str) -> str:
     if column not in fields:
         found = ", ".join(sorted(fields)[:8]) or "none"
-        raise FolderError(f"{where}: no column {column!r}; found: {found}")
+        raise _bad(f"{where}: no column {column!r}; found: {found}", OTHER)
     if not isinstance(fields[column], str):
-        raise FolderError(f"{where}: {column!r} must be text, found {_kind(fields[column])}")
+        raise _bad(f"{where}: {column!r} must be text, found {_kind(fields[column])}")
+    if any("\ud800" <= char <= "\udfff" for char in fields[column]):
+        raise _bad(f"{where}: {column!r} has half a character (an unpaired surrogate)")
     return fields[column]
+
+
+def _bad(fault: str, hint: str = "Mend or remove that row.") -> FolderError:
+    return FolderError(fault, hint)
 
 
 def _kind(value: object) -> str:

@@ -1,19 +1,20 @@
 """Text to token ids and back, with the model's own tokenizer file. Torch-free."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from whet.base.errors import FolderError, UnsupportedError
+from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.store.json_file import read_json
 from whet.store.regular import contained, regular
 from whet.store.template import Message, render
 
 FILE = "tokenizer.json"
 LIMIT = 256 << 20  # [byte]
+LONGEST = 1 << 21  # text encoded at once [character]
 REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) a character
 HELD = 16  # tokens after which a stream no longer waits for a character to be completed
 
@@ -34,8 +35,15 @@ class Tokenizer:
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Return the ids of a text; `special` adds the tokens the model expects around it."""
-        return self._tokenizer.encode(text, add_special_tokens=special).ids
+        """Return the ids of a text; `special` adds the tokens the model expects around it.
+
+        Long texts are cut before spaces, so that memory does not grow with them.
+        """
+        _refuse_halves(text)
+        found: list[int] = []
+        for piece in [text] if special else _pieces(text):
+            found += self._tokenizer.encode(piece, add_special_tokens=special).ids
+        return found
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of ids; `special` shows special tokens too."""
@@ -85,7 +93,12 @@ class Tokenizer:
         path = self.folder / "chat_template.jinja"
         if path.exists():
             regular(contained(self.folder, path.name, str(self.folder)))
-            return path.read_text(encoding="utf-8")
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise FolderError(
+                    f"{path} is not UTF-8 text ({error.reason})", "download the file again"
+                ) from None
         return _named(self._settings.get("chat_template"))
 
     def chat(self, messages: Sequence[Message], *, generate: bool = True) -> str:
@@ -173,6 +186,28 @@ def _load(folder: Path) -> tokenizers.Tokenizer:
     loaded.no_truncation()
     loaded.no_padding()
     return loaded
+
+
+def _refuse_halves(text: str) -> None:
+    """Raise if a text holds half a character, as bytes that are not UTF-8 leave it behind."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"character {error.start + 1} of the text is none (an unpaired surrogate)",
+            "Give the text as UTF-8.",
+        ) from None
+
+
+def _pieces(text: str, longest: int = LONGEST) -> Iterator[str]:
+    """Yield a text in pieces of at most `longest` characters, cut before a space if there is one."""
+    start = 0
+    while len(text) - start > longest:
+        space = text.rfind(" ", start + 1, start + longest)
+        stop = space if space > 0 else start + longest
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
 
 
 def _optional(folder: Path, name: str) -> Mapping[str, Any]:

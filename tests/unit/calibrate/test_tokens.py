@@ -159,6 +159,15 @@ def test_a_long_row_is_read(tmp_path: Path) -> None:
     assert len(read(source)[0]) == 10 << 20
 
 
+def test_a_folder_of_short_files_is_thinned_as_a_whole(tmp_path: Path) -> None:
+    for i in range(100):
+        written(tmp_path / f"{i:03d}.jsonl", {"text": f"{i:03d}" * 10})
+    some = [int(text[:3]) for text in read(str(tmp_path), 1000)]
+    assert 10 < len(some) < 40
+    assert some[0] == 0
+    assert max(some) > 90
+
+
 def test_more_text_than_needed_is_thinned_evenly(tmp_path: Path) -> None:
     rows = written(tmp_path / "a.jsonl", *({"text": f"{i:06d}"} for i in range(1000)))
     some = [int(text) for text in read(rows, 4000)]
