@@ -98,8 +98,12 @@ def _blocks(e: Evidence) -> Iterator[str]:
 
 
 def _use(e: Evidence) -> str:
-    """Return a program that loads the model."""
+    """Return a program that loads the model.
+
+    compressed-tensors 0.18 to 0.20 cannot load zero points without whet's help (`store.mend`).
+    """
     ours = note(e.last("output"), "dialect") == "whet"
+    ours = ours or any("-affine" in module.format for module in e.modules)
     first = "import whet  # teaches transformers to read this folder\n" if ours else ""
     return (
         f"{first}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
