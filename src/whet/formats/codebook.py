@@ -1,11 +1,13 @@
 """Levels learned from the matrix and stored as f16: for each row, or one table for all.
 
 Where a table and a scale belong to the same weights, the levels are free. Where one table serves
-several scales, its outermost levels stay at -1 and 1, and scales and levels are fitted in turn.
-Scales are positive. Zero is a level only where the weights made it one.
+several scales, scales and levels are fitted in turn, the highest level stays at 1, and the sign of a
+scale turns its group so that the widest weight lies there: turned groups are lopsided alike, and the
+table follows. Zero is a level only where the weights made it one.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -22,7 +24,9 @@ from whet.formats.spec import Coded, Shape
 from whet.formats.table import Table
 
 BINS = 1 << 13  # of the histogram from which one table for all is learned
-ROUNDS = 2  # of levels for the scales, and scales for the levels
+ROUNDS = 4  # of levels for the scales, and scales for the levels
+INNER = 12  # shrinkages that are tried on the way
+LOWEST = -1 + 2.0**-11  # of a turned table: the widest weight alone is as far as 1
 PART = 1 << 20  # weights sorted together [weight]
 
 
@@ -32,8 +36,7 @@ class Codebook(Table):
     def __init__(self, format_: Coded, kind: element.Learned) -> None:
         super().__init__(format_, tuple(quantile_levels(kind.bits).tolist()))
         self.shared = kind.shared
-        own = format_.grouping == ("tensor" if kind.shared else "channel")
-        self.free = own  # the table's weights have one scale
+        self.free = format_.grouping == ("tensor" if kind.shared else "channel")  # of other scales
         self.rowwise = self.rowwise and not kind.shared
 
     def _fit(
@@ -57,26 +60,34 @@ class Codebook(Table):
         extra: dict[str, Tensor],
     ) -> Params:
         """Fit rows with tables of their own, or all rows and their one table."""
-        store = self._store(extra)
-        widest = torch.cat([torch.maximum(-low, high) for low, high in self._extremes(weight)])
-        params = Params(store(widest), None, None, extra)
+        scale = self._scales(weight, self.fixed.levels[None], Search("minmax"), None, extra)
+        params = Params(scale, None, None, extra)
+        levels = self._learn(weight, params, importance)
         if self.free:
-            levels = self._learn(weight, params, importance)
             return self._normal(params, levels)
-        for turn in range(ROUNDS):
-            levels = self._learn(weight, params, importance).half().float()
-            last = turn == ROUNDS - 1
-            rule = search if last else Search(search.rule, min(search.steps, 12), search.floor)
-            params = self._scaled(weight, levels, rule, importance, extra)
+        rounds = ROUNDS if self.bits > 2 else 3 * ROUNDS  # few levels move far
+        for turn in range(rounds):
+            last = turn == rounds - 1
+            rule = search if last else replace(search, steps=min(search.steps, INNER))
+            levels = self._learn(weight, params, importance, levels) if turn else levels
+            scale = self._scales(weight, levels, rule, importance, extra)
+            params = Params(scale, None, levels, extra)
         return params
 
     def _learn(
-        self, weight: Float[Tensor, "out in"], params: Params, importance: Tensor | None
+        self,
+        weight: Float[Tensor, "out in"],
+        params: Params,
+        importance: Tensor | None,
+        start: Float[Tensor, "#out codes"] | None = None,
     ) -> Float[Tensor, "#out codes"]:
         """Return the levels of least error under these scales."""
         pieces = self._ratios(weight, params, importance)
         x, weights = _histogram(pieces, 2**self.bits) if self.shared else next(pieces)
-        return learned(line(x, weights), 2**self.bits, ends=not self.free)
+        if self.free:
+            return learned(line(x, weights), 2**self.bits, (None, None))
+        levels = learned(line(x, weights), 2**self.bits, (None, 1.0), start)
+        return levels.half().float().clamp(min=LOWEST)
 
     def _ratios(
         self, weight: Float[Tensor, "out in"], params: Params, importance: Tensor | None
@@ -84,7 +95,8 @@ class Codebook(Table):
         """Yield w / scale and what its error weighs, some rows at a time."""
         columns, step = torch.arange(weight.shape[1]), max(1, PART // weight.shape[1])
         h = torch.ones(weight.shape[1]) if importance is None else importance
-        peak = params.scale.amax() if self.shared else params.scale.amax(1, keepdim=True)
+        size = params.scale.abs()
+        peak = size.amax() if self.shared else size.amax(1, keepdim=True)
         whole = torch.ldexp(torch.ones_like(peak), -torch.frexp(peak).exponent)
         for start in range(0, len(weight), step):
             rows = slice(start, start + step)
@@ -105,22 +117,22 @@ class Codebook(Table):
         pinned = torch.where(kept | ~outer, rounded, rounded.sign())
         return Params(scale, None, pinned.sort(1).values, params.extra)
 
-    def _scaled(
+    def _scales(
         self,
         weight: Float[Tensor, "out in"],
         levels: Float[Tensor, "#out codes"],
         search: Search,
         importance: Tensor | None,
         extra: dict[str, Tensor],
-    ) -> Params:
+    ) -> Float[Tensor, "#out #groups"]:
         """Return the scales of least error under these levels."""
-        store, rows, scales = self._store(extra), 0, list[Tensor]()
+        store, rows, scale = self._store(extra), 0, list[Tensor]()
         for piece in self._groups(weight, importance):
             count = piece.parts[0].shape[0]
             mine = levels if len(levels) == 1 else levels[rows : rows + count]
-            scales.append(fitted_scale(piece, self._learned_ruler(mine), search, store))
+            scale.append(fitted_scale(piece, self._learned_ruler(mine), search, store))
             rows += count
-        return Params(torch.cat(scales), None, levels, extra)
+        return torch.cat(scale)
 
     def _learned_ruler(self, levels: Float[Tensor, "#rows codes"]) -> Ruler:
         table = Lookup(levels[0]) if len(levels) == 1 else None
@@ -128,10 +140,16 @@ class Codebook(Table):
         def near(ratio: Tensor, _: Tensor | None) -> Tensor:
             return table.nearest(ratio) if table else self.near(ratio, None, levels)
 
-        return Ruler(near, (1.0,), 1.0, 1, 2**self.bits, power=self.coded.scale == "e8m0")
-
-    def _extremes(self, weight: Float[Tensor, "out in"]) -> list[tuple[Tensor, Tensor]]:
-        return [piece.extremes() for piece in self._groups(weight, None)]
+        return Ruler(
+            near,
+            tops=(1.0,),
+            short=1.0,
+            sides=1,
+            codes=2**self.bits,
+            power=self.coded.scale == "e8m0",
+            stretch=1.25 if not self.free else 1.0,
+            oriented=not self.free,
+        )
 
     def _by_row(self) -> tuple[str, ...]:
         return (*super()._by_row(), *(() if self.shared else ("levels",)))

@@ -78,39 +78,49 @@ def settled(
     return levels
 
 
-def learned(at: Line, codes: int, *, ends: bool) -> Float[Tensor, "rows codes"]:
-    """Return levels of little error; with `ends` the outermost are -1 and 1.
+def learned(
+    at: Line, codes: int, ends: tuple[float | None, float | None], start: Tensor | None = None
+) -> Float[Tensor, "rows codes"]:
+    """Return levels of little error; `ends` says where the outermost stay, if they do.
 
-    Rows of few distinct numbers get these numbers instead.
+    `start` is where to begin, when not from the best borders. Rows of few distinct numbers get
+    these numbers instead.
     """
     pinned = torch.zeros(codes, dtype=torch.bool)
-    if ends:
-        pinned[[0, -1]] = True
+    pinned[[0, -1]] = torch.tensor([end is not None for end in ends])
     size = min(CANDIDATES if len(at.x) > 1 else 4 * CANDIDATES, at.x.shape[1])
     step = max(1, SEVERAL // (size + 1) ** 2)
-    pieces = [at.rows(slice(a, a + step)) for a in range(0, len(at.x), step)]
-    start = torch.cat([_divided(piece, codes, size, ends=ends) for piece in pieces])
+    if start is None:
+        pieces = [at.rows(slice(a, a + step)) for a in range(0, len(at.x), step)]
+        start = torch.cat([_divided(piece, codes, size, ends) for piece in pieces])
     few, values = _distinct(at.x, codes)
+    start = start.clamp(*ends) if pinned.any() else start
     return torch.where(few, values, settled(at, start, pinned))
 
 
-def _divided(at: Line, codes: int, size: int, *, ends: bool) -> Float[Tensor, "rows codes"]:
+def _divided(
+    at: Line, codes: int, size: int, ends: tuple[float | None, float | None]
+) -> Float[Tensor, "rows codes"]:
     """Return the means between the best of `size` candidate borders."""
     places = torch.linspace(0, at.x.shape[1], size + 1).round().long()
     if codes <= MANY:
-        cuts = places[_borders(at, places, codes, ends=ends)]
+        cuts = places[_borders(at, places, codes, ends)]
     else:
         cuts = torch.linspace(0, at.x.shape[1], codes + 1).round().long().expand(len(at.x), -1)
     held, moment = (sums.gather(1, cuts).diff(dim=1) for sums in (at.mass, at.first))
     nearest = at.x.gather(1, cuts[:, :-1].clamp(max=at.x.shape[1] - 1)).double()
     levels = torch.where(held > 0, moment / held, nearest).float().sort(1).values
-    if ends:
-        levels[:, 0], levels[:, -1] = -1, 1
+    for place, end in zip((0, -1), ends, strict=True):
+        if end is not None:
+            levels[:, place] = end
     return levels
 
 
 def _borders(
-    at: Line, places: Int64[Tensor, "places"], codes: int, *, ends: bool
+    at: Line,
+    places: Int64[Tensor, "places"],
+    codes: int,
+    ends: tuple[float | None, float | None],
 ) -> Int64[Tensor, "rows borders"]:
     """Return which places divide each row into stretches of least error, by dynamic programming."""
     mass, first, second = (
@@ -119,11 +129,15 @@ def _borders(
     backward = torch.ones(mass.shape[1:]).tril(-1).bool()
     error = second - first.square() / mass.clamp(min=torch.finfo(mass.dtype).tiny)
     error = error.clamp_(min=0).masked_fill_(backward, torch.inf)
-    least = (second + 2 * first + mass)[:, 0] if ends else error[:, 0]
+    lowest, highest = ends
+    least = error[:, 0]
+    if lowest is not None:  # an outermost level may be no mean
+        least = (second - 2 * lowest * first + lowest**2 * mass)[:, 0]
     chosen = list[Tensor]()
     for k in range(1, codes):
-        if ends and k == codes - 1:
-            error = (second - 2 * first + mass).masked_fill_(backward, torch.inf)
+        if highest is not None and k == codes - 1:
+            error = second - 2 * highest * first + highest**2 * mass
+            error = error.masked_fill_(backward, torch.inf)
         least, before = (least[:, :, None] + error).min(dim=1)
         chosen.append(before)
     borders = [torch.full((len(at.x), 1), len(places) - 1)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from whet.formats.codec import Search
@@ -29,7 +30,8 @@ class Ruler:
     `sides`: 1 where levels are symmetric or the scale has no sign; else 2, and a longer end is
     the negative one. `thorough`: try both signs with every shrinkage. `power`: scales are powers
     of two. `stretch`: how much wider than the extremes a range may be, such that these are still
-    rounded to the outermost level.
+    rounded to the outermost level. `oriented`: the sign of a scale puts the widest weight on the
+    positive side, and a range is allowed only where that weight is rounded to the level at 1.
     """
 
     near: Near
@@ -40,6 +42,7 @@ class Ruler:
     thorough: bool = False
     power: bool = False
     stretch: float = 1.0
+    oriented: bool = False
 
     @property
     def lopsided(self) -> bool:
@@ -51,7 +54,7 @@ def fitted_scale(groups: Groups, ruler: Ruler, search: Search, store: Store) -> 
     """Return scales of a format without zero points."""
     low, high = groups.extremes(search.percentile if search.rule == "percentile" else 1.0)
     widest = torch.maximum(-low, high)
-    toward = _toward(low, high) if ruler.lopsided else torch.ones_like(widest)
+    toward = _toward(low, high, ruler)
     first = store(_first(widest, toward, ruler))
     if search.rule in ("minmax", "percentile"):
         return first
@@ -63,15 +66,23 @@ def fitted_scale(groups: Groups, ruler: Ruler, search: Search, store: Store) -> 
             contest.offer(store(sign * widest / top))
     for shrink in _shrinkages(search, ruler):
         for sign in signs if ruler.thorough else signs[:1]:
-            contest.offer(store(sign * (widest / ruler.short) * shrink))
+            scale = store(sign * (widest / ruler.short) * shrink)
+            contest.offer(scale, None, _reached(scale, widest, ruler))
     if ruler.sides == 2:
         contest.offer(-contest.scale)
-    limit = widest / ruler.short * max(1 + 2.0**-9, ruler.stretch)
     for _ in range(0 if search.rule == "kl" else POLISHES):
         _, _, uu, _, uw = groups.moments(ruler.near, contest.scale, None)
         scale = store((uw / uu.clamp(min=torch.finfo(uu.dtype).tiny)).float())
-        contest.offer(scale, None, (uu > 0) & (scale.abs() <= limit))
+        contest.offer(scale, None, (uu > 0) & _reached(scale, widest, ruler))
     return contest.scale
+
+
+def _reached(scale: Sums, widest: Sums, ruler: Ruler) -> Bool[Tensor, "#rows #groups"]:
+    """Return where the widest weight is rounded to the outermost level."""
+    if ruler.oriented:
+        return ruler.near(widest / scale.abs(), None) == 1
+    limit = widest / ruler.short * max(1 + 2.0**-9, ruler.stretch * (1 + 2.0**-9))
+    return scale.abs() <= limit
 
 
 def fitted_zero(
@@ -127,9 +138,11 @@ def _regressed(
     return [(safe[0], zero), (safe[1], moved)]
 
 
-def _toward(low: Sums, high: Sums) -> Sums:
-    """Return the sign of a scale that puts the widest weight on the long, negative side."""
-    return torch.where(-low >= high, 1.0, -1.0)
+def _toward(low: Sums, high: Sums, ruler: Ruler) -> Sums:
+    """Return the sign of a scale that puts the widest weight on the longer side of the levels."""
+    if not (ruler.lopsided or ruler.oriented):
+        return torch.ones_like(low)
+    return torch.where(-low >= high, 1.0, -1.0) * (-1 if ruler.oriented else 1)
 
 
 def _first(widest: Sums, toward: Sums, ruler: Ruler) -> Sums:

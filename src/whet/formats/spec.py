@@ -307,6 +307,10 @@ def _unfit(format_: Coded) -> str | None:
         return "its smallest levels vanish; choose a smaller base, or tuned"
     if isinstance(element, Learned) and grouping == "tensor" and not element.shared:
         return "a scale for the matrix goes with one shared table"
+    if isinstance(element, Learned) and format_.scale in ("e8m0", "e4m3"):
+        own = "tensor" if element.shared else "channel"
+        if grouping != own:
+            return f"{format_.scale} scales have no sign, which a table of several scales needs"
     return None
 
 
