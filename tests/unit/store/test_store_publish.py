@@ -197,7 +197,7 @@ def test_second_process_is_told_who_holds_the_lock(tmp_path: Path):
             lock(tmp_path / "out"),
         ):
             pass
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert caught.value.code == 75
     finally:
         holder.send_signal(signal.SIGKILL)

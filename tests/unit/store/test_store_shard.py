@@ -125,10 +125,10 @@ ATTACKS: dict[str, bytes] = {
 def test_hostile_files_are_refused_at_once(attack: str, tmp_path: Path):
     path = tmp_path / "hostile.safetensors"
     path.write_bytes(ATTACKS[attack])
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(FolderError) as caught:
         Shard(path)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert str(path) in caught.value.message
     assert len(str(caught.value).splitlines()) <= 3
     assert str(caught.value).replace("\n", "").isprintable()
@@ -139,10 +139,10 @@ def test_huge_header_is_refused_unread(tmp_path: Path):
     with path.open("wb") as file:
         file.write((HEADER_LIMIT + 1).to_bytes(8, "little") + b"{")
         file.truncate(HEADER_LIMIT + 100)
-    before, began = resident(), time.perf_counter()
+    before, began = resident(), time.process_time()
     with pytest.raises(FolderError, match="header of"):
         Shard(path)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert resident() - before < 8 << 20
 
 
@@ -150,9 +150,9 @@ def test_header_of_many_tensors_is_bounded(tmp_path: Path):
     many = {f"t{i}": entry("U8", [0], 0, 0) for i in range(2_000)}
     path = tmp_path / "many.safetensors"
     path.write_bytes(with_header(many))
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(Shard(path).tensors) == 2_000
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_file_that_shrinks_is_noticed(good: Path):

@@ -137,7 +137,7 @@ def test_bombs_are_stopped(bomb: str):
     began = time.perf_counter()
     with pytest.raises((UnsafeError, FolderError)) as caught:
         render(BOMBS[bomb], {"messages": []})
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 25
     assert caught.value.code in (65, 77)
 
 
