@@ -263,7 +263,7 @@ def test_no_output_is_worse_than_rounding_to_nearest(name: str) -> None:
     target = weight.T.contiguous()
     one = Problem(target, H, found)
     done = alone(one, name, Search("hessian"), 4)
-    params = codec(name).fit(weight, Search("hessian"), H.diagonal())
+    params = codec(name).fit(weight, Search("hessian"), H.diagonal() + found.ridge)
     nearest = Lattice(codec(name), params, len(H)).snapped(target)
     ours, theirs = (
         losses(done.values, target, H, found.ridge),

@@ -92,7 +92,7 @@ def test_gptq_is_the_textbook(name: str, sweeps: int) -> None:
     damped = H + 0.01 * H.diagonal().mean() * torch.eye(INPUTS)
     W = weight.double()
     T = W + (0.5 * W @ C + 0.75 * R) @ torch.linalg.inv(damped)
-    params = codec_of(parse(name)).fit(T.float(), Search("hessian", 20), H.diagonal().float())
+    params = codec_of(parse(name)).fit(T.float(), Search("hessian", 20), damped.diagonal().float())
     scale = params.scale.double()
     zero = None if params.zero is None else params.zero.double()
     bits = int(name[3])

@@ -1,6 +1,6 @@
 """GPTQ-complete: the best member of a number format that this house knows how to find.
 
-Ranges by the diagonal of H on static groups, GPTQ in the order of activation size, the better of
+Ranges by the diagonal of H, damped, on static groups, GPTQ in the order of activation size, the better of
 that and of rounding for each output, then sweeps of exact coordinate descent on codes, scales, zero
 points and learned levels. The terms of a sum are rounded together and then improved in turn.
 """
@@ -55,8 +55,8 @@ def solved(
 
     Law: in no output is the loss above that of rounding to nearest with the same ranges.
     """
-    target, diagonal = problem.target, problem.H.diagonal().float()
-    params = codec.fit(target.T.contiguous().float(), search, diagonal)
+    target, importance = problem.target, (problem.H.diagonal() + problem.factor.ridge).float()
+    params = codec.fit(target.T.contiguous().float(), search, importance)
     if isinstance(codec, Scaled):
         start = _started(problem, Lattice(codec, params, len(target)), params)
         return ((codec, improved(problem, codec, start, sweeps)),)
