@@ -68,7 +68,8 @@ class Codec(ABC):
     def encode(self, weight: Float[Tensor, "out in"]) -> dict[str, Tensor]:
         """Write the nearest member by this format's default rule.
 
-        Law: a projection, `decode(encode(decode(p))) == decode(p)`.
+        Law: a projection, `decode(encode(decode(p))) == decode(p)`, for all formats but sums,
+        which can write the same matrix in many ways.
         """
 
     @abstractmethod

@@ -1,11 +1,14 @@
 """Integers: error bounds, the longer side, stored scales, and the search against oracles."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from whet.base.errors import NumericalError, RecipeError
 from whet.formats.codec import Search
 from whet.formats.codecs import codec_of, scalar_of
+from whet.formats.groups import Contest, cut
 from whet.formats.scales import stored
 from whet.formats.spec import parse
 
@@ -122,6 +125,18 @@ def test_the_search_of_zero_points_is_nearly_as_good_as_trying_all(bits):
     assert ((params.zero >= 0) & (params.zero <= top)).all()
     found = (values - weight).square().sum(1)
     assert found.sum() <= best.sum() * 1.05
+
+
+def test_offers_never_raise_a_loss():
+    codec = scalar_of(parse("int4-g16"))
+    (groups,) = cut(normal(4, 64), 16, None, pooled=False)
+    contest = Contest(groups, codec.near, partial(groups.loss, codec.near))
+    contest.offer(torch.full((4, 4), 0.5))
+    for scale in torch.rand(20, 4, 4, generator=torch.Generator().manual_seed(9)):
+        before = contest.loss
+        contest.offer(scale, None, scale > 0.2)
+        assert (contest.loss <= before).all()
+    assert torch.equal(contest.loss, groups.loss(codec.near, contest.scale, None))
 
 
 def test_percentile_clips_the_outliers_of_long_rows():
