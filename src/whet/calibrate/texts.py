@@ -2,6 +2,7 @@
 
 import json
 import os
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, resources
@@ -13,7 +14,8 @@ from whet.base.errors import FolderError, MissingError, RecipeError, Unsupported
 
 Chat = Callable[[Sequence[Mapping[str, Any]]], str]
 SUFFIXES = (".txt", ".jsonl")
-PIECE = 1 << 20  # characters of a .txt that are kept or passed over together
+PIECE = 1 << 20  # [byte] of a .txt that are read or passed over together
+BOM, NEWLINE, CONTINUATION = b"\xef\xbb\xbf", b"\n", bytes(range(0x80, 0xC0))
 LONGEST_ROW = 16 << 20  # [byte]
 GIVE = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
 OTHER = "Rename the column, or give other text."
@@ -79,18 +81,24 @@ def _files(source: str) -> tuple[Path, ...]:
 
 
 def _plain(path: Path, stride: int) -> Iterator[str]:
-    """Yield a text file: whole, or every `stride`-th piece of it."""
+    """Yield a text file: whole, or every `stride`-th piece of it, the others unread."""
+    total = path.stat().st_size
+    size = total if stride == 1 else min(PIECE, max(4, total // (64 * stride)))
+    with path.open("rb") as file:
+        for start in range(0, max(total, 1), max(size, 1) * stride):
+            file.seek(start)
+            yield _decoded(file.read(size), path, start, last=start + size >= total)
+
+
+def _decoded(data: bytes, path: Path, start: int, *, last: bool) -> str:
+    """Return a piece of UTF-8, less the halves of characters that it was cut through."""
+    whole = data.lstrip(CONTINUATION) if start else data.removeprefix(BOM)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return getincrementaldecoder("utf-8")().decode(whole, last)
     except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise _bad(f"{path}, row {row}: not UTF-8 text ({error.reason})") from error
-    if stride == 1:
-        yield text
-    else:
-        size = min(PIECE, max(1, len(text) // (64 * stride)))
-        for start in range(0, len(text), size * stride):
-            yield text[start : start + size]
+        place = len(data) - len(whole) + error.start
+        where = f"byte {start + place}" if start else f"row {data[:place].count(NEWLINE) + 1}"
+        raise _bad(f"{path}, {where}: not UTF-8 text ({error.reason})") from error
 
 
 @dataclass(slots=True)

@@ -180,6 +180,20 @@ def test_more_text_than_needed_is_thinned_evenly(tmp_path: Path) -> None:
     assert pieces[-1][:6] > "000980"
 
 
+def test_pieces_of_a_long_text_are_cut_between_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\ufeff" + "\u4e2d\u6587\u00e9a" * 900, encoding="utf-8")
+    pieces = read(str(path), 700)
+    assert len(pieces) > 10
+    assert all(set(piece) <= set("\ufeff\u4e2d\u6587\u00e9a") for piece in pieces)
+    path.write_bytes(b"half: \xe4\xb8")
+    with pytest.raises(FolderError, match="row 1: not UTF-8"):
+        read(str(path))
+    path.write_bytes(b"\xc3\xa9\xff" * 900)
+    with pytest.raises(FolderError, match=r"byte \d+: not UTF-8|row 1: not UTF-8"):
+        read(str(path), 700)
+
+
 @pytest.mark.parametrize(
     ("source", "error"),
     [("missing.txt", MissingError), ("data.csv", RecipeError), ("empty", FolderError)],
