@@ -1,6 +1,5 @@
 """What a model folder holds, read from its headers and its records. Needs no torch."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from whet.base.errors import FolderError, WhetError
 from whet.base.record import Record, read_records
 from whet.store.folder import Folder
 
+DAMAGED = "`whet verify` shows what else is damaged."
 EVIDENCE = ("records.jsonl", "run.jsonl")
 SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "context")
 
@@ -80,11 +80,10 @@ def folder_records(path: Path) -> tuple[Record, ...]:
         try:
             with file.open(encoding="utf-8") as lines:
                 found += read_records(lines)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise FolderError(
-                f"{file}, line {len(found) + 1}: not a record ({error})",
-                "The file is damaged; `whet verify` shows what else is.",
-            ) from error
+        except FolderError as error:
+            raise FolderError(f"{file}, {error.message}", error.hint) from error
+        except UnicodeDecodeError as error:
+            raise FolderError(f"{file}: not UTF-8 text ({error.reason})", DAMAGED) from error
     return tuple(found)
 
 

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from whet.base.errors import FolderError
 from whet.base.quantity import Quantity
 
 
@@ -29,11 +31,29 @@ class Record:
 
 
 def read_records(lines: Iterable[str]) -> Iterator[Record]:
-    """Yield the records of a `records.jsonl`. Law: `read(lines(r)) == r`."""
-    for line in lines:
-        raw = json.loads(line)
-        raw["facts"] = {name: Quantity(**fact) for name, fact in raw["facts"].items()}
-        yield Record(**raw)
+    """Yield the records of a `records.jsonl`.
+
+    Law: `read(lines(r)) == r`. Law: what is no record raises FolderError that tells its line.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            found = _record(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise FolderError(
+                f"line {number}: not a record ({str(error)[:100]})",
+                "The file is damaged; `whet verify` shows what else is.",
+            ) from error
+        yield found
+
+
+def _record(raw: dict[str, Any]) -> Record:
+    facts = {name: Quantity(**fact) for name, fact in raw["facts"].items()}
+    told: list[Any] = [raw.get("step"), raw.get("site"), raw.get("fallback") or ""]
+    told += [*raw.get("notes", {}).values(), *(q.unit for q in facts.values())]
+    if not all(isinstance(word, str) for word in told):
+        raise TypeError("one of its words is no text")
+    given: dict[str, Any] = raw | {"facts": facts}
+    return Record(**given)
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:

@@ -4,7 +4,6 @@ Law: a run resumed with a changed field is refused, naming every field that chan
 """
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from whet.base.errors import IdentityError
+from whet.store.json_file import read_json
 from whet.version import __version__
 
 Identity = Mapping[str, str]
@@ -38,7 +38,7 @@ def identity(
 
 def check(path: Path, mine: Identity) -> None:
     """Compare with the identity that a started run has left; raise if a field differs."""
-    theirs: Identity = json.loads(path.read_text(encoding="utf-8"))
+    theirs: Identity = read_json(path)
     changed = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if changed:
         raise IdentityError(

@@ -4,11 +4,14 @@ A part's files are written and flushed first; then `progress.json` is replaced i
 killed run left behind beyond that is overwritten. Law: resumed and straight runs give the same bytes.
 """
 
-import json
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from whet.base.errors import FolderError
 from whet.store.durable import write_json
+from whet.store.json_file import read_json
+
+AFRESH = "Start afresh with --resume never."
 
 
 @runtime_checkable
@@ -47,7 +50,12 @@ class Silence:
 def finished(work: Path) -> int:
     """Return how many parts are done, 0 for a new run."""
     path = work / "progress.json"
-    return int(json.loads(path.read_text(encoding="utf-8"))["done"]) if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    done = read_json(path).get("done")
+    if not isinstance(done, int) or done < 0:
+        raise FolderError(f"{path} has done = {done!r}, expected a number of parts", AFRESH)
+    return done
 
 
 def commit(work: Path, done: int) -> None:

@@ -72,12 +72,13 @@ def sync_folder(path: Path) -> None:
 
 def storage_error(path: Path, error: OSError, needed: int | None = None) -> StorageError:
     """Return what to tell the user when the disk refuses: where, what is needed, what is free."""
+    fault = f"{path} cannot be written: {error.strerror or type(error).__name__}"
+    if error.errno not in _FULL:
+        return StorageError(fault, "check the path, its rights and the disk")
     free = free_bytes(path)
     need = f", {needed} bytes needed" if needed is not None else ""
     have = f", {free} bytes free" if free is not None else ""
-    reason = error.strerror or type(error).__name__
-    hint = "free some disk or write elsewhere" if error.errno in _FULL else "check rights and disk"
-    return StorageError(f"{path} cannot be written: {reason}{need}{have}", hint)
+    return StorageError(f"{fault}{need}{have}", "free some disk or write elsewhere")
 
 
 def free_bytes(path: Path) -> int | None:

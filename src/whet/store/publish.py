@@ -23,6 +23,13 @@ def check_output(out: Path, *, overwrite: bool = False) -> None:
 
     An existing folder is replaced only if it is empty, or if `overwrite` and whet wrote it.
     """
+    try:
+        _check_output(out, overwrite=overwrite)
+    except OSError as error:
+        raise storage_error(out, error) from None
+
+
+def _check_output(out: Path, *, overwrite: bool) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RecipeError(f"{out} exists and is not a folder", "choose another output folder")
     if out.exists() and any(out.iterdir()):
@@ -54,18 +61,34 @@ def lock(out: Path) -> Generator[None]:
     The lock dies with its holder. What an earlier run left behind half-published is put right here.
     """
     path = _beside(out, "lock")
+    with _folder_for(path):
+        try:
+            descriptor = _acquire(path)
+        except OSError as error:
+            raise storage_error(path, error) from None
+        try:
+            _recover(out)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _folder_for(path: Path) -> Generator[None]:
+    """Make the folders above a path; at the end remove those of them that are empty again."""
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path)
-    except OSError as error:
-        raise storage_error(path, error) from None
-    try:
-        _recover(out)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from None
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+            for folder in missing:
+                folder.rmdir()
 
 
 def stage(out: Path, *, fresh: bool = True) -> Path:
