@@ -200,11 +200,20 @@ main(["compress", "demo"])
 """
 
 
+def heedful():
+    """Heed interrupts, which a shell lets its background processes ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def ended(program, signals, *words):
     """Run a program, send it signals once it is ready, and return how it ended."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-c", program, *words],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=heedful,
     ) as process:
         assert process.stdout.readline() == "ready\n"
         for number in signals:
