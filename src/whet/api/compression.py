@@ -148,7 +148,7 @@ def _refuse_nonfinite(folder: Folder) -> None:
 def _records(path: Path) -> Iterator[Record]:
     if path.is_file():
         with path.open(encoding="utf-8") as lines:
-            yield from read_records(lines)
+            yield from read_records(lines, path)
 
 
 def _total(seconds: float) -> Record:

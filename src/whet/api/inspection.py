@@ -79,9 +79,7 @@ def folder_records(path: Path) -> tuple[Record, ...]:
             continue
         try:
             with file.open(encoding="utf-8") as lines:
-                found += read_records(lines)
-        except FolderError as error:
-            raise FolderError(f"{file}, {error.message}", error.hint) from error
+                found += read_records(lines, file)
         except UnicodeDecodeError as error:
             raise FolderError(f"{file}: not UTF-8 text ({error.reason})", DAMAGED) from error
     return tuple(found)

@@ -30,17 +30,17 @@ class Record:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
 
-def read_records(lines: Iterable[str]) -> Iterator[Record]:
+def read_records(lines: Iterable[str], where: object = "records") -> Iterator[Record]:
     """Yield the records of a `records.jsonl`.
 
-    Law: `read(lines(r)) == r`. Law: what is no record raises FolderError that tells its line.
+    Law: `read(lines(r)) == r`. Law: what is no record raises FolderError; `where` is their file.
     """
     for number, line in enumerate(lines, 1):
         try:
             found = _record(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FolderError(
-                f"line {number}: not a record ({str(error)[:100]})",
+                f"{where}, line {number}: not a record ({str(error)[:100]})",
                 "The file is damaged; `whet verify` shows what else is.",
             ) from error
         yield found

@@ -1,5 +1,6 @@
 """What went wrong, in at most three lines, and the exit code that says it to programs."""
 
+import errno
 import json
 import os
 import re
@@ -7,12 +8,14 @@ import sys
 
 import click
 
-from whet.base.errors import FitError, UnsupportedError, WhetError
+from whet.base.errors import FitError, MissingError, StorageError, UnsupportedError, WhetError
 from whet.base.text import plain
 from whet.cli.output import coloured, tell
 
 BUG, USAGE, INTERRUPTED, PIPE, TERMINATED = 1, 2, 130, 141, 143
 HEAVY = {"torch", "transformers", "jaxtyping", "scipy", "safetensors"}  # the extra `compress`
+LONGEST = 1000  # of a line [character]
+NO_PATH = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 SECRETS = re.compile(r"(hf|sk|api)[_-]\w{6,}|(?<=Bearer )\S+")
 
 
@@ -30,6 +33,8 @@ def code_of(error: BaseException, *, machine: bool = False) -> int:
         return _silenced()
     if isinstance(error, click.ClickException):
         return _say("usage", error.format_message(), _help_line(error), USAGE, machine=machine)
+    if isinstance(error, OSError):
+        _drain()
     known = expected(error)
     if known is not None:
         kind = type(known).__name__
@@ -46,7 +51,18 @@ def expected(error: BaseException) -> WhetError | None:
         return UnsupportedError(message, 'pip install "whet[compress]"')
     if isinstance(error, MemoryError):
         return FitError("out of memory", "Free memory, or take a smaller model or fewer samples.")
+    if isinstance(error, OSError):
+        return _of_the_system(error)
     return None
+
+
+def _of_the_system(error: OSError) -> WhetError:
+    """Return what a refusal of the system stands for: no such path, or a disk that will not."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    told = f"{where}{error.strerror or error}"
+    if error.errno in NO_PATH:
+        return MissingError(told, "Check the path.")
+    return StorageError(told, "Check rights and free space.")
 
 
 def _ended(word: str, code: int) -> int:
@@ -59,6 +75,14 @@ def _silenced() -> int:
     """Be quiet where nobody reads any more, also when Python flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return PIPE
+
+
+def _drain() -> None:
+    """Let go of results that stdout does not take, so that Python does not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silenced()
 
 
 def _help_line(error: click.ClickException) -> str:
@@ -83,7 +107,8 @@ def _say(kind: str, message: str, hint: str, code: int, *, machine: bool) -> int
 
 def one_line(text: str) -> str:
     """Return a text on one line, without control characters."""
-    return " ".join(plain(text, keep="\n").split("\n")).strip()
+    line = " ".join(plain(text, keep="\n").split("\n")).strip()
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _bug(error: BaseException, *, machine: bool) -> int:

@@ -72,7 +72,10 @@ def command(
 
 def _piped() -> str:
     """Return the prompt that comes through a pipe."""
-    text = sys.stdin.read(LONGEST + 1)
+    try:
+        text = sys.stdin.read(LONGEST + 1)
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the prompt is not UTF-8 text ({error.reason})") from None
     if not text.strip():
         raise click.UsageError("the prompt is empty")
     if len(text) > LONGEST:

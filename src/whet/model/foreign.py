@@ -4,7 +4,8 @@ For models without a family here (BERT, T5, ...). The only file of `model` that 
 No code of the model's folder is run.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
@@ -17,9 +18,16 @@ from transformers.pytorch_utils import Conv1D
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.formats.weight import Weight
+from whet.model.config import listed
 from whet.model.site import Site
 from whet.model.source import plain
 from whet.store.folder import Folder
+
+NEWER = "A newer transformers may have it: pip install --upgrade transformers"
+REFUSALS = (  # what transformers raises at configs and weights that it does not understand
+    ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, OSError,
+    ImportError,
+)  # fmt: skip
 
 
 @runtime_checkable
@@ -136,20 +144,46 @@ class Foreign:
 
 def _loaded(path: Path) -> tuple[PreTrainedModel, torch.dtype]:
     """Return the model in float32 and the type it is stored in; none of its code is run."""
-    names: list[str] = Folder(path).config.get("architectures") or ["AutoModel"]
+    names = listed(Folder(path).config, "architectures", str) or ("AutoModel",)
     kind: object = getattr(transformers, names[0], None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel | transformers.AutoModel):
         raise UnsupportedError(
             f"{path} asks for the class {names[0]}, which transformers {transformers.__version__} "
             "does not have",
-            "A newer transformers may have it: pip install --upgrade transformers",
+            NEWER,
         )
-    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-    stored = getattr(config, "dtype", None) or torch.float32
-    model = kind.from_pretrained(
-        path, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
-    )
+    try:
+        with _quiet():
+            config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+            stored = getattr(config, "dtype", None) or torch.float32
+            model = kind.from_pretrained(
+                path,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+            )
+    except REFUSALS as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(
+            f"transformers {transformers.__version__} cannot load {path}: {first[:200]}", NEWER
+        ) from error
     return model, stored
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep transformers from drawing bars and telling what errors tell again."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
 
 
 def _site(name: str, module: nn.Linear | Conv1D) -> Site:

@@ -41,5 +41,6 @@ class Parts:
     def records(self, count: int) -> Iterator[Record]:
         """Yield the records of the first `count` parts, in order."""
         for part in range(count):
-            lines = (self.folder / f"{part:04d}.jsonl").read_text(encoding="utf-8").splitlines()
-            yield from read_records(lines)
+            path = self.folder / f"{part:04d}.jsonl"
+            with path.open(encoding="utf-8") as lines:
+                yield from read_records(lines, path)

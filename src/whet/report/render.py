@@ -32,4 +32,4 @@ def _records(path: Path) -> Iterator[Record]:
     """Yield the records of a file, none if it is not there."""
     if path.is_file():
         with path.open(encoding="utf-8") as lines:
-            yield from read_records(lines)
+            yield from read_records(lines, path)

@@ -1,5 +1,6 @@
 """From what the user calls a model to a folder on this disk. Torch-free."""
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +29,7 @@ def resolve(source: str, offline: bool = False) -> Path:  # noqa: FBT001, FBT002
     """
     if source == "demo":
         return demo()
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # leaves an unknown ~name as it is
     if source and path.exists():
         return path
     if not _HUB_ID.fullmatch(source):
@@ -61,6 +62,10 @@ def _snapshot(repository: str, revision: str | None, offline: bool) -> Path:  # 
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise MissingError(
             f"{name} is not on the hub: {brief(error)}", "check the name; private ones need a login"
+        ) from None
+    except errors.HFValidationError as error:
+        raise MissingError(
+            f"{name} does not exist here, and is no hub id: {brief(error)}", "check the name"
         ) from None
     except errors.LocalEntryNotFoundError as error:
         why = "is not in the local cache" if offline else f"cannot be reached: {brief(error)}"
