@@ -22,7 +22,6 @@ from whet.recipe.identity import identity
 from whet.recipe.parts import PROBE
 from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Progress, Silence
-from whet.recipe.recipe import Calibration
 from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
@@ -37,7 +36,7 @@ from whet.version import __version__
 if TYPE_CHECKING:
     from whet.recipe.foreign import ForeignExecution
 
-FEW = Calibration("builtin", 4, 64)  # what a recipe without statistics is checked on
+FEW, SHORT = 4, 64  # windows, and tokens in each, on which a recipe without statistics is checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,9 @@ def bound(
     offline: bool = False,
 ) -> Plan:
     """Return a recipe bound to a model, with the command's own settings applied."""
-    asked = read(recipe, settings)
+    asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
-    if seed is not None:
-        asked = replace(asked, seed=seed)
     return plan(asked, Folder(resolve(source, offline)))
 
 
@@ -74,11 +71,18 @@ def default_out(source: str, recipe: str) -> Path:
 
 def tokens_of(bound_plan: Plan) -> Tokens:
     """Return the tokens that a plan runs on."""
-    recipe = bound_plan.recipe
-    wanted = recipe.calibration if bound_plan.needs_statistics else FEW
-    length = min(wanted.length, bound_plan.anatomy.context)
-    tokenizer = Tokenizer(bound_plan.folder.path)
-    return calibration(wanted.source, tokenizer, wanted.samples, length, recipe.seed)
+    recipe, model, folder = bound_plan.recipe, bound_plan.anatomy, bound_plan.folder.path
+    asked = recipe.calibration
+    samples, length = asked.samples, min(asked.length, model.context)
+    if not bound_plan.needs_statistics:
+        samples, length = min(samples, FEW), min(length, SHORT)
+    found = calibration(asked.source, Tokenizer(folder), samples, length, recipe.seed)
+    if (highest := int(found.ids.max())) >= model.vocab:
+        raise FolderError(
+            f"{folder}: the tokenizer makes token {highest}, the model knows 0 to {model.vocab - 1}",
+            "Are the tokenizer and the weights of the same model?",
+        )
+    return found
 
 
 def carried_out(

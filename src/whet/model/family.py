@@ -105,6 +105,13 @@ class Family:
             found[f"{self.module(arch, 'positions')}.weight"] = (rows, arch.hidden)
         return found
 
+    def strays(self, arch: Architecture, names: Collection[str]) -> tuple[str, ...]:
+        """Return the tensors of blocks, by name, that the model would not read."""
+        first = next(name for name in self.modules.values() if "{i}" in name)
+        blocks, known = first.partition("{i}")[0].format(p=arch.prefix), self.tensors(arch)
+        inside = (name for name in names if name.startswith(blocks) and name not in known)
+        return tuple(name for name in inside if not name.endswith(self.ignored))
+
     def skipped(self, arch: Architecture) -> dict[str, str]:
         """Return the matrices that are never compressed, and why."""
         found: dict[str, str] = {}

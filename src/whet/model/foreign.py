@@ -79,6 +79,11 @@ class Foreign:
         """Every linear that can be replaced, in the model's own order; its role is its name."""
         return tuple(_site(name, module) for name, module in self._linears.items())
 
+    @property
+    def vocab(self) -> int:
+        """The number of tokens that the input embedding knows."""
+        return int(cast("Tensor", self.model.get_input_embeddings().weight).shape[0])
+
     def weight(self, name: str) -> Weight:
         """Return the weight of a linear, (out, in)."""
         module = self._linear(name)

@@ -1,14 +1,17 @@
 """What a plan needs to know of a model, whichever code runs it: its sites, and what is left alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from whet.base.errors import FolderError, UnsupportedError
+from whet.model.config import whole
 from whet.model.family import Family, find
 from whet.model.site import Site
 from whet.store.folder import Folder
 
 FOREIGN = "foreign"
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+SAME = "Are config.json and the weights of the same model?"
 LONGEST = 512  # window for models that do not say how far they can read [token]
 
 
@@ -47,6 +50,7 @@ def _decoder(folder: Folder, family: Family) -> Anatomy:
     arch = family.architecture(folder.config, folder.tensors)
     expected = family.tensors(arch)
     _check_tensors(folder, expected)
+    _check_strays(folder, family.strays(arch, folder.tensors))
     return Anatomy(
         family.name,
         family.sites(arch),
@@ -73,11 +77,11 @@ def _foreign(folder: Folder, unknown: UnsupportedError) -> Anatomy:
             "Save it once with transformers (save_pretrained), and compress that folder.",
         )
     config = folder.config
-    context = config.get("max_position_embeddings") or config.get("n_positions") or LONGEST
-    hidden = config.get("hidden_size") or config.get("d_model") or model.sites[0].shape[1]
-    vocab = int(config.get("vocab_size", 1))
+    context = whole(config, "max_position_embeddings", "n_positions", default=LONGEST)
+    widest = max((site.shape[1] for site in model.sites), default=1)
+    hidden = whole(config, "hidden_size", "d_model", default=widest)
     names = frozenset(folder.tensors)
-    return Anatomy(FOREIGN, model.sites, model.skipped, int(context), vocab, int(hidden), names)
+    return Anatomy(FOREIGN, model.sites, model.skipped, context, model.vocab, hidden, names)
 
 
 def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -93,5 +97,20 @@ def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> N
             raise FolderError(
                 f"{folder.path / stored.file}: {name} has shape {list(stored.info.shape)}, "
                 f"config.json calls for {list(shape)}",
-                "Are config.json and the weights of the same model?",
+                SAME,
             )
+        if stored.info.dtype not in FLOATS:
+            raise FolderError(
+                f"{folder.path / stored.file}: {name} is stored as {stored.info.dtype}, "
+                f"expected one of {', '.join(sorted(FLOATS))}",
+                "Was the model compressed by something that config.json does not tell of?",
+            )
+
+
+def _check_strays(folder: Folder, strays: Sequence[str]) -> None:
+    """Refuse weights in blocks that nothing would read: the model would not be what it was."""
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        raise FolderError(
+            f"{folder.path} holds {strays[0]}{more}, which its config.json does not call for", SAME
+        )

@@ -131,8 +131,9 @@ def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> 
 def _refuse_compressed(folder: Folder) -> None:
     quantization = folder.config.get("quantization_config")
     if quantization:
+        known = isinstance(quantization, dict) and quantization.get("quant_method")
         raise FolderError(
-            f"{folder.path} is compressed already (quant_method {quantization.get('quant_method')!r})",
+            f"{folder.path} is compressed already (quant_method {known or 'unknown'})",
             "Compress the original model: errors of two compressions add up.",
         )
 

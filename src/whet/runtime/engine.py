@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whet.base.errors import RecipeError
+from whet.base.errors import FolderError, RecipeError
 from whet.base.machine import free_memory
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
@@ -138,7 +138,10 @@ class Engine:
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.vocab:
             found = low if low < 0 else high
-            raise RecipeError(f"token {found} found, expected 0 to {self.vocab - 1}")
+            raise FolderError(
+                f"token {found} found, {self.folder.name} knows 0 to {self.vocab - 1}",
+                "Are the tokenizer and the weights of the same model?",
+            )
         if start + tokens.shape[1] > self.context:
             raise self._too_long(start + tokens.shape[1])
 
