@@ -213,7 +213,7 @@ def ended(program, signals, *words):
         stdout=pipe,
         stderr=pipe,
         text=True,
-        preexec_fn=heedful,
+        preexec_fn=heedful,  # noqa: PLW1509 - the child starts no thread before it runs
     ) as process:
         assert process.stdout.readline() == "ready\n"
         for number in signals:
