@@ -1,7 +1,9 @@
 # make demo    install, compress the demo model to 4 bit, measure it, let both write
 # make test    install what the tests need, run them
 # make check   test, and lint, types, import contracts
-# make nightly check, and the slow suites
+# make nightly check, the slow suites, and sanitize
+# make sanitize the tests of the kernels under address and undefined-behaviour sanitizers
+# make native  compile csrc again, where whet is installed already (BIN=... for another environment)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +12,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 OUT ?= demo-int4
 OPENING ?= "It was a dark night, and the"
 
-.PHONY: demo test check lint nightly clean
+NATIVE := $(shell find csrc -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
+
+.PHONY: demo test check lint native sanitize nightly clean
 
 demo: $(VENV)/.run
 	$(BIN)/whet compress demo --recipe int4 -o $(OUT) --overwrite
@@ -30,8 +34,25 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-nightly: lint $(VENV)/.test
+nightly: lint $(VENV)/.test sanitize
 	$(BIN)/python -m pytest -n 2
+
+CONFIGURE := cmake -S csrc -DPython_EXECUTABLE="$(abspath $(BIN)/python)" \
+	-Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+
+native:
+	@mkdir -p build
+	PATH="$(abspath $(BIN)):$$PATH" flock build/native.lock sh -c '$(CONFIGURE) -B build/native && \
+		cmake --build build/native --parallel 2 && \
+		(cd build/native && python -c "import _native") && cmake --install build/native \
+		--prefix "$$(python -c "import sysconfig; print(sysconfig.get_path(\"platlib\"))")"'
+
+sanitize:
+	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(CONFIGURE) -B build/sanitize -DWHET_SANITIZE=ON && \
+		cmake --build build/sanitize --parallel 2'
+	WHET_NATIVE="$$(ls $(abspath build/sanitize)/_native*.so)" LD_PRELOAD="$(PRELOAD)" \
+		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest tests/kernels -p no:cacheprovider
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build
@@ -39,11 +60,11 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) -e ".[compress]"
 	@touch $@
 
-$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) -e ".[compress,interop,test]"
 	@touch $@
 

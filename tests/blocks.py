@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from whet.calibrate.carried import Carried
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Statistic, Stats
 from whet.calibrate.sweep import observe
@@ -40,7 +41,7 @@ def spooled(path: Path, x: Tensor) -> Spool:
 
 
 def observing(block: Block, spool: Spool) -> Observe:
-    return lambda tap, kinds: observe(block, None, spool, None, tap, kinds, 2)
+    return lambda tap, kinds: observe(block, None, Carried(spool), None, tap, kinds, 2)
 
 
 def recorded(block: Block, x: Tensor) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 A page has `<!-- begin: NAME -->` and `<!-- end: NAME -->` around what is made here.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +16,14 @@ from whet.api.catalogue import Entry
 from whet.base import errors
 from whet.base.record import Record, read_records
 from whet.cli.lazy import VERBS
+from whet.formats.spec import parse
 from whet.methods import catalogue
 from whet.recipe.schema import recipe_model, step_models
 from whet.report import words as say
 from whet.report.evidence import estimate
 from whet.report.table import Table, numbers, words
 from whet.report.tables import measured
+from whet.store.gguf.kinds import KINDS
 
 RESULTS = ROOT / "bench" / "results"
 MARKED = re.compile(r"(<!-- begin: ([\w -]+?) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -117,8 +120,55 @@ def presets() -> str:
     return plain(Table(heads, rows))
 
 
+def peers() -> str:
+    """Tools at equal bits, as one evaluator has measured them; the smallest KL of a size first."""
+    with (RESULTS / "peers-quality.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    rows.sort(key=lambda row: (round(row["bits_per_weight"], 1), row["kl_nat"]))
+    cells = tuple(
+        (
+            row["tool"],
+            row["setting"],
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['kl_nat']:.5f}",
+            f"{100 * row['top1']:.1f} %",
+        )
+        for row in rows
+    )
+    heads = words("tool", "setting") + numbers("bit per weight", "KL [nat]", "same top 1")
+    return plain(Table(heads, cells))
+
+
 def transcript() -> str:
     return "```text\n" + (RESULTS / "transcript.txt").read_text(encoding="utf-8").rstrip() + "\n```"
+
+
+def rewrites() -> str:
+    """What each rewrite does to the graph of the demo."""
+    rows = tuple(
+        (
+            f"`{stage.rewrite}`" if stage.rewrite else "",
+            stage.what,
+            f"{stage.bound:g}" if stage.rewrite else "",
+            say.count(stage.operators),
+            say.size(stage.planned),
+            say.size(stage.apart),
+        )
+        for stage in api.graph("demo").stages
+    )
+    heads = words("rewrite", "what") + numbers("bound", "operators", "planned", "apart")
+    return plain(Table(heads, rows))
+
+
+def gguf() -> str:
+    """The block types of GGUF, the format that each is read as, and what both take."""
+    shape, rows = (64, 1024), list[tuple[str, ...]]()
+    for kind in KINDS.values():
+        bits = parse(kind.format).bits(shape) / (64 * 1024)
+        sizes = (say.significant(8 * kind.nbytes / kind.size), say.significant(bits))
+        rows.append((f"`{kind.name}`", f"`{kind.format}`", *sizes))
+    heads = words("blocks", "read as") + numbers("bit per weight in the file", "here")
+    return plain(Table(heads, tuple(rows)))
 
 
 FACTS: Mapping[str, Callable[[], str]] = {
@@ -130,7 +180,10 @@ FACTS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "families": lambda: entries(api.families(), "family", "`model_type`", "what"),
     "codes": codes,
+    "gguf": gguf,
+    "peers": peers,
     "presets": presets,
+    "rewrites": rewrites,
     "transcript": transcript,
 }
 

@@ -26,7 +26,11 @@ from whet.store.folder import Folder
 pytest.importorskip("compressed_tensors")
 CHOSEN = ("llama-tied", "gemma3", "gpt2")
 slow = pytest.mark.slow
-WHETS_OWN = ("gpt2", "gpt2-depth")  # stored transposed
+WHETS_OWN = (
+    "gpt2",
+    "gpt2-depth",
+    "mixtral-window",
+)  # stored transposed; experts of several schemes
 
 
 @pytest.fixture(autouse=True)

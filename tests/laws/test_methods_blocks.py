@@ -8,8 +8,9 @@ from tests.blocks import observing, recorded, spooled
 from tests.unit.model.tiny import CASES, source
 from torch import Tensor
 
+from whet.calibrate.carried import Carried
 from whet.calibrate.statistics import Cross, Gram, Residual
-from whet.calibrate.sweep import observe, observe_taps
+from whet.calibrate.sweep import advance, observe
 from whet.formats.spec import parse
 from whet.methods.quantize.activations import Activations
 from whet.methods.quantize.awq import Awq
@@ -70,7 +71,8 @@ def test_each_expert_counts_its_own_tokens(tmp_path: Path, case: str) -> None:
     block, x = block_of(case), stream()
     spool = spooled(tmp_path / "x", x)
     taps = [tap for tap in block.taps if ".experts." in tap]
-    stats = observe_taps(block, block, spool, spool, dict.fromkeys(taps, (Gram, Cross)), 2)
+    pair = Carried(spool), Carried(spool)
+    stats = {tap: observe(block, block, *pair, tap, (Gram, Cross), 2) for tap in taps}
     assert block.arch.experts is not None
     total = sum(stats[tap].tokens for tap in taps if tap.endswith(".in"))
     assert total == 44 * block.arch.experts.active
@@ -91,9 +93,9 @@ def test_the_drift_of_the_residual_stream_is_seen_where_it_is_added_to(
 ) -> None:
     block, ideal = block_of(case), block_of(case)
     x, y = stream(0), stream(1)
-    spools = spooled(tmp_path / "x", x), spooled(tmp_path / "y", y)
+    pair = Carried(spooled(tmp_path / "x", x)), Carried(spooled(tmp_path / "y", y))
     for tap in ("attn.out", "mlp.mid"):
-        stats = observe(block, ideal, *spools, tap, (Residual,), 3)
+        stats = observe(block, ideal, *pair, tap, (Residual,), 3)
         here, there = recorded(block, x), recorded(ideal, y)
         known = f"{tap}.residual" in here
         assert known == (case not in {"gemma2", "olmo2"}), "not where a norm stands between"
@@ -117,3 +119,23 @@ def test_activations_are_quantized_where_they_are_asked_to_be(tmp_path: Path, ca
         block.linears[role].activation, block.linears[role].input_scale = activation, scale
     error = float((block(x) - before).norm() / before.norm())
     assert 0 < error < (0.03 if block.router is None else 0.2), "a router may choose otherwise"
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_samples_carried_from_tap_to_tap_are_seen_as_if_they_began_anew(
+    tmp_path: Path, case: str
+) -> None:
+    block, x = block_of(case), stream()
+    carried, other = Carried(spooled(tmp_path / "x", x)), spooled(tmp_path / "z", x)
+    for tap in (*block.taps, *block.taps):
+        there = observe(block, None, carried, None, tap, (Gram,), 2)
+        anew = Carried(other)
+        fresh = observe(block, None, anew, None, tap, (Gram,), 2)
+        anew.rewind()
+        assert torch.equal(there[Gram].total, fresh[Gram].total)
+        assert there.tokens == fresh.tokens
+        left = advance(block, carried, tmp_path / "y", 3).read(0, len(x))
+        torch.testing.assert_close(left, block(x), rtol=1e-5, atol=1e-5)
+    carried.delete()
+    assert {path.name for path in tmp_path.iterdir()} == {"y", "z"}

@@ -95,6 +95,7 @@ def check(dialect: Dialect, place: Site, scheme: Scheme, path: Path) -> None:
     assert dialect.nbytes(place, scheme) == sum(t.nbytes for t in tensors.values())
     source = folder(path, tensors, dialect.config({place.module: scheme}, ["lm_head"]))
     same(source.weight(place), weight)
+    assert source.contents.format(place) == weight.format
     found = source.activation(place)
     if scheme.activation is None:
         assert found is None

@@ -48,7 +48,7 @@ def whet_tokens(engine: Engine, ids: list[int], count: int, penalty: float = 1.0
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_greedy_tokens_of_the_demo_equal_those_of_transformers(penalty: float) -> None:
-    engine = load("demo")
+    engine = load("demo", "reference")
     oracle = AutoModelForCausalLM.from_pretrained(demo(), dtype=torch.float32)
     oracle.generation_config = GenerationConfig()
     for prompt in PROMPTS:
@@ -70,6 +70,6 @@ def test_greedy_tokens_of_random_models_equal_those_of_transformers(
     oracle.save_pretrained(tmp_path)
     oracle.generation_config = GenerationConfig()
     ids = torch.randint(96, (11,)).tolist()
-    found = whet_tokens(load(tmp_path), ids, 30, penalty=1.2)
+    found = whet_tokens(load(tmp_path, "reference"), ids, 30, penalty=1.2)
     assert found == transformers_tokens(oracle, ids, 30, penalty=1.2)
     assert len(set(found)) > 8

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from whet.api.compression import Result
     from whet.api.dry_run import Preview
     from whet.api.inspection import Inspection
+    from whet.api.operators import Operators
     from whet.base.record import Record
     from whet.recipe.progress import Progress
     from whet.runtime.engine import Engine
+    from whet.runtime.executor import Choice, Kernels
 
 Source = str | os.PathLike[str]
 Resume = Literal["auto", "required", "never"]
@@ -81,13 +83,22 @@ def preview(
     return previewed(bound, target)
 
 
-def load(folder: Source, *, offline: bool = False) -> "Engine":
-    """Return a model ready to generate: a compressed folder, or any source."""
-    require("torch", "compress")
+def load(
+    folder: Source,
+    *,
+    executor: "Choice" = "auto",
+    kernels: "Kernels" = "auto",
+    offline: bool = False,
+) -> "Engine":
+    """Return a model ready to generate: a compressed folder, or any source.
+
+    `executor` "auto" takes the native kernels, or the reference (torch) where these refuse;
+    `kernels` "require" makes that an error.
+    """
     from whet.runtime.engine import load as loaded
     from whet.store.resolve import resolve
 
-    return loaded(resolve(str(folder), offline), unpacked=None)
+    return loaded(resolve(str(folder), offline), executor, kernels, unpacked=None)
 
 
 def measure(
@@ -96,15 +107,26 @@ def measure(
     against: Source | None = None,
     data: str | None = None,
     speed: bool = False,
+    tasks: Sequence[str] = (),
+    executor: "Choice" = "auto",
+    kernels: "Kernels" = "auto",
     offline: bool = False,
     progress: "Progress | None" = None,
 ) -> "list[Record]":
-    """Measure a folder's quality, against its original if given, and (with `speed`) its speed."""
-    require("torch", "compress")
+    """Measure a folder's quality, against its original if given; its speed; `tasks` of lm-eval."""
     from whet.api.measurement import measured
 
-    original = None if against is None else str(against)
-    return measured(str(folder), original, data, speed=speed, offline=offline, progress=progress)
+    return measured(
+        str(folder),
+        None if against is None else str(against),
+        data,
+        speed=speed,
+        tasks=tasks,
+        executor=executor,
+        kernels=kernels,
+        offline=offline,
+        progress=progress,
+    )
 
 
 def inspect(folder: Source, *, offline: bool = False) -> "Inspection":
@@ -113,6 +135,17 @@ def inspect(folder: Source, *, offline: bool = False) -> "Inspection":
     from whet.store.resolve import resolve
 
     return inspection(resolve(str(folder), offline))
+
+
+def graph(folder: Source, *, rows: int = 512, offline: bool = False) -> "Operators":
+    """Return a folder's operators before and after each rewrite, and their memory. Needs no torch.
+
+    `rows` is the most tokens of one step.
+    """
+    from whet.api.operators import operators
+    from whet.store.resolve import resolve
+
+    return operators(resolve(str(folder), offline), rows)
 
 
 def verify(folder: Source) -> list[str]:

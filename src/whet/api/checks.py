@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from whet.base.machine import free_disk, free_memory
+from whet.kernels.native import missing, native
 from whet.version import __version__
 
 State = Literal["ok", "missing", "problem"]
@@ -168,12 +169,25 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
+def _kernels() -> Check:
+    """Return which tier of kernels runs here, or why there are none; and why faster ones do not."""
+    lacking = missing()
+    if lacking is not None:
+        hint = "install a C++20 compiler (g++ 12 or clang 16), then install whet again"
+        return Check("kernels", "missing", lacking, hint)
+    tier = native().chosen_tier()
+    heard = {name: native().tier_refusal(name) for name in ("avx512", "avx2")}
+    refused = [f"{name}: {reason}" for name, reason in heard.items() if reason]
+    return Check("kernels", "ok", "; ".join([f"{tier} of {', '.join(native().tiers())}", *refused]))
+
+
 def _surroundings() -> Iterator[Check]:
     """Yield how models run here, and what the environment asks for."""
+    yield _kernels()
     torch = installed("torch")
-    executor = f"reference (torch {torch})" if torch else "none"
-    hint = "" if torch else 'pip install "whet[compress]"'
-    yield Check("executor", "ok" if torch else "missing", executor, hint)
+    executors = ["native"] * (missing() is None) + [f"reference (torch {torch})"] * bool(torch)
+    hint = "" if executors else 'pip install "whet[compress]"  # or whet anew, with a C++ compiler'
+    yield Check("executor", "ok" if executors else "missing", ", ".join(executors) or "none", hint)
     names = ("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "NO_COLOR", "WHET_DEBUG")
     told = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     yield Check("environment", "ok", ", ".join(told) or "nothing set")

@@ -60,7 +60,7 @@ def bound(
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
-    return plan(asked, Folder(resolve(source, offline)))
+    return plan(asked, Folder(resolve(source, offline), dense=True))
 
 
 def default_out(source: str, recipe: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from whet.base.errors import FolderError, WhetError
 from whet.base.record import Record, read_records
-from whet.store.folder import Folder
+from whet.store.folder import Folder, is_gguf
 
 DAMAGED = "`whet verify` shows what else is damaged."
 EVIDENCE = ("records.jsonl", "run.jsonl")
@@ -55,6 +55,8 @@ def inspection(path: Path) -> Inspection:
     quantized = folder.config.get("quantization_config")
     method = quantized.get("quant_method") if isinstance(quantized, dict) else None
     schemes = Counter(_scheme(record) for record in records if record.step == "scheme")
+    if is_gguf(path):
+        method, schemes = "gguf", _blocks(folder)
     return Inspection(
         path,
         str(folder.config.get("model_type", "")),
@@ -95,6 +97,20 @@ def _read(folder: Folder) -> tuple[str, Mapping[str, int], str]:
     except WhetError as error:
         return "", {}, error.message
     return family.name, {name: int(getattr(arch, name)) for name in SIZES}, ""
+
+
+def _blocks(folder: Folder) -> Counter[str]:
+    """Count the matrices of a GGUF file by their blocks, and the format that these are read as."""
+    from whet.store.gguf.shard import GgufShard
+
+    found: Counter[str] = Counter()
+    for shard in folder.shards.values():
+        assert isinstance(shard, GgufShard)
+        for described in shard.header.tensors.values():
+            kind = described.kind
+            if len(described.shape) == 2:
+                found[kind.name if kind.plain else f"{kind.name} (as {kind.format})"] += 1
+    return Counter(dict(found.most_common()))
 
 
 def _scheme(record: Record) -> str:

@@ -1,12 +1,16 @@
 """Measurements of a folder, as records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from whet.base.record import Record
 from whet.measure.quality import compare
 from whet.measure.speed import speed as timed
+from whet.measure.tasks import refuse_tasks
+from whet.measure.tasks import tasks as scored
 from whet.recipe.progress import Progress, Silence
 from whet.runtime.engine import load
+from whet.runtime.executor import Choice, Kernels
+from whet.store.resolve import resolve
 
 Told = Callable[[int, int], None]
 
@@ -17,16 +21,35 @@ def measured(
     data: str | None,
     *,
     speed: bool,
+    tasks: Sequence[str],
+    executor: Choice,
+    kernels: Kernels,
     offline: bool,
     progress: Progress | None,
 ) -> list[Record]:
-    """Return what compression has cost a folder and, if asked, how fast it is beside the original."""
+    """Return what compression has cost a folder and, if asked, its speed and its scores in tasks."""
+    if tasks:
+        refuse_tasks(tasks)
     shown = progress or Silence()
     told = _reader(shown, "windows")
-    records = compare(folder, against, data=data or "builtin", offline=offline, told=told)
+    records = compare(
+        folder,
+        against,
+        executor=executor,
+        kernels=kernels,
+        data=data or "builtin",
+        offline=offline,
+        told=told,
+    )
     if speed:
-        engines = [load(source, offline=offline) for source in (folder, against) if source]
+        engines = [
+            load(source, executor, kernels, offline=offline)
+            for source in (folder, against)
+            if source
+        ]
         records += timed(engines, told=_reader(shown, "timed rounds"))
+    if tasks:
+        records += scored(resolve(folder, offline), tasks, offline=offline)
     shown.finish()
     return records
 

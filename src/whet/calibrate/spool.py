@@ -151,4 +151,7 @@ def _refused(path: Path, needed: int, error: OSError) -> StorageError:
             f"no space for activations at {path}: {needed} bytes needed, {free} free",
             "Free some space, or calibrate on fewer samples.",
         )
-    return StorageError(f"cannot write activations at {path}: {error.strerror}")
+    return StorageError(
+        f"cannot write activations at {path}: {error.strerror}",
+        "Check its rights and the disk, or write elsewhere.",
+    )

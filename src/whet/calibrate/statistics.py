@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-WIDE = 2048  # from this many channels on, the Gram matrix is summed by its lower triangle alone
-STRIP = 1024  # columns of one strip of that triangle
+from whet.kernels.gram import add_gram, strip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +55,8 @@ class Gram(Statistic):
 
     def add(self, seen: Seen) -> None:
         """Account for some tokens; of a wide matrix only the lower triangle is summed."""
-        x, width = seen.x.float(), self._strip()
-        for left in range(0, len(self.total), width):
-            right = left + width
-            self.total[left:, left:right].addmm_(x[:, left:].T, x[:, left:right])
-        self.tokens += len(x)
+        add_gram(self.total, seen.x.float())
+        self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
         """Account for what another instance has seen."""
@@ -74,7 +70,7 @@ class Gram(Statistic):
 
     def symmetric(self) -> Float[Tensor, "in in"]:
         """Return the sum itself, no copy: H times the number of tokens."""
-        width = self._strip()
+        width = strip(len(self.total))
         for left in range(0, len(self.total), width):
             right = left + width
             self.total[left:right, right:] = self.total[right:, left:right].T
@@ -83,9 +79,6 @@ class Gram(Statistic):
     def diagonal(self) -> Float[Tensor, "in"]:
         """Return the mean square of each channel, the diagonal of H."""
         return self.total.diagonal() / max(self.tokens, 1)
-
-    def _strip(self) -> int:
-        return STRIP if len(self.total) >= WIDE else max(len(self.total), 1)
 
 
 class Cross(Statistic):

@@ -3,8 +3,9 @@
 Both go batch by batch, from file to file; nothing of the block outlives the call.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,14 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from whet.base.errors import NumericalError
+from whet.calibrate.carried import Carried
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.activate import quantized
+from whet.model.block import Moment
 from whet.model.linear import Linear
 from whet.model.site import Site
 
 Kinds = tuple[type[Statistic], ...]
-RESIDUAL = ".residual"  # a block announces "attn.out.residual" before "attn.out": what is added to
+RESIDUAL = ".residual"  # announced before a tap: what the output of its linears is added to
+STREAM = ".stream"  # announced where a block can go on from a tap: the residual stream there
 TOLERATED = 0.01  # share of the samples that may be left out for not being finite
 
 
@@ -43,7 +47,13 @@ class Tapped(Protocol):
         """Return the linears by role."""
         ...
 
-    def __call__(self, hidden: Tensor, cache: None = ..., tap: "Recorder | None" = ...) -> Tensor:
+    def __call__(
+        self,
+        hidden: Tensor,
+        cache: None = ...,
+        tap: "Recorder | None" = ...,
+        since: Moment | None = ...,
+    ) -> Tensor:
         """Run the block on [batch time hidden]; announce each activation to `tap`."""
         ...
 
@@ -52,103 +62,102 @@ class _Enough(Exception):  # noqa: N818 - not an error: the rest of the forward 
     """Every activation that was asked for has been seen."""
 
 
+@dataclass(slots=True, eq=False)
 class Recorder:
-    """Keeps the activations of some taps during one forward pass, and ends it after the last."""
+    """Keeps the activation of one tap during a forward pass, and ends it there."""
 
-    def __init__(self, wanted: Mapping[str, Kinds], order: Sequence[str]) -> None:
-        self.wanted = wanted
-        self.after = set(order[max(order.index(tap) for tap in wanted) :])
-        self.values: dict[str, Tensor] = {}
+    wanted: str
+    order: Sequence[str]
+    values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __call__(self, name: str, value: Tensor) -> None:
-        """See one activation; raises once nothing that is wanted can follow."""
-        if name.removesuffix(RESIDUAL) in self.wanted:
-            self.values[name] = value
-        if name in self.after:
+        """See one activation; raises once the wanted one is past."""
+        tap, dot, kind = name.rpartition(".")
+        if dot + kind in (RESIDUAL, STREAM):
+            if tap == self.wanted:
+                self.values[dot + kind] = value
+            return
+        if name == self.wanted:
+            self.values[""] = value
+        if name in self.order and self.order.index(name) >= self.order.index(self.wanted):
             raise _Enough
 
+    def moment(self) -> Moment | None:
+        """Return where the pass has stopped, if it can go on from there."""
+        if STREAM in self.values and "" in self.values:
+            return Moment(self.wanted, self.values[""], self.values[STREAM])
+        return None
 
+
+@torch.no_grad()
 def observe(
     block: Tapped,
     reference: Tapped | None,
-    inputs: Spool,
-    reference_inputs: Spool | None,
+    inputs: Carried,
+    reference_inputs: Carried | None,
     tap: str,
     kinds: Kinds,
     batch: int = 8,
 ) -> Stats:
-    """Return statistics of one tap of a block; see `observe_taps`."""
-    wanted = {tap: kinds}
-    return observe_taps(block, reference, inputs, reference_inputs, wanted, batch)[tap]
-
-
-@torch.no_grad()
-def observe_taps(
-    block: Tapped,
-    reference: Tapped | None,
-    inputs: Spool,
-    reference_inputs: Spool | None,
-    wanted: Mapping[str, Kinds],
-    batch: int = 8,
-) -> dict[str, Stats]:
-    """Return statistics of some taps, from one partial forward pass of all samples.
+    """Return statistics of one tap of a block, and carry the samples up to there.
 
     `reference` is the uncompressed block, run in lock step on `reference_inputs`, for statistics of
     pairs. What is seen is what linears read: quantized, where they quantize their input. Samples
     that are not finite are left out, named in `Stats.dropped`; too many are an error. An expert's
     tap sees only the tokens that were routed to it, and no pairs.
     """
-    width = inputs.hidden
-    stats = {tap: Stats(kinds, _channels(block, tap, width)) for tap, kinds in wanted.items()}
-    order = list(block.taps)
-    for start, hidden, ideal in _together(inputs, reference_inputs, batch):
-        usable = _finite(hidden) if ideal is None else _finite(hidden) & _finite(ideal)
-        numbers = torch.arange(start, start + len(hidden))
-        for one in stats.values():
-            one.dropped.update(numbers[~usable].tolist())
-        if usable.any():
-            seen = _record(block, hidden[usable], Recorder(wanted, order))
-            ideals: dict[str, Tensor] = {}
-            if reference is not None and ideal is not None:
-                ideals = _record(reference, ideal[usable], Recorder(wanted, order))
-            for tap, one in stats.items():
-                _account(one, tap, seen, ideals, numbers[usable])
-    for tap, one in stats.items():
-        _check_dropped(one, tap, inputs.samples)
+    stats = Stats(kinds, _channels(block, tap, inputs.inputs.hidden))
+    samples = inputs.inputs.samples
+    inputs.rewind(block.taps, tap)
+    if reference_inputs is not None:
+        reference_inputs.rewind(block.taps, tap)
+    for start in range(0, samples, batch):
+        seen = _carry(block, inputs, tap, start, batch)
+        ideals: dict[str, Tensor] = {}
+        if reference is not None and reference_inputs is not None:
+            ideals = _carry(reference, reference_inputs, tap, start, batch)
+        _account(stats, seen, ideals, torch.arange(start, min(start + batch, samples)))
+    inputs.arrive()
+    if reference_inputs is not None:
+        reference_inputs.arrive()
+    _check_dropped(stats, tap, samples)
     return stats
 
 
 @torch.no_grad()
-def advance(block: Tapped, inputs: Spool, into: Path, batch: int = 8) -> Spool:
-    """Run a block over all samples; return what leaves it, in a new file of the same type."""
-    made = Spool.create(into, inputs.shape, inputs.dtype)
-    for start, hidden in inputs.chunks(batch):
-        made.write(start, block(hidden))
+def advance(block: Tapped, inputs: Carried, into: Path, batch: int = 8) -> Spool:
+    """Run what is left of a block over all samples; return what leaves it, in a new file."""
+    made = Spool.create(into, inputs.inputs.shape, inputs.inputs.dtype)
+    for start in range(0, inputs.inputs.samples, batch):
+        hidden, since = inputs.read(start, start + batch)
+        made.write(start, block(hidden) if since is None else block(hidden, since=since))
     return made
 
 
 def drift(hidden: Spool, ideal: Spool, batch: int = 8) -> float:
     """Return ‖x - x̃‖² ÷ ‖x̃‖² over all samples that are finite in both [1]."""
     lost = whole = 0.0
-    for _, x, reference in _together(hidden, ideal, batch):
-        assert reference is not None
+    for start, x in hidden.chunks(batch):
+        reference = ideal.read(start, start + batch)
         usable = _finite(x) & _finite(reference)
         lost += float((x - reference)[usable].double().square().sum())
         whole += float(reference[usable].double().square().sum())
     return lost / whole if whole else 0.0
 
 
-def _together(
-    inputs: Spool, ideals: Spool | None, batch: int
-) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    for start, hidden in inputs.chunks(batch):
-        yield start, hidden, None if ideals is None else ideals.read(start, start + batch)
-
-
-def _record(block: Tapped, hidden: Tensor, recorder: Recorder) -> dict[str, Tensor]:
+def _carry(block: Tapped, samples: Carried, tap: str, start: int, batch: int) -> dict[str, Tensor]:
+    """Run some samples up to a tap; return what was announced there, as its linears read it."""
+    stream, since = samples.read(start, start + batch)
+    recorder = Recorder(tap, block.taps)
     with suppress(_Enough):
-        block(hidden, tap=recorder)
-    return {name: _as_read(block, name, value) for name, value in recorder.values.items()}
+        if since is None:
+            block(stream, tap=recorder)
+        else:
+            block(stream, tap=recorder, since=since)
+    if (moment := recorder.moment()) is not None:
+        samples.write(start, moment, stream)
+    seen = recorder.values
+    return seen | {"": _as_read(block, tap, seen[""])} if "" in seen else seen
 
 
 def _as_read(block: Tapped, tap: str, x: Tensor) -> Tensor:
@@ -161,15 +170,15 @@ def _as_read(block: Tapped, tap: str, x: Tensor) -> Tensor:
 
 
 def _account(
-    stats: Stats, tap: str, seen: dict[str, Tensor], ideals: dict[str, Tensor], numbers: Tensor
+    stats: Stats, seen: dict[str, Tensor], ideals: dict[str, Tensor], numbers: Tensor
 ) -> None:
     """Add one batch of one tap; a routed activation has no samples, only tokens."""
-    if tap not in seen:
+    if "" not in seen:
         return
-    x = seen[tap]
+    x = seen[""]
     routed = x.dim() == 2
-    reference = None if routed else ideals.get(tap)
-    drifted = None if routed else _difference(ideals, seen, tap + RESIDUAL)
+    reference = None if routed else ideals.get("")
+    drifted = None if routed else _difference(ideals, seen, RESIDUAL)
     keep = _finite(x)
     for other in (reference, drifted):
         keep = keep if other is None else keep & _finite(other)

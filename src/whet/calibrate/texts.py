@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from whet.base.errors import FolderError, MissingError, RecipeError, UnsupportedError
 
@@ -20,6 +20,24 @@ LONGEST_ROW = 16 << 20  # [byte]
 GIVE = "Give a .txt or .jsonl file, a folder of them, `builtin`, or hf:org/name."
 OTHER = "Rename the column, or give other text."
 COLUMNS = "`text`, `messages`, or `prompt` and `completion`"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What is asked of a tokenizer."""
+
+    @property
+    def adds_bos(self) -> bool:
+        """Return whether the model expects a token before each text."""
+        ...
+
+    def encode(self, text: str, *, special: bool = ...) -> list[int]:
+        """Return the tokens of a text, and if asked the special ones around it."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = ...) -> str:
+        """Return a conversation as text, by the model's own template."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
 """Windows of tokens to calibrate or measure on."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -12,28 +10,10 @@ from torch import Tensor
 
 from whet.base.errors import FolderError
 from whet.base.seed import stream_seed
-from whet.calibrate.texts import Rows, texts
+from whet.calibrate.texts import Encoder, Rows, texts
 
 CHARACTERS = 48  # text read for each token asked for; more is passed over, evenly
 LEAST_READ = 8 << 20  # characters that are always read
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What is asked of a tokenizer."""
-
-    @property
-    def adds_bos(self) -> bool:
-        """Return whether the model expects a token before each text."""
-        ...
-
-    def encode(self, text: str, *, special: bool = ...) -> list[int]:
-        """Return the tokens of a text, and if asked the special ones around it."""
-        ...
-
-    def chat(self, messages: Sequence[Mapping[str, Any]], *, generate: bool = ...) -> str:
-        """Return a conversation as text, by the model's own template."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

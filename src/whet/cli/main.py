@@ -14,7 +14,7 @@ from whet.version import __version__
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 ENDING = (
-    "SOURCE is a model folder, `demo`, or a hub id `org/name[@revision]`. "
+    "SOURCE is a model folder, a .gguf file, `demo`, or a hub id `org/name[@revision]`. "
     "Results go to stdout, everything else to stderr."
 )
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from whet.cli.options import verb
+from whet.cli.options import running, verb
 
 if TYPE_CHECKING:
     from whet.base.record import Record
+    from whet.runtime.executor import Choice, Kernels
 
 
 @verb("measure")
@@ -20,8 +21,19 @@ if TYPE_CHECKING:
     help="Text to measure on: .txt, .jsonl, a folder of them.  [default: builtin]",
 )
 @click.option("--speed", is_flag=True, help="Also time prefill and generation.")
+@click.option("--tasks", metavar="NAMES", help="Also score tasks of lm-eval: names with commas.")
+@running
 def command(
-    *, folder: str, against: str | None, data: str | None, speed: bool, style: str, offline: bool
+    *,
+    folder: str,
+    against: str | None,
+    data: str | None,
+    speed: bool,
+    tasks: str | None,
+    executor: "Choice",
+    kernels: "Kernels",
+    style: str,
+    offline: bool,
 ) -> None:
     """Measure what a folder's compression cost, and how fast it is.
 
@@ -34,7 +46,15 @@ def command(
 
     with watched() as progress:
         records = api.measure(
-            folder, against=against, data=data, speed=speed, offline=offline, progress=progress
+            folder,
+            against=against,
+            data=data,
+            speed=speed,
+            tasks=[] if tasks is None else [name.strip() for name in tasks.split(",")],
+            executor=executor,
+            kernels=kernels,
+            offline=offline,
+            progress=progress,
         )
     _show(records, style)
     _keep(Path(folder), records)
@@ -46,6 +66,8 @@ def _show(records: "list[Record]", style: str) -> None:
     from whet.report import resources, summary, tables
     from whet.report.evidence import evidence
 
+    for told in dict.fromkeys(r.notes["fallback"] for r in records if "fallback" in r.notes):
+        output.tell(f"whet: runs by the reference executor: {told}")
     if style == "json":
         output.result_json({"records": output.record_dicts(records)})
         return
@@ -54,7 +76,7 @@ def _show(records: "list[Record]", style: str) -> None:
         if headline.number != tables.MISSING:
             told = f" ({headline.interval})" if headline.interval else ""
             output.result(f"{headline.label}: {headline.number}{told}, {headline.sentence}")
-    for table in (tables.quality(e), resources.speed(e)):
+    for table in (tables.quality(e), tables.tasks(e), resources.speed(e), resources.kernels(e)):
         if table is not None:
             output.result("\n" + output.columns(table) + (f"\n{table.note}" if table.note else ""))
 

@@ -20,6 +20,28 @@ def everywhere() -> list[click.Parameter]:
     ]
 
 
+def running(function: Function) -> Function:
+    """Add the options of the verbs that run a model."""
+    choice = click.Choice(["auto", "native", "reference"])
+    told = (
+        "What computes: native kernels, or torch. auto is native, else reference with the reason."
+    )
+    required = "require makes it an error (69) where a kernel refuses."
+    add = (
+        click.option("--executor", type=choice, default="auto", show_default=True, help=told),
+        click.option(
+            "--kernels",
+            type=click.Choice(["auto", "require"]),
+            default="auto",
+            show_default=True,
+            help=required,
+        ),
+    )
+    for one in reversed(add):
+        function = one(function)
+    return function
+
+
 def verb(name: str) -> Callable[[Function], click.Command]:
     """Return a decorator that makes a verb; its help begins with the sentence in `VERBS`."""
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whet.cli.options import verb
+from whet.cli.options import running, verb
 
 if TYPE_CHECKING:
     from whet.runtime.conversation import Conversation
     from whet.runtime.engine import Engine
+    from whet.runtime.executor import Choice, Kernels
     from whet.runtime.reply import Reply
     from whet.runtime.sample import Sampling
 
@@ -44,12 +45,15 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "see
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable.")
 @click.option("--system", metavar="TEXT", help="What the model is told before a chat.")
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
+@running
 def command(
     *,
     folder: str,
     prompt: str | None,
     style: str,
     offline: bool,
+    executor: "Choice",
+    kernels: "Kernels",
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Generate text, or chat.
@@ -63,11 +67,21 @@ def command(
     text = prompt if prompt is not None or sys.stdin.isatty() else _piped()
     if text is None and style == "json":
         raise click.UsageError("--format json needs a PROMPT")
-    engine = api.load(folder, offline=offline)
+    engine = api.load(folder, executor=executor, kernels=kernels, offline=offline)
+    _say_fallback(engine)
     if text is None:
         _chat(engine, **asked)
     else:
         _show(_reply(engine, text, **asked), text, style)
+
+
+def _say_fallback(engine: "Engine") -> None:
+    """Say why it is not the native kernels that compute, where they were wanted."""
+    if engine.fallback:
+        from whet.cli import output
+        from whet.runtime.choice import told
+
+        output.tell(f"whet: runs by the reference executor: {told(engine.fallback)}")
 
 
 def _piped() -> str:

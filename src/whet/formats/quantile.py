@@ -14,8 +14,17 @@ def quantile_levels(bits: int) -> Float[Tensor, "codes"]:
     codes = 2**bits
     tail = round(1 - (1 / (2 * codes) + 1 / (2 * (codes - 1))) / 2, 7)
     above, below = (
-        torch.special.ndtri(torch.linspace(tail, 0.5, codes // 2 + more).double())[:-1]
-        for more in (1, 0)
+        torch.special.ndtri(_steps(tail, codes // 2 + more).double())[:-1] for more in (1, 0)
     )
     levels = torch.cat([-below, torch.zeros(1), above]).float().sort().values
     return levels / levels.max()
+
+
+def _steps(start: float, count: int) -> Float[Tensor, "count"]:
+    """Return even steps from `start` to a half, each counted from the nearer end.
+
+    Like `torch.linspace`, whose last bits depend on how wide the processor's vectors are.
+    """
+    first, last = torch.tensor(start), torch.tensor(0.5)
+    step, index = (last - first) / max(count - 1, 1), torch.arange(count).float()
+    return torch.where(index < count // 2, first + step * index, last - step * (count - 1 - index))

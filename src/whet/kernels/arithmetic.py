@@ -20,6 +20,12 @@ def arithmetic(precision: str) -> Generator[None]:
         backend.fp32_precision = before
 
 
+def is_fast() -> bool:
+    """Return whether factors are to be rounded to bfloat16 here."""
+    backend: Any = torch.backends.mkldnn
+    return backend.matmul.fp32_precision == "bf16"
+
+
 def has_fast() -> bool:
     """Return whether `fast` is really faster here: the processor multiplies bfloat16 itself."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,24 +1,28 @@
-"""Token by token: how surprised models are by a text, and how far one is from another.
+"""Token by token: how surprised models are by a text, and how far one is from another. Torch-free.
 
-Logits are had a few rows at a time, so memory does not grow with the vocabulary or the windows.
+Logits are had a few rows at a time, so memory does not grow with the vocabulary or the windows;
+what follows from them is computed in float64.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from whet.base.errors import NumericalError
 from whet.runtime.engine import Engine
+from whet.runtime.executor import Ids, Logits
 
 NUMBERS = 1 << 24  # logits held at a time, about
+BLOCK = 1 << 19  # of which so many are widened to float64 at a time, about
+Values = NDArray[np.float64]
+Choices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """What two models say at each of some consecutive tokens of a batch, flattened.
+    """What two models say at each of some consecutive tokens of a sequence.
 
     `loss` and `loss_original`: surprise by the next token [nat], 0 where there is none (`scored` is
     False). `kl`: of the compressed model's next-token distribution from the original's [nat].
@@ -28,44 +32,39 @@ class Judged:
     """
 
     start: int
-    scored: Bool[Tensor, "tokens"]
-    loss: Float[Tensor, "tokens"]
-    loss_original: Float[Tensor, "tokens"]
-    kl: Float[Tensor, "tokens"]
-    first: Int64[Tensor, "tokens"]
-    first_original: Int64[Tensor, "tokens"]
-    p: Float[Tensor, "tokens"]
-    p_original: Float[Tensor, "tokens"]
-    gain: Float[Tensor, "tokens"]
+    scored: NDArray[np.bool_]
+    loss: Values
+    loss_original: Values
+    kl: Values
+    first: Choices
+    first_original: Choices
+    p: Values
+    p_original: Values
+    gain: Values
 
 
-@torch.inference_mode()
-def judged(
-    engine: Engine, original: Engine | None, tokens: Int64[Tensor, "batch time"]
-) -> Iterator[Judged]:
+def judged(engine: Engine, original: Engine | None, tokens: Ids) -> Iterator[Judged]:
     """Yield what both models say, some tokens at a time; alone, a model is its own original."""
-    hidden = engine.hidden(tokens).flatten(0, 1)
-    reference = hidden if original is None else original.hidden(tokens).flatten(0, 1)
-    following = _following(tokens)
-    rows = min(max(NUMBERS // engine.vocab, 64), 1024)
-    for start in range(0, len(hidden), rows):
-        part = slice(start, start + rows)
-        log = _log(engine, hidden[part])
-        log_original = log if original is None else _log(original, reference[part])
-        yield _judged(start, log, log_original, following[part])
+    following = np.append(tokens[1:], -1)
+    size = min(max(NUMBERS // engine.vocab, 64), 1024)
+    theirs = original.pieces(tokens, size) if original else None
+    start = 0
+    for mine in engine.pieces(tokens, size):
+        reference = next(theirs) if theirs is not None else mine
+        step = max(1, BLOCK // engine.vocab)
+        for first in range(0, len(mine), step):
+            part = slice(first, first + step)
+            log = _log(engine, mine[part])
+            log_original = log if reference is mine else _log(original or engine, reference[part])
+            there = start + first
+            yield _judged(there, log, log_original, following[there : there + len(log)])
+        start += len(mine)
 
 
-def _following(tokens: Int64[Tensor, "batch time"]) -> Int64[Tensor, "tokens"]:
-    """Return the token after each, −1 at the end of a row."""
-    shifted = tokens.roll(-1, dims=1)
-    shifted[:, -1] = -1
-    return shifted.flatten()
-
-
-def _log(engine: Engine, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
+def _log(engine: Engine, logits: Logits) -> Values:
     """Return log-probabilities [nat], or say whose logits are not finite."""
-    found = engine.head(hidden).log_softmax(-1)
-    if found.isnan().any():
+    found = log_softmax(logits)
+    if np.isnan(found).any():
         raise NumericalError(
             f"the logits of {engine.folder} are not finite",
             "Its weights or the recipe that made them are damaged: run `whet verify`.",
@@ -73,32 +72,47 @@ def _log(engine: Engine, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor
     return found
 
 
-def _judged(start: int, log: Tensor, log_original: Tensor, following: Tensor) -> Judged:
+def log_softmax(logits: Logits) -> Values:
+    """Return ln softmax of each row, in float64."""
+    found = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found -= found.max(-1, keepdims=True)
+        found -= np.log(np.exp(found).sum(-1, keepdims=True))
+    return found
+
+
+def _judged(start: int, log: Values, log_original: Values, following: Ids) -> Judged:
     scored = following >= 0
-    place = following.clamp_min(0)[:, None]
-    next_, next_original = (x.gather(1, place)[:, 0] for x in (log, log_original))
+    next_, next_original = (_at(x, np.maximum(following, 0)) for x in (log, log_original))
     first, first_original = log.argmax(-1), log_original.argmax(-1)
-    p, p_original = (x.gather(1, first_original[:, None])[:, 0].exp() for x in (log, log_original))
+    p, p_original = (np.exp(_at(x, first_original)) for x in (log, log_original))
     return Judged(
         start,
         scored,
-        -next_ * scored,
-        -next_original * scored,
+        np.where(scored, -next_, 0.0),
+        np.where(scored, -next_original, 0.0),
         kl(log_original, log),
         first,
         first_original,
         p,
         p_original,
-        (next_.exp() - next_original.exp()) * scored,
+        np.where(scored, np.exp(next_) - np.exp(next_original), 0.0),
     )
 
 
-def kl(
-    log_p: Float[Tensor, "tokens vocab"], log_q: Float[Tensor, "tokens vocab"]
-) -> Float[Tensor, "tokens"]:
+def _at(values: Values, places: Choices) -> Values:
+    """Return one number of each row."""
+    return np.take_along_axis(values, places[:, None], 1)[:, 0]
+
+
+def kl(log_p: Values, log_q: Values) -> Values:
     """Return KL(p ‖ q) = Σ p·(ln p − ln q) of each row [nat].
 
-    Law: never negative, and exactly 0 where both are equal. Law: equal to the sum in float64.
+    Law: never negative, and exactly 0 where both are equal.
     """
-    terms = log_p.exp().mul_(log_p - log_q)
-    return terms.nan_to_num_(nan=0.0, posinf=torch.inf).sum(-1).clamp_min_(0)
+    with np.errstate(invalid="ignore"):
+        terms = np.exp(log_p)
+        terms *= log_p - log_q
+    if not np.isfinite(terms).all():
+        terms = np.nan_to_num(terms, copy=False, nan=0.0, posinf=np.inf)
+    return np.maximum(terms.sum(-1), 0.0)

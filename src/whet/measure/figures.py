@@ -8,7 +8,7 @@ import numpy as np
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.measure.intervals import CONFIDENCE, RESAMPLES, Interval, Numbers, bootstrap
-from whet.measure.tally import Singles, Tally
+from whet.measure.tally import Tally
 
 PERCENTILES = {"kl_median": 50.0, "kl_p90": 90.0, "kl_p99": 99.0, "kl_p999": 99.9}
 Sums = Mapping[str, Numbers]
@@ -88,7 +88,7 @@ def _interval(name: str, found: Interval, figure: Figure) -> dict[str, Quantity]
     }
 
 
-def _percentiles(kls: Singles) -> dict[str, Quantity]:
+def _percentiles(kls: Numbers) -> dict[str, Quantity]:
     found = {
         name: Quantity(float(np.percentile(kls, share)), "nat", f"{share:g} % of tokens have less")
         for name, share in PERCENTILES.items()

@@ -49,7 +49,7 @@ class Sizes:
 def sizes(path: Path) -> Sizes:
     """Return the sizes of a folder. Law: equal to the sizes of its files and tensors, exactly."""
     folder = Folder(path)
-    files = sum((path / name).stat().st_size for name in folder.files)
+    files = sum((folder.home / name).stat().st_size for name in folder.files)
     tensors = {name: stored.info.nbytes for name, stored in folder.tensors.items()}
     whole = sum(tensors.values())
     try:
@@ -58,9 +58,10 @@ def sizes(path: Path) -> Sizes:
         return Sizes(files, whole, 0, 0, 0)
     arch = family.architecture(folder.config, tensors.keys())
     parameters = sum(prod(shape) for shape in family.tensors(arch).values())
-    parts = _parts(tensors)
+    held_parts = parts(tensors)
     held = {
-        site.module: (prod(site.shape), parts.get(site.module, {})) for site in family.sites(arch)
+        site.module: (prod(site.shape), held_parts.get(site.module, {}))
+        for site in family.sites(arch)
     }
     coded = [(n, planes) for n, planes in held.values() if planes and not _plain(folder, planes)]
     return Sizes(
@@ -72,7 +73,7 @@ def sizes(path: Path) -> Sizes:
     )
 
 
-def _parts(tensors: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def parts(tensors: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Return the weight tensors of each module with their sizes [byte]."""
     found: dict[str, dict[str, int]] = {}
     for name, nbytes in tensors.items():

@@ -5,24 +5,29 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from whet.base.errors import FitError, FolderError
 from whet.base.machine import peak_rss, resident
 from whet.base.quantity import Quantity
 
+if TYPE_CHECKING:
+    from whet.runtime.engine import Engine
+
 PROMPT, NEW = 64, 16  # [token]
 
 
-def running(folder: Path, threads: int = 1, *, unpacked: bool = False) -> dict[str, Quantity]:
-    """Return the peak memory of loading a folder and writing a few tokens with it [byte].
+def running(engine: "Engine") -> dict[str, Quantity]:
+    """Return the peak memory of loading an engine's folder anew and writing a few tokens [byte].
 
-    `peak_rss` is that of the whole process, Python and torch included; `peak_rss_model` what came
-    on top of them.
+    `peak_rss` is that of the whole process, Python (and torch, for the reference executor)
+    included; `peak_rss_model` what came on top of them.
     """
-    command = [sys.executable, "-m", "whet.measure.memory", str(folder.absolute())]
-    command += [str(threads), str(int(unpacked))]
-    found = json.loads(child(command))
+    executor = engine.executor
+    unpacked = executor.notes.get("weights") == "decoded at load"
+    command = [sys.executable, "-m", "whet.measure.memory", str(engine.folder.absolute())]
+    command += [executor.name, str(int(unpacked))]
+    found = json.loads(child(command, {"OMP_NUM_THREADS": str(executor.threads)}))
     how = f"a fresh process: load, read {PROMPT} tokens, write {NEW}"
     return {
         "peak_rss": Quantity(float(found["peak"]), "byte", how),
@@ -49,14 +54,17 @@ def child(command: list[str], environment: Mapping[str, str] | None = None) -> s
     return done.stdout
 
 
-def _main(folder: str, threads: str, unpacked: str) -> None:
-    import torch
+def _main(folder: str, executor: str, unpacked: str) -> None:
+    if executor == "reference":
+        import torch  # so that only the model counts as growth
 
+        assert torch.__version__
     from whet.runtime.engine import load
 
-    torch.set_num_threads(int(threads))
     before = resident()
-    engine = load(folder, unpacked=unpacked == "1")
+    engine = load(
+        folder, "reference" if executor == "reference" else "native", unpacked=unpacked == "1"
+    )
     new = min(NEW, engine.context // 2)
     ids = [index % engine.vocab for index in range(min(PROMPT, engine.context - new))]
     list(engine.generate(ids, max_tokens=new, stop_ids=()))

@@ -15,18 +15,21 @@ from whet.measure.intervals import CONFIDENCE
 from whet.measure.tally import Tally
 from whet.measure.windows import LENGTH, WINDOWS, Windows, windows
 from whet.model.family import find
+from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine, load
+from whet.runtime.executor import Choice, Kernels
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
 
-BATCH = 4  # windows at a time
 Told = Callable[[int, int], None]  # windows done, of how many
 
 
-def compare(
+def compare(  # noqa: PLR0913
     folder: str | Path,
     against: str | Path | None = None,
     *,
+    executor: Choice = "auto",
+    kernels: Kernels = "auto",
     data: str = "builtin",
     count: int = WINDOWS,
     length: int = LENGTH,
@@ -40,8 +43,11 @@ def compare(
     measurement (step "measure"), the others the tokens that changed most (step "token").
     Law: a folder against itself has KL 0, top-1 agreement 1 and Δ perplexity 0, exactly.
     """
-    engine = _decoder(folder, offline)
-    original = None if against is None else _decoder(against, offline)
+    engine, original = (
+        None if source is None else _decoder(source, executor, kernels, offline=offline)
+        for source in (folder, against)
+    )
+    assert engine is not None
     contexts = [one.context for one in (engine, original) if one]
     found = windows(data, (original or engine).tokenizer, count, min(length, *contexts))
     if original is not None:
@@ -49,24 +55,23 @@ def compare(
     tally = _read(engine, original, found, told)
     facts = figures(tally, len(found.rows), beside=original is not None, seed=seed)
     facts |= _sizes(engine, original)
-    measured = Record("measure", "", facts, notes=_notes(found, against))
+    measured = Record("measure", "", facts, notes=_notes(found, against, engine, original))
     return [measured, *(tally.tokens(original) if original else ())]
 
 
 def _read(engine: Engine, original: Engine | None, found: Windows, told: Told | None) -> Tally:
-    """Let both models read all windows, a few at a time."""
-    tally = Tally(max(found.documents) + 1, np.zeros(found.tokens, np.float32))
-    done = 0
-    for tokens, documents in found.batches(BATCH):
+    """Let both models read all windows."""
+    tally = Tally(max(found.documents) + 1, np.zeros(found.tokens))
+    pairs = zip(found.rows, found.documents, strict=True)
+    for done, (tokens, document) in enumerate(pairs, start=1):
         for part in judged(engine, original, tokens):
-            tally.add(part, tokens, documents)
-        done += len(tokens)
+            tally.add(part, tokens, document)
         if told is not None:
             told(done, len(found.rows))
     return tally
 
 
-def _decoder(folder: str | Path, offline: bool) -> Engine:  # noqa: FBT001
+def _decoder(folder: str | Path, executor: Choice, kernels: Kernels, *, offline: bool) -> Engine:
     """Load a folder, or say why it cannot be measured."""
     path = resolve(str(folder), offline)
     try:
@@ -77,7 +82,7 @@ def _decoder(folder: str | Path, offline: bool) -> Engine:  # noqa: FBT001
             f"{error.message}",
             "Its size and the error of each layer are in its report: run `whet inspect`.",
         ) from None
-    return load(path)
+    return load(path, executor, kernels)
 
 
 def _refuse_strangers(engine: Engine, original: Engine, found: Windows) -> None:
@@ -92,9 +97,16 @@ def _refuse_strangers(engine: Engine, original: Engine, found: Windows) -> None:
         )
 
 
-def _notes(found: Windows, against: str | Path | None) -> dict[str, str]:
+def _notes(
+    found: Windows, against: str | Path | None, engine: Engine, original: Engine | None
+) -> dict[str, str]:
     notes = {"data": found.name, "digest": found.digest, "confidence": f"{100 * CONFIDENCE:.0f} %"}
-    return notes if against is None else notes | {"against": str(against)}
+    notes |= {"against": str(against)} if against is not None else {}
+    notes |= {"executor": engine.executor.name}
+    if original is not None and original.executor.name != engine.executor.name:
+        notes |= {"executor_original": original.executor.name}
+    fallback = engine.fallback or (original.fallback if original else ())
+    return notes | ({"fallback": reasons(fallback)} if fallback else {})
 
 
 def _sizes(engine: Engine, original: Engine | None) -> dict[str, Quantity]:

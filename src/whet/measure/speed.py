@@ -1,7 +1,7 @@
 """How fast folders are on this machine: time to first token, prefill, decode, memory bandwidth.
 
 The runs alternate between the folders and the bandwidth probe, so that a noisy neighbour disturbs
-all of them alike; numbers are medians with intervals from order statistics.
+all of them alike; numbers are medians with intervals from order statistics. Torch-free.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,23 +9,28 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
-import torch
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.base.seed import stream_seed
+from whet.measure.bandwidth import bandwidth, how, token_bytes
 from whet.measure.intervals import median
 from whet.measure.memory import running
+from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine
+from whet.runtime.used import used
+from whet.store.folder import Folder
 
 PROMPT, NEW, RUNS = 256, 32, 7  # [token], [token], rounds
-PROBE = 64 << 20  # numbers of four bytes that the bandwidth probe reads
+OTHERS = (32, 1024)  # further lengths of prompts [token]
+PRIVATE = frozenset({"layouts"})  # notes that name places on this machine
 Told = Callable[[int, int], None]  # rounds done, of how many
+Facts = dict[str, Quantity]
 
 
 @dataclass(slots=True)
 class Timed:
-    """What was timed of one engine, a value for each round."""
+    """What was timed of one engine after a prompt of one length, a value for each round."""
 
     engine: Engine
     ids: list[int]
@@ -41,14 +46,17 @@ class Timed:
         self.first.append(moments[1] - moments[0])
         self.decode.append((len(moments) - 2) / (moments[-1] - moments[1]))
 
-    def facts(self) -> dict[str, Quantity]:
-        """Return the medians with their intervals."""
+    def facts(self, *, main: bool) -> Facts:
+        """Return the medians with their intervals; the `main` length's have the plain names."""
         length = len(self.ids)
         prefill = [length / seconds for seconds in self.first]
+        tail = "" if main else f"_{length}"
+        after = f"tokens 2 to {self.new} after a prompt of {length}"
+        first = f"prompt of {length} tokens to first token"
         return {
             **_fact(f"prefill_{length}", prefill, "token/s", "prompt ÷ time to first token"),
-            **_fact("decode", self.decode, "token/s", f"tokens 2 to {self.new} after the prompt"),
-            **_fact("ttft", self.first, "s", f"prompt of {length} tokens to first token"),
+            **_fact(f"decode{tail}", self.decode, "token/s", after),
+            **_fact(f"ttft{tail}", self.first, "s", first),
         }
 
 
@@ -56,65 +64,96 @@ def speed(
     engines: Sequence[Engine],
     *,
     prompt: int = PROMPT,
+    others: Sequence[int] = OTHERS,
     new: int = NEW,
     runs: int = RUNS,
     seed: int = 0,
     memory: bool = True,
     told: Told | None = None,
 ) -> list[Record]:
-    """Time engines in turn, each `runs` times; one record (step "speed") for each of them.
+    """Time engines in turn, each `runs` times.
 
+    Returns a record (step "speed") for each of them, then one (step "kernel") for each weight.
     Prompts are random tokens, shortened where a context is too small; the end of text is ignored.
+    `others` are lengths of prompts that are timed too, where they fit.
     With `memory`, each folder's peak memory is measured too, in a fresh process.
     """
-    timed = [_prepared(engine, prompt, new, seed) for engine in engines]
-    for one in timed:
+    timed = [_prepared(engine, prompt, others, new, seed) for engine in engines]
+    every = [one for lengths in timed for one in lengths]
+    for one in every:
         one.round()
         one.first.clear()
         one.decode.clear()
+    threads = max(engine.executor.threads for engine in engines)
     read: list[float] = []
     for done in range(runs):
-        read.append(bandwidth())
-        for one in timed:
+        read.append(bandwidth(threads))
+        for one in every:
             one.round()
         if told is not None:
             told(done + 1, runs)
-    return list(_records(timed, read, memory=memory))
+    found = list(_records(timed, read, memory=memory))
+    return found + [record for engine in engines for record in kernels(engine)]
 
 
-def _prepared(engine: Engine, prompt: int, new: int, seed: int) -> Timed:
+def kernels(engine: Engine) -> list[Record]:
+    """Return which kernel multiplies by each weight and why others refuse (step "kernel")."""
+    found: list[Record] = []
+    for one in used(Folder(engine.folder)):
+        native = engine.executor.name == "native" and one.kernel
+        notes = {"folder": engine.folder.name, "format": one.format}
+        notes |= {"kernel": one.kernel if native else engine.executor.name}
+        notes |= {"refused": "; ".join(one.refused)} if one.refused else {}
+        found.append(Record("kernel", one.module, {}, notes=notes))
+    return found
+
+
+def _prepared(
+    engine: Engine, prompt: int, others: Sequence[int], new: int, seed: int
+) -> list[Timed]:
+    """Return what is to be timed of an engine, the main length first."""
     new = max(2, min(new, engine.context // 2))
-    length = max(1, min(prompt, engine.context - new))
+    room = engine.context - new
+    main = max(1, min(prompt, room))
     chance = np.random.default_rng(stream_seed(seed, "speed"))
-    return Timed(engine, chance.integers(engine.vocab, size=length).tolist(), new)
+    ids = chance.integers(engine.vocab, size=max(main, *others, 1)).tolist()
+    lengths = [main, *(length for length in others if length <= room and length != main)]
+    return [Timed(engine, ids[:length], new) for length in lengths]
 
 
-def _records(timed: Sequence[Timed], read: list[float], *, memory: bool) -> Iterator[Record]:
-    threads = torch.get_num_threads()
-    probe = _fact("memory_read", read, "byte/s", f"sum of {4 * PROBE >> 20} MiB in the same rounds")
-    for one in timed:
-        notes = {
-            "executor": one.engine.executor,
-            "threads": str(threads),
-            "folder": one.engine.folder.name,
-            "runs": str(len(read)),
-            "weights": "decoded at load" if one.engine.unpacked else "decoded at use",
-        }
-        facts = one.facts() | probe
+def _records(timed: Sequence[list[Timed]], read: list[float], *, memory: bool) -> Iterator[Record]:
+    probe = _fact("memory_read", read, "byte/s", how())
+    for lengths in timed:
+        engine = lengths[0].engine
+        facts: Facts = {}
+        for one in lengths:
+            facts |= one.facts(main=one is lengths[0])
+        facts |= probe | _share(lengths[0], read)
         if memory:
-            facts |= running(one.engine.folder, threads, unpacked=one.engine.unpacked)
-        yield Record("speed", "", facts, notes=notes)
+            facts |= running(engine)
+        yield Record("speed", "", facts, notes=_notes(engine, len(read)))
 
 
-def bandwidth() -> float:
-    """Return how fast memory is read by all threads [byte/s]."""
-    buffer = torch.ones(PROBE, dtype=torch.int32)
-    start = perf_counter()
-    buffer.sum(dtype=torch.int32)
-    return buffer.nbytes / (perf_counter() - start)
+def _notes(engine: Engine, runs: int) -> dict[str, str]:
+    notes = {
+        "executor": engine.executor.name,
+        "threads": str(engine.executor.threads),
+        "folder": engine.folder.name,
+        "runs": str(runs),
+        **{name: note for name, note in engine.executor.notes.items() if name not in PRIVATE},
+    }
+    return notes | ({"fallback": reasons(engine.fallback)} if engine.fallback else {})
 
 
-def _fact(name: str, values: list[float], unit: str, how: str) -> dict[str, Quantity]:
+def _share(timed: Timed, read: list[float]) -> Facts:
+    """Return how much of the bandwidth of each round generation needs for the weights it reads."""
+    size = token_bytes(timed.engine.folder)
+    shares = [rate * size / speed for rate, speed in zip(timed.decode, read, strict=True)]
+    what = f"decode × {size / 1e6:.1f} MB of weights a token ÷ memory_read of the round"
+    return _fact("bandwidth_share", shares, "1", what)
+
+
+def _fact(name: str, values: list[float], unit: str, how: str) -> Facts:
     """Return a median and the ends of its interval."""
     found, sure = median(np.asarray(values))
     assert found.low is not None

@@ -5,48 +5,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.measure.divergence import Judged
 from whet.measure.intervals import Numbers
 from whet.runtime.engine import Engine
+from whet.runtime.executor import Ids
 
 TOKENS = 30  # that changed most, with their context
 CONTEXT = 24  # tokens shown before each of them
-Singles = NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class Tally:
     """Sums of each document, KL of each token, and the tokens that changed most so far.
 
-    Room for the KL of all tokens is made at once, four bytes each; nothing else grows.
+    Room for the KL of all tokens is made at once, eight bytes each; nothing else grows.
     """
 
     documents: int
-    kls: Singles
+    kls: Numbers
     sums: dict[str, Numbers] = field(default_factory=dict[str, Numbers])
     most: list["Changed"] = field(default_factory=list["Changed"])
     seen: int = 0
 
-    def add(self, part: Judged, tokens: Tensor, documents: list[int]) -> None:
-        """Account for some tokens of a batch; `documents` has one number for each of its rows."""
-        time = tokens.shape[1]
-        places = part.start + np.arange(len(part.kl))
-        owners = np.asarray(documents)[places // time]
+    def add(self, part: Judged, tokens: Ids, document: int) -> None:
+        """Account for some tokens of a sequence, which belongs to a document."""
         for name, values in _terms(part).items():
-            held = self.sums.setdefault(name, np.zeros(self.documents))
-            held += np.bincount(owners, values, self.documents)
-        self.kls[self.seen : self.seen + len(part.kl)] = part.kl.numpy()
-        for index in part.kl.topk(min(TOKENS, len(part.kl))).indices.tolist():
-            row, position = divmod(part.start + index, time)
-            self._offer(part, index, tokens[row, : position + 1])
+            self.sums.setdefault(name, np.zeros(self.documents))[document] += values.sum()
+        self.kls[self.seen : self.seen + len(part.kl)] = part.kl
+        for index in np.argsort(-part.kl, kind="stable")[:TOKENS].tolist():
+            self._offer(part, index, tokens[: part.start + index + 1])
         self.seen += len(part.kl)
 
-    def _offer(self, part: Judged, index: int, context: Tensor) -> None:
+    def _offer(self, part: Judged, index: int, context: Ids) -> None:
         held = Changed(
             float(part.kl[index]),
             -(self.seen + index),
@@ -99,8 +92,8 @@ def _terms(part: Judged) -> dict[str, Numbers]:
     """Return what is summed over the tokens of each document."""
     same = part.first == part.first_original
     found = {
-        "tokens": part.scored.new_ones(len(part.kl)), "scored": part.scored, "kl": part.kl,
+        "tokens": np.ones(len(part.kl)), "scored": part.scored, "kl": part.kl,
         "loss": part.loss, "loss_original": part.loss_original, "same": same,
-        "gain": part.gain, "gain_squared": part.gain.square(),
+        "gain": part.gain, "gain_squared": np.square(part.gain),
     }  # fmt: skip
-    return {name: values.double().numpy() for name, values in found.items()}
+    return {name: values.astype(np.float64) for name, values in found.items()}

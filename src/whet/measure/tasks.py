@@ -34,11 +34,7 @@ def tasks(
     Tasks are taken by name from those that lm-eval ships: files that could name code are refused.
     The model is loaded by transformers, in float32.
     """
-    _check(names)
-    if find_spec(PACKAGE) is None:
-        raise UnsupportedError(
-            "tasks need lm-eval, which is not installed here", 'pip install "whet[eval]"'
-        )
+    refuse_tasks(names)
     asked = {
         "folder": str(folder.absolute()), "tasks": list(names), "limit": limit,
         "fewshot": fewshot, "seed": seed,
@@ -51,7 +47,8 @@ def tasks(
     return [_record(name, found) for name in found["results"]]
 
 
-def _check(names: Sequence[str]) -> None:
+def refuse_tasks(names: Sequence[str]) -> None:
+    """Raise for names that are none, and where lm-eval is missing; asked before work starts."""
     if not names:
         raise RecipeError("no task was named", "Name one, e.g. arc_easy.")
     for name in names:
@@ -60,6 +57,10 @@ def _check(names: Sequence[str]) -> None:
                 f"the task {name[:80]!r} is no name of a task",
                 "Give names of tasks that lm-eval ships; files are refused, they can run code.",
             )
+    if find_spec(PACKAGE) is None:
+        raise UnsupportedError(
+            "tasks need lm-eval, which is not installed here", 'pip install "whet[eval]"'
+        )
 
 
 def _record(name: str, found: Mapping[str, Any]) -> Record:

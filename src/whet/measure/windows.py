@@ -9,13 +9,10 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from whet.base.errors import FolderError
-from whet.calibrate.texts import Rows, texts
-from whet.calibrate.tokens import Encoder
+from whet.calibrate.texts import Encoder, Rows, texts
+from whet.runtime.executor import Ids
 
 WINDOWS = 128
 LENGTH = 512  # [token]
@@ -33,7 +30,7 @@ class Windows:
     Law: no token of the source is in two windows.
     """
 
-    rows: tuple[Int64[Tensor, "_"], ...]
+    rows: tuple[Ids, ...]
     documents: tuple[int, ...]
     name: str
 
@@ -47,18 +44,8 @@ class Windows:
         """Return the SHA-256 of all rows and their lengths."""
         found = sha256()
         for row in self.rows:
-            found.update(f"{len(row)}:".encode() + row.contiguous().numpy().tobytes())
+            found.update(f"{len(row)}:".encode() + row.tobytes())
         return found.hexdigest()
-
-    def batches(self, size: int) -> Iterator[tuple[Int64[Tensor, "batch time"], list[int]]]:
-        """Yield rows of equal length together, up to `size`, with their documents."""
-        order = sorted(range(len(self.rows)), key=lambda index: -len(self.rows[index]))
-        for _, alike in groupby(order, key=lambda index: len(self.rows[index])):
-            same = list(alike)
-            for start in range(0, len(same), size):
-                picked = same[start : start + size]
-                rows = torch.stack([self.rows[index] for index in picked])
-                yield rows, [self.documents[index] for index in picked]
 
 
 def windows(
@@ -77,7 +64,7 @@ def windows(
     path = _validation() if source == "builtin" else source
     first = tokenizer.encode("a", special=True)[:1] if tokenizer.adds_bos else []
     rows = Rows(partial(tokenizer.chat, generate=False))
-    found: list[tuple[int, Tensor]] = []
+    found: list[tuple[int, Ids]] = []
     tokens = 0
     budget = max(LEAST_READ, count * length * CHARACTERS)
     for document, text in enumerate(texts(path, rows, budget)):
@@ -106,8 +93,8 @@ def _short(source: str) -> str:
     return source if source.startswith("hf:") else Path(source).name
 
 
-def _row(ids: list[int]) -> Int64[Tensor, "time"]:
-    return torch.tensor(ids, dtype=torch.int64)
+def _row(ids: list[int]) -> Ids:
+    return np.asarray(ids, np.int64)
 
 
 def _cut(ids: list[int], length: int) -> list[list[int]]:

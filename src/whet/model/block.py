@@ -1,6 +1,7 @@
 """One decoder block: norms, attention and MLP as the architecture says. Any family's."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,11 +10,20 @@ from whet.model.architecture import Architecture
 from whet.model.attention import attend, projected, separated
 from whet.model.cache import LayerCache
 from whet.model.linear import Linear
-from whet.model.mlp import Tap, feed_forward, mixture
+from whet.model.mlp import Tap, activated, mixture
 from whet.model.norm import Norm
 from whet.model.roles import taps
 from whet.model.rope import rotary
 from whet.model.site import Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """Where a forward pass stands: what the linears of a tap read, and the residual stream."""
+
+    tap: str
+    x: Float[Tensor, "batch time in"]
+    stream: Float[Tensor, "batch time hidden"]
 
 
 def no_tap(name: str, value: Tensor) -> None:
@@ -53,23 +63,22 @@ class Block(nn.Module):
         hidden: Float[Tensor, "batch time hidden"],
         cache: LayerCache | None = None,
         tap: Tap | None = None,
+        since: Moment | None = None,
     ) -> Float[Tensor, "batch time hidden"]:
         """Return the residual stream after this block; positions continue from the cache's.
 
-        `tap(name, value)` sees the input of the linears of each tap before they run; before that,
-        as "attn.out.residual" and "mlp.mid.residual", what their output is added to as it is.
+        `tap(name, value)` sees the input of the linears of each tap before they run. Before that it
+        sees, as "mlp.mid.stream", the residual stream there, and again as "mlp.mid.residual" where
+        the linears' output is added to it as it is. With `since`, the block goes on from a tap.
+        Law: going on from a tap gives what the whole block gives.
         """
         tap = tap or no_tap
-        if "attn.post" not in self.norms:
-            tap("attn.out.residual", hidden)
-        mixed = self._attention(self._norm("attn.pre", hidden), cache, tap)
-        mixed = hidden + self._norm("attn.post", mixed)
-        mixed = self._norm("attn.sum", mixed)
-        if "mlp.post" not in self.norms:
-            tap("mlp.mid.residual", mixed)
-        read = hidden if self.arch.parallel else mixed
-        fed = self._mlp(self._norm("mlp.pre", read), tap)
-        return self._norm("mlp.sum", mixed + self._norm("mlp.post", fed))
+        moment = since or Moment("attn.in", self._norm("attn.pre", hidden), hidden)
+        if moment.tap == "attn.in":
+            moment = Moment("attn.out", self._mixed(moment.x, cache, tap), moment.stream)
+        if moment.tap == "attn.out":
+            moment = self._attended(moment, tap)
+        return self._fed(moment, tap)
 
     def foldable(self, tap: str) -> str | None:
         """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
@@ -102,15 +111,44 @@ class Block(nn.Module):
     def _norm(self, role: str, x: Tensor) -> Tensor:
         return self.norms[role](x) if role in self.norms else x
 
-    def _attention(self, x: Tensor, cache: LayerCache | None, tap: Tap) -> Tensor:
+    def _mixed(self, x: Tensor, cache: LayerCache | None, tap: Tap) -> Tensor:
+        """Return what attention makes of its input, before the output projection."""
         tap("attn.in", x)
         q, k, v = projected(self.arch, self.linears, x)
         q, k = self._heads(q, "attn.q.norm"), self._heads(k, "attn.k.norm")
         q, k, v = self._placed(q, k, separated(v, self.arch.head_dim), cache)
         scale, window = self.arch.scale_of(self.layer), self.arch.windows[self.layer]
-        mixed = attend(q, k, v, scale, window, self.arch.attention_cap)
-        tap("attn.out", mixed)
-        return self.linears["attn.o"](mixed)
+        return attend(q, k, v, scale, window, self.arch.attention_cap)
+
+    def _attended(self, moment: Moment, tap: Tap) -> Moment:
+        """Add the output of attention to the stream, and read what the MLP reads."""
+        hidden = moment.stream
+        self._announce(moment, tap, direct="attn.post" not in self.norms)
+        mixed = hidden + self._norm("attn.post", self.linears["attn.o"](moment.x))
+        mixed = self._norm("attn.sum", mixed)
+        read = hidden if self.arch.parallel else mixed
+        return Moment("mlp.in", self._norm("mlp.pre", read), mixed)
+
+    def _fed(self, moment: Moment, tap: Tap) -> Tensor:
+        """Add the output of the MLP to the stream."""
+        if moment.tap == "mlp.in":
+            self._announce(moment, tap, direct=False)
+            if self.router is not None:
+                fed = mixture(self.arch, self.linears, self.router, moment.x, tap)
+                return self._left(fed, moment.stream)
+            middle = activated(self.arch, self.linears, "mlp", moment.x)
+            moment = Moment("mlp.mid", middle, moment.stream)
+        self._announce(moment, tap, direct="mlp.post" not in self.norms)
+        return self._left(self.linears["mlp.down"](moment.x), moment.stream)
+
+    def _left(self, fed: Tensor, stream: Tensor) -> Tensor:
+        return self._norm("mlp.sum", stream + self._norm("mlp.post", fed))
+
+    def _announce(self, moment: Moment, tap: Tap, *, direct: bool) -> None:
+        tap(f"{moment.tap}.stream", moment.stream)
+        if direct:
+            tap(f"{moment.tap}.residual", moment.stream)
+        tap(moment.tap, moment.x)
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return queries or keys as heads, normalised before or after they are separated."""
@@ -131,8 +169,3 @@ class Block(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
         return q, k, v
-
-    def _mlp(self, x: Tensor, tap: Tap) -> Tensor:
-        if self.router is None:
-            return feed_forward(self.arch, self.linears, "mlp", x, tap)
-        return mixture(self.arch, self.linears, self.router, x, tap)

@@ -21,6 +21,19 @@ NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 }
 
 
+def activated(
+    arch: Architecture, linears: Mapping[str, Linear], role: str, x: Float[Tensor, "*batch hidden"]
+) -> Float[Tensor, "*batch ffn"]:
+    """Return what the last linear of the MLP whose linears' roles start with `role` reads."""
+    act = NONLINEARITIES[arch.activation]
+    if not arch.gated:
+        return act(linears[f"{role}.up"](x))
+    if f"{role}.gate_up" in linears:
+        gate, up = linears[f"{role}.gate_up"](x).chunk(2, -1)
+        return act(gate) * up
+    return act(linears[f"{role}.gate"](x)) * linears[f"{role}.up"](x)
+
+
 def feed_forward(
     arch: Architecture,
     linears: Mapping[str, Linear],
@@ -29,15 +42,8 @@ def feed_forward(
     tap: Tap,
 ) -> Float[Tensor, "*batch hidden"]:
     """Return the output of the MLP whose linears' roles start with `role`."""
-    act = NONLINEARITIES[arch.activation]
     tap(f"{role}.in", x)
-    if not arch.gated:
-        middle = act(linears[f"{role}.up"](x))
-    elif f"{role}.gate_up" in linears:
-        gate, up = linears[f"{role}.gate_up"](x).chunk(2, -1)
-        middle = act(gate) * up
-    else:
-        middle = act(linears[f"{role}.gate"](x)) * linears[f"{role}.up"](x)
+    middle = activated(arch, linears, role, x)
     tap(f"{role}.mid", middle)
     return linears[f"{role}.down"](middle)
 
@@ -66,7 +72,6 @@ def mixture(
     Source: arXiv:2401.04088, §2.1.
     """
     assert arch.experts is not None
-    tap("mlp.in", x)
     flat = x.flatten(0, 1)
     total = torch.zeros_like(flat)
     for expert, tokens, share in routes(arch.experts, router, flat):

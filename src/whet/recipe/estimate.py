@@ -71,8 +71,10 @@ def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
 
 def _disk(plan: Plan) -> int:
     calibration = plan.recipe.calibration
-    spool = calibration.samples * calibration.length * plan.anatomy.hidden * FLOAT
-    return 2 * plan.weights_bytes + 4 * spool
+    widest = max((p.site.shape[1] for p in plan.placed if p.site.layer is not None), default=0)
+    inside = widest + 2 * plan.anatomy.hidden if plan.needs_statistics else 0
+    each = calibration.samples * calibration.length * (2 * plan.anatomy.hidden + inside) * FLOAT
+    return 2 * plan.weights_bytes + (2 if plan.compares else 1) * each
 
 
 def _mib(size: int) -> str:

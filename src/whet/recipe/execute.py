@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from whet.base.allocator import retain
 from whet.base.errors import StoppedError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
@@ -60,6 +61,7 @@ class Execution:
     @torch.inference_mode()
     def run(self) -> None:
         """Do every part that is not done; after each, a kill costs at most the one under way."""
+        retain()
         done = finished(self.work)
         self.progress.start(self.count, "compress")
         streams = self._reopened(done) if done else None
@@ -87,9 +89,15 @@ class Execution:
         """Embed the tokens, with the compressed embedding and with the original one."""
         original, working = self._embedding(), self._embedding()
         records = list(Rewriter(self.plan, _nothing).rewrite(working, original))
-        hidden = self.plan.anatomy.hidden
-        precision = self.plan.recipe.precision
-        streams = entered(self.ids, working, original, hidden, self._spools, precision)
+        streams = entered(
+            self.ids,
+            working,
+            original,
+            self.plan.anatomy.hidden,
+            self._spools,
+            self.plan.recipe.precision,
+            followed=self.plan.compares,
+        )
         self.parts.save(0, self._stored(working), records)
         return streams
 
@@ -97,23 +105,25 @@ class Execution:
         """Compress one block and pass the hidden states through it."""
         layer = part - 1
         block, reference = self._block(layer), self._block(layer)
-        records = list(Rewriter(self.plan, streams.look).rewrite(block, reference))
+        records = list(self._rewriter(streams).rewrite(block, reference))
         onward = streams.advanced(block, reference, self._spools, part)
-        how = "‖x−x̃‖² ÷ ‖x̃‖² of what leaves the block, over the calibration tokens"
-        records.append(
-            Record("block", f"layers.{layer}", {"drift": Quantity(onward.drift(), "1", how)})
-        )
+        lost, over = onward.drift()
+        how = f"‖x−x̃‖² ÷ ‖x̃‖² of what leaves the block, {over}"
+        records.append(Record("block", f"layers.{layer}", {"drift": Quantity(lost, "1", how)}))
         self.parts.save(part, dict(block.extras()) | self._stored(block), records)
         return onward
 
     def leave(self, streams: Streams) -> Streams:
         """Compress the head, and keep the logits of a few tokens for the reload check."""
         original, working = self._head(), self._head()
-        records = list(Rewriter(self.plan, streams.look).rewrite(working, original))
+        records = list(self._rewriter(streams).rewrite(working, original))
         logits = working(streams.probe.read(0, streams.probe.samples))
         write_shard(self.work / PROBE, {"ids": probed(self.ids), "logits": logits})
         self.parts.save(self.count - 1, self._stored(working), records)
         return streams
+
+    def _rewriter(self, streams: Streams) -> Rewriter:
+        return Rewriter(self.plan, streams.look, streams.touched)
 
     def _head(self) -> decoder.Head:
         """Return the head; a tied one multiplies by the compressed embedding."""
@@ -142,7 +152,8 @@ class Execution:
 
     def _reopened(self, done: int) -> Streams:
         last = min(done, self.count - 1) - 1
-        return reopened(self._spools, last, self.plan.recipe.precision)
+        precision = self.plan.recipe.precision
+        return reopened(self._spools, last, precision, followed=self.plan.compares)
 
     def _name(self, part: int) -> str:
         if part in {0, self.count - 1}:

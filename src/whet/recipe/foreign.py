@@ -6,6 +6,7 @@ time (those of one numbered layer), each group on what the groups before it left
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
 from whet.recipe.rewrite import Kinds, Rewriter
+from whet.store.array import stored
 from whet.store.dialects import reader_of
 from whet.store.dialects.dialect import Held
-from whet.store.dtypes import DTYPES
+from whet.store.dtypes import tensor_of, weight_of
 from whet.store.shard import Shard
 from whet.store.writer import write_shard
 
@@ -114,26 +116,20 @@ class ForeignExecution:
     def _restore(self, model: Foreign, path: Path) -> None:
         """Give the model the weights of a part that an earlier run has finished."""
         shard = Shard(path)
-        held = Held(shard.tensors, lambda name: read_tensor(shard, name), str(path))
+        held = Held(shard.tensors, partial(stored, shard), str(path))
         reader = reader_of(self.plan.choice.config(self.plan.schemes, self.plan.skipped), held)
         for placed in self.plan.placed:
             site = placed.site
             if any(name.startswith(f"{site.module}.weight") for name in shard.tensors):
                 weight = reader.weight(site)
-                dense = (
-                    read_tensor(shard, site.tensor).float() if weight is None else weight.dense()
-                )
-                model.replace(site.module, dense)
+                if weight is None:
+                    model.replace(site.module, tensor_of(stored(shard, site.tensor)).float())
+                else:
+                    model.replace(site.module, weight_of(weight).dense())
 
     def _probe(self, model: Foreign) -> None:
         ids = probed(self.ids)
         write_shard(self.work / PROBE, {"ids": ids, "logits": model.outputs(ids)})
-
-
-def read_tensor(shard: Shard, name: str) -> Tensor:
-    """Return a tensor of a shard."""
-    info = shard.tensors[name]
-    return torch.frombuffer(shard.read(name), dtype=DTYPES[info.dtype]).reshape(info.shape)
 
 
 def _layer_of(site: Site) -> str:

@@ -6,6 +6,8 @@ fit the configuration, steps that match nothing, formats that cannot be stored.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
@@ -15,7 +17,7 @@ from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
 from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
-from whet.recipe.recipe import Precision, Recipe, Step
+from whet.recipe.recipe import Precision, Recipe, Step, matches
 from whet.store.dialects import WHET, Choice, choose
 from whet.store.folder import Folder
 from whet.store.scheme import Place, Scheme
@@ -63,6 +65,11 @@ class Plan:
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
         return any(step.use.needs for step in self.recipe.steps)
+
+    @property
+    def compares(self) -> bool:
+        """Return whether any step compares with what the original model sees."""
+        return any(kind.pairs for step in self.recipe.steps for kind in step.use.needs)
 
     @property
     def source_bytes(self) -> int:
@@ -139,39 +146,60 @@ def _refuse_compressed(folder: Folder) -> None:
 
 
 def _check_steps(recipe: Recipe, model: Anatomy) -> None:
+    for pattern in recipe.skip:
+        _check_pattern(f"recipe {recipe.name}: skip", pattern, model)
     for number, step in enumerate(recipe.steps, 1):
-        found = [s for s in model.sites if step.selects(s) and not recipe.skips(s)]
+        where = f"recipe {recipe.name}, step {number} ({step.use.name})"
         if isinstance(step.use, BlockPass) and model.family == FOREIGN:
             raise RecipeError(
-                f"step {number} ({step.use.name}) works on the blocks of known families, and this "
-                "model runs by the code of transformers",
+                f"{where} works on the blocks of known families, and this model runs by the code "
+                "of transformers",
                 "Use rtn, hqq or gptq.",
             )
+        for pattern in step.where:
+            _check_pattern(f"{where}: where", pattern, model)
+        found = [s for s in model.sites if step.selects(s) and not recipe.skips(s)]
         if not found:
-            roles = sorted({s.role for s in model.sites if ".experts." not in s.role})[:12]
-            raise RecipeError(
-                f"step {number} ({step.use.name}): where={list(step.where)} matches no site",
-                f"Sites: {', '.join(roles)}; or blocks, embed, head.",
-            )
+            raise RecipeError(f"{where} selects no site that is not skipped", _sites(model))
         for site in found:
-            _check_site(number, step, site)
+            _check_site(where, step, site)
 
 
-def _check_site(number: int, step: Step, site: Site) -> None:
-    where = f"step {number} ({step.use.name})"
+def _check_pattern(where: str, pattern: str, model: Anatomy) -> None:
+    """Refuse a pattern that names nothing of the model: it would do nothing, unnoticed."""
+    left = any(fnmatchcase(module, pattern) for module in model.skipped)
+    if not left and not any(matches(pattern, site) for site in model.sites):
+        raise RecipeError(f"{where} = {pattern!r} matches no site", _sites(model, pattern))
+
+
+def _sites(model: Anatomy, near: str = "") -> str:
+    """Return the name nearest to a pattern, or some of the names that there are."""
+    roles = sorted({s.role for s in model.sites if ".experts." not in s.role})
+    if close := get_close_matches(near, [*roles, "blocks"], 1):
+        return f"Did you mean {close[0]!r}?"
+    return f"Sites: {', '.join(roles[:12])}; or blocks, embed, head."
+
+
+def _check_site(where: str, step: Step, site: Site) -> None:
     if site.tied is not None:
         raise RecipeError(
             f"{where}: {site.role} shares its storage with {site.tied}",
             f"Select {site.tied!r} instead: both then use the compressed matrix.",
         )
     if site.layer is None and isinstance(step.use, BlockPass):
-        raise RecipeError(f"{where} works on blocks, and {site.role} is in none")
+        raise RecipeError(
+            f"{where} works on blocks, and {site.role} is in none",
+            "Select blocks, or parts of them.",
+        )
     if site.tap == "tokens" and step.use.needs:
         raise RecipeError(
             f"{where} needs activations, and the embedding reads tokens", "Use rtn or hqq for it."
         )
     if isinstance(step.use, LinearPass) and (why := step.use.refuses(site)):
-        raise RecipeError(f"{where} cannot rewrite {site.module}: {why}")
+        raise RecipeError(
+            f"{where} cannot rewrite {site.module}: {why}",
+            "Use another method there, or another format.",
+        )
 
 
 def _placed(recipe: Recipe, site: Site) -> Placed:

@@ -18,8 +18,9 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.model import decoder
 from whet.model.family import find
+from whet.store.array import stored
 from whet.store.checkpoint import Checkpoint
-from whet.store.dtypes import DTYPES
+from whet.store.dtypes import tensor_of
 from whet.store.folder import Folder
 from whet.store.shard import Shard
 
@@ -93,13 +94,8 @@ def compared(expected: Tensor, found: Tensor) -> Reloaded:
 def _main(folder: str, probe: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     shard = Shard(Path(probe))
-    ids, expected = (_read(shard, name) for name in ("ids", "logits"))
+    ids, expected = (tensor_of(stored(shard, name)) for name in ("ids", "logits"))
     print(json.dumps(asdict(compared(expected, logits(Path(folder), ids)))))  # noqa: T201
-
-
-def _read(shard: Shard, name: str) -> Tensor:
-    info = shard.tensors[name]
-    return torch.frombuffer(shard.read(name), dtype=DTYPES[info.dtype]).reshape(info.shape)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from whet.base.seed import stream_seed
 from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.spec import Float, Format
 from whet.formats.weight import written
+from whet.kernels.arithmetic import arithmetic
 from whet.model.block import Block
 from whet.model.linear import Linear
 from whet.model.site import Site
@@ -39,6 +40,11 @@ class Part(Protocol):
 
 
 Look = Callable[[Part, Part, str, Kinds], Stats]  # (part, reference, tap, kinds) -> statistics
+Touched = Callable[[Part, str | None], None]  # linears of a tap have changed, or anything (None)
+
+
+def _unheeded(part: Part, tap: str | None) -> None:
+    """Heed no change: what was looked at is kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +53,7 @@ class Rewriter:
 
     plan: Plan
     look: Look
+    touched: Touched = _unheeded
 
     def rewrite(self, part: Part, reference: Part) -> Iterator[Record]:
         """Change `part` in place, step by step; yield what was done.
@@ -82,9 +89,11 @@ class Rewriter:
             for site in sites:
                 linear, use = part.linears[site.role], self._pass(index, site)
                 seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
-                done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
+                with arithmetic(self.plan.recipe.precision):
+                    done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
                 linear.replace(done.weight)
                 yield _record(use.name, site, done, stats)
+            self.touched(part, tap)
 
     def _pass(self, index: int, site: Site) -> LinearPass:
         return self.plan.passes[index, site.module]
@@ -101,6 +110,7 @@ class Rewriter:
         for role, (activation, scale) in change.activations.items():
             block.linears[role].activation = activation
             block.linears[role].input_scale = scale
+        self.touched(block, None)
         for place in sorted({*change.facts, *change.fallbacks}):
             yield Record(
                 use.name,

@@ -1,12 +1,13 @@
 """The calibration tokens' hidden states between two blocks, in the compressed and the original model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor
 
+from whet.calibrate.carried import Carried, Width
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Stats
 from whet.calibrate.sweep import Tapped, advance, drift, observe
@@ -14,87 +15,133 @@ from whet.kernels.arithmetic import arithmetic
 from whet.recipe.parts import probed
 from whet.recipe.rewrite import Kinds, Part
 
-TOKENS_AT_ONCE = 4096
-NAMES = ("working", "reference", "probe")
+TOKENS_AT_ONCE = 2048
+NAMES = ("working", "reference", "probe", "ideal")
 Embed = Callable[[Tensor], Tensor]  # tokens [batch time] -> hidden [batch time hidden]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streams:
-    """Spools in lock step; all are files, so that a killed run can go on from them.
+    """Samples in lock step; all are files, so that a killed run can go on from them.
 
-    `probe` is a small part of the working one, always computed exactly and at once, as the process
-    that reloads the result will compute it.
+    `reference` is followed only for methods that compare with it. `probe` is a small part of the
+    working one, always computed exactly and at once, as the process that reloads the result will
+    compute it, and `ideal` the same of the original model.
     """
 
-    working: Spool
-    reference: Spool
+    working: Carried
+    reference: Carried | None
     probe: Spool
+    ideal: Spool
     precision: str
 
     @property
     def batch(self) -> int:
         """Return how many windows go through a block at once."""
-        return max(1, TOKENS_AT_ONCE // self.working.time)
+        return max(1, TOKENS_AT_ONCE // self.working.inputs.time)
 
     def look(self, part: Part, reference: Part, tap: str, kinds: Kinds) -> Stats:
         """Gather statistics at one tap; the uncompressed model is run only for statistics of pairs."""
         block, ideal = cast("Tapped", part), cast("Tapped", reference)
+        followed = self.reference if any(kind.pairs for kind in kinds) else None
         with arithmetic(self.precision):
-            if any(kind.pairs for kind in kinds):
-                return observe(block, ideal, self.working, self.reference, tap, kinds, self.batch)
-            return observe(block, None, self.working, None, tap, kinds, self.batch)
+            return observe(block, ideal, self.working, followed, tap, kinds, self.batch)
+
+    def touched(self, part: Part, tap: str | None) -> None:
+        """Forget what follows a tap whose linears have changed; all of the block without a tap."""
+        taps = cast("Tapped", part).taps
+        self.working.rewind(taps, tap)
+        if tap is None and self.reference is not None:
+            self.reference.rewind()
 
     def advanced(self, block: Tapped, reference: Tapped, folder: Path, part: int) -> "Streams":
         """Return the hidden states that leave the two blocks."""
-        paths = [_path(folder, name, part) for name in NAMES]
+        paths = {name: _path(folder, name, part) for name in NAMES}
+        ideal = None
         with arithmetic(self.precision):
-            working = advance(block, self.working, paths[0], self.batch)
-            ideal = advance(reference, self.reference, paths[1], self.batch)
-        probe = advance(block, self.probe, paths[2], self.probe.samples)
-        return Streams(working, ideal, probe, self.precision).flushed()
+            working = advance(block, self.working, paths["working"], self.batch)
+            if self.reference is not None:
+                ideal = advance(reference, self.reference, paths["reference"], self.batch)
+        few = self.probe.samples
+        spools = {"working": working} | ({"reference": ideal} if ideal else {})
+        spools["probe"] = advance(block, Carried(self.probe), paths["probe"], few)
+        spools["ideal"] = advance(reference, Carried(self.ideal), paths["ideal"], few)
+        return _streams(spools, self.precision).flushed()
 
-    def drift(self) -> float:
-        """Return ‖x − x̃‖² / ‖x̃‖² over all calibration tokens [1]."""
-        return drift(self.working, self.reference, self.batch)
+    def drift(self) -> tuple[float, str]:
+        """Return ‖x − x̃‖² / ‖x̃‖² [1] and over which tokens."""
+        if self.reference is None:
+            return drift(self.probe, self.ideal), "over the tokens of the reload check"
+        return drift(self.working.inputs, self.reference.inputs, self.batch), (
+            "over the calibration tokens"
+        )
 
     def flushed(self) -> "Streams":
-        """Return the same, once both are safely on disk."""
-        for spool in (self.working, self.reference, self.probe):
+        """Return the same, once all are safely on disk."""
+        for spool in self._spools():
             spool.flush()
         return self
 
     def delete(self) -> None:
         """Remove the files."""
-        for spool in (self.working, self.reference, self.probe):
+        for samples in (self.working, self.reference):
+            if samples is not None:
+                samples.rewind()
+        for spool in self._spools():
             spool.delete()
+
+    def _spools(self) -> list[Spool]:
+        held = [self.working.inputs, self.probe, self.ideal]
+        return held if self.reference is None else [*held, self.reference.inputs]
 
 
 def entered(
-    ids: Tensor, working: Embed, reference: Embed, hidden: int, folder: Path, precision: str
+    ids: Tensor,
+    working: Embed,
+    reference: Embed,
+    hidden: int,
+    folder: Path,
+    precision: str,
+    *,
+    followed: bool,
 ) -> Streams:
-    """Return the hidden states that enter the first block."""
+    """Return the hidden states that enter the first block; of the original model if `followed`."""
     folder.mkdir(parents=True, exist_ok=True)
     few = probed(ids)
     whole, part = (len(ids), ids.shape[1], hidden), (len(few), few.shape[1], hidden)
-    streams = Streams(
-        Spool.create(_path(folder, "working", 0), whole),
-        Spool.create(_path(folder, "reference", 0), whole),
-        Spool.create(_path(folder, "probe", 0), part),
+    made = {name: Spool.create(_path(folder, name, 0), part) for name in ("probe", "ideal")}
+    made["working"] = Spool.create(_path(folder, "working", 0), whole)
+    if followed:
+        made["reference"] = Spool.create(_path(folder, "reference", 0), whole)
+    made["probe"].write(0, working(few))
+    made["ideal"].write(0, reference(few))
+    batch = max(1, TOKENS_AT_ONCE // ids.shape[1])
+    for start in range(0, len(ids), batch):
+        some = ids[start : start + batch]
+        made["working"].write(start, working(some))
+        if followed:
+            made["reference"].write(start, reference(some))
+    return _streams(made, precision).flushed()
+
+
+def reopened(folder: Path, part: int, precision: str, *, followed: bool) -> Streams:
+    """Return the hidden states that a part of an earlier run has left."""
+    names = [name for name in NAMES if followed or name != "reference"]
+    return _streams({name: Spool.open(_path(folder, name, part)) for name in names}, precision)
+
+
+def _streams(spools: Mapping[str, Spool], precision: str) -> Streams:
+    read: Width = (
+        "BF16" if precision == "fast" else "F32"
+    )  # the type that linears round their input to
+    ideal = spools.get("reference")
+    return Streams(
+        Carried(spools["working"], read),
+        None if ideal is None else Carried(ideal, read),
+        spools["probe"],
+        spools["ideal"],
         precision,
     )
-    streams.probe.write(0, working(few))
-    for start in range(0, len(ids), streams.batch):
-        some = ids[start : start + streams.batch]
-        streams.working.write(start, working(some))
-        streams.reference.write(start, reference(some))
-    return streams.flushed()
-
-
-def reopened(folder: Path, part: int, precision: str) -> Streams:
-    """Return the hidden states that a part of an earlier run has left."""
-    working, reference, probe = (Spool.open(_path(folder, name, part)) for name in NAMES)
-    return Streams(working, reference, probe, precision)
 
 
 def _path(folder: Path, name: str, part: int) -> Path:

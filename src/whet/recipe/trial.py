@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from whet.base.allocator import retain
 from whet.base.machine import peak_rss
 from whet.recipe.estimate import Estimate, estimate
 from whet.recipe.execute import Execution
@@ -52,6 +53,7 @@ def trial(bound: Plan, windows: tuple[int, int]) -> Estimate:
 @torch.inference_mode()
 def _tried(bound: Plan, samples: int, length: int, work: Path) -> dict[str, float]:
     """Enter, run the largest block on one batch and on two, and leave."""
+    retain()
     batch = max(1, TOKENS_AT_ONCE // length)
     few, more = min(batch, samples), min(2 * batch, samples)
     once, ends = _timed(bound, few, length, work)
@@ -86,7 +88,7 @@ def _size(bound: Plan, layer: int) -> int:
 def _main(source: str, work: str, samples: str, length: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     text = (Path(work) / "recipe.yaml").read_text(encoding="utf-8")
-    bound = plan(loads(text), Folder(Path(source)))
+    bound = plan(loads(text), Folder(Path(source), dense=True))
     print(json.dumps(_tried(bound, int(samples), int(length), Path(work))))  # noqa: T201
 
 

@@ -27,6 +27,7 @@ EVENTS = frozenset(
         "measure",
         "token",
         "speed",
+        "kernel",
         "task",
     ]
 )  # every other step is the name of a method
@@ -147,7 +148,15 @@ class Evidence:
     @cached_property
     def speeds(self) -> tuple[Record, ...]:
         """What was timed: the last one of each folder and way of running it."""
-        return self._newest("speed", ("folder", "executor", "weights", "threads"))
+        return self._newest(
+            "speed", ("folder", "executor", "weights", "kernels", "activations", "cache", "threads")
+        )
+
+    @cached_property
+    def kernels(self) -> tuple[Record, ...]:
+        """What multiplies by each weight: the last record of each folder and module."""
+        found = {(note(r, "folder"), r.site): r for r in self.records if r.step == "kernel"}
+        return tuple(found.values())
 
     @cached_property
     def tasks(self) -> tuple[Record, ...]:

@@ -14,6 +14,7 @@ from whet.report.tables import MISSING, measured
 SPEEDS = {
     "decode": "generation",
     "ttft": "first token",
+    "bandwidth_share": "share of bandwidth",
     "peak_rss": "peak memory",
     "memory_read": "memory read",
 }  # facts after prefill, in this order; others stay in the records
@@ -122,8 +123,11 @@ def speed(e: Evidence) -> Table | None:
     if not e.speeds:
         return None
     found = {name for record in e.speeds for name in record.facts}
-    prefills = sorted((n for n in found if re.fullmatch(r"prefill_\d{1,9}", n)), key=_length)
-    names = [*prefills, *(name for name in SPEEDS if name in found)]
+    names = [
+        *_lengths("prefill", found),
+        *(name for name in SPEEDS if name in found),
+        *_lengths("decode", found),
+    ]
     columns = tuple(
         Column(SPEEDS.get(name, name.replace("_", " ")), numeric=True, how=_how(e.speeds, name))
         for name in names
@@ -135,9 +139,23 @@ def speed(e: Evidence) -> Table | None:
     return Table(words("folder") + numbers("threads") + columns, rows)
 
 
-def _length(name: str) -> int:
-    """Return the length of a prompt, from the name of its fact."""
-    return int(name.rpartition("_")[2])
+def kernels(e: Evidence) -> Table | None:
+    """Return which kernels ran, a row for each folder, format and kernel."""
+    if not e.kernels:
+        return None
+    found: dict[tuple[str, ...], int] = {}
+    for record in e.kernels:
+        row = tuple(note(record, name) for name in ("folder", "format", "kernel", "refused"))
+        found[row] = found.get(row, 0) + 1
+    rows = tuple((*row[:2], say.count(count), *row[2:]) for row, count in found.items())
+    columns = words("folder", "format") + numbers("weights") + words("kernel", "others refuse")
+    return Table(columns, rows)
+
+
+def _lengths(what: str, found: Iterable[str]) -> list[str]:
+    """Return the facts of a kind that have a length in their name, the shortest first."""
+    ours = [name for name in found if re.fullmatch(rf"{what}_\d{{1,9}}", name)]
+    return sorted(ours, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _how(records: Iterable[Record], name: str) -> str:
@@ -147,7 +165,9 @@ def _how(records: Iterable[Record], name: str) -> str:
 
 def _ran(record: Record) -> str:
     """Return which folder ran, and how."""
-    how = ", ".join(part for name in ("executor", "weights") if (part := note(record, name)))
+    how = ", ".join(
+        part for name in ("executor", "weights", "kernels") if (part := note(record, name))
+    )
     folder = note(record, "folder")
     return f"{folder} ({how})" if folder and how else folder or how or MISSING
 

@@ -1,32 +1,23 @@
-"""The reference executor: a saved folder that answers, in plain torch.
+"""A saved folder that answers: prompts, sampling, streamed text. Torch-free.
 
-It reads only what is on disk, so that what is measured is what is shipped.
+It reads only what is on disk, so that what is measured is what is shipped. What computes is an
+`Executor`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from whet.base.errors import FolderError, RecipeError
-from whet.base.machine import free_memory
-from whet.formats.spec import Float as Plain
-from whet.formats.weight import Weight
-from whet.model import decoder
-from whet.model.cache import Cache
-from whet.model.decoder import Model
-from whet.model.linear import Linear
+from whet.runtime.choice import chosen
+from whet.runtime.executor import Choice, Executor, Ids, Kernels, Logits
 from whet.runtime.reply import Reply
 from whet.runtime.sample import Sampler, Sampling, recommended
 from whet.runtime.stops import Stops
-from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 from whet.store.json_file import read_json
 from whet.store.regular import contained
@@ -39,52 +30,41 @@ CHARACTERS = 64  # a prompt with more for each token of the context is refused u
 
 
 def load(
-    folder: str | Path, *, mapped: bool = True, unpacked: bool | None = False, offline: bool = False
+    folder: str | Path,
+    executor: Choice = "auto",
+    kernels: Kernels = "auto",
+    *,
+    unpacked: bool | None = False,
+    offline: bool = False,
 ) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
 
-    `mapped` reads weights through a memory map. `unpacked` decodes every weight once to float32,
-    which writes tokens faster and takes four bytes a weight; None does so where that is at most
-    half of the free memory.
-    Law: logits do not depend on `mapped` or `unpacked`.
+    `auto` takes the native executor, or, where it refuses, the reference, and `fallback` of the
+    engine says why; `kernels` = `require` makes that an error. `unpacked` is of the reference.
     """
     path = resolve(str(folder), offline)
-    model = decoder.load(Checkpoint(Folder(path), mapped=mapped)).eval()
-    if unpacked is None:
-        unpacked = 4 * sum(prod(one.shape) for one in _linears(model)) <= free_memory() // 2
-    if unpacked:
-        unpack(model)
-    return Engine(path, model, unpacked=unpacked)
-
-
-def unpack(model: Model) -> None:
-    """Decode every linear weight to float32 for good."""
-    for linear in _linears(model):
-        linear.replace(Weight(Plain("F32"), {"value": linear.weight.dense()}, linear.shape))
-
-
-def _linears(model: Model) -> list[Linear]:
-    """Return every linear once, also where embedding and head share one."""
-    return [module for module in model.modules() if isinstance(module, Linear)]
+    found = chosen(Folder(path), executor, kernels, unpacked=unpacked)
+    return Engine(path, found.executor, found.fallback)
 
 
 class Engine:
-    """A model in memory with its tokenizer; `executor` names what computes."""
+    """A model in memory with its tokenizer.
 
-    executor = "reference"
+    `fallback` says why it is not the native executor that computes, where that was wanted.
+    """
 
-    def __init__(self, folder: Path, model: Model, *, unpacked: bool = False) -> None:
-        self.folder, self.model, self.unpacked = folder, model, unpacked
+    def __init__(self, folder: Path, executor: Executor, fallback: tuple[str, ...] = ()) -> None:
+        self.folder, self.executor, self.fallback = folder, executor, fallback
 
     @property
     def context(self) -> int:
         """The longest sequence [token]."""
-        return self.model.arch.context
+        return self.executor.context
 
     @property
     def vocab(self) -> int:
         """Number of logits."""
-        return self.model.arch.vocab
+        return self.executor.vocab
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -101,49 +81,34 @@ class Engine:
         where = str(self.folder)
         return read_json(contained(self.folder, GENERATION, where)) if there else {}
 
-    @torch.inference_mode()
-    def logits(
-        self, tokens: Int64[Tensor, "batch time"] | Sequence[int]
-    ) -> Float[Tensor, "batch time vocab"]:
-        """Return the logits of the token after each; a plain list is a batch of one."""
-        rows = (
-            tokens
-            if isinstance(tokens, Tensor)
-            else torch.tensor([list(tokens)], dtype=torch.int64)
-        )
-        return self.head(self.hidden(rows))
+    def logits(self, tokens: ArrayLike) -> Logits:
+        """Return the logits of the token after each, (batch, time, vocab).
 
-    @torch.inference_mode()
-    def hidden(
-        self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
-    ) -> Float[Tensor, "batch time hidden"]:
-        """Return what the head reads, so that logits can be had a few at a time."""
-        start = cache[0].length if cache else 0
-        self._check(tokens, start)
-        hidden = self.model.embedding(tokens, start)
-        for block, held in zip(
-            self.model.blocks, cache or [None] * len(self.model.blocks), strict=True
-        ):
-            hidden = block(hidden, held)
-        return hidden
+        A plain list is a batch of one; the sequences of a batch are computed one after the other.
+        """
+        rows = np.atleast_2d(np.asarray(tokens, np.int64))
+        return np.stack([np.concatenate(list(self.pieces(row, len(row)))) for row in rows])
 
-    @torch.inference_mode()
-    def head(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
-        """Return the logits of hidden states."""
-        return self.model.head(hidden)
+    def pieces(self, ids: Ids, size: int) -> Iterator[Logits]:
+        """Yield the logits after each token of a sequence, those of `size` tokens at a time."""
+        self._check(ids)
+        cache = self.executor.new_cache()
+        for start in range(0, len(ids), size):
+            some = ids[start : start + size]
+            yield self.executor.step(some, cache, len(some))
 
-    def _check(self, tokens: Int64[Tensor, "batch time"], start: int) -> None:
-        if not tokens.numel():
+    def _check(self, ids: Ids) -> None:
+        if not ids.size:
             raise RecipeError("the prompt has no tokens", "Give at least one.")
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.vocab:
             found = low if low < 0 else high
             raise FolderError(
                 f"token {found} found, {self.folder.name} knows 0 to {self.vocab - 1}",
                 "Are the tokenizer and the weights of the same model?",
             )
-        if start + tokens.shape[1] > self.context:
-            raise self._too_long(start + tokens.shape[1])
+        if len(ids) > self.context:
+            raise self._too_long(len(ids))
 
     def _too_long(self, length: int) -> RecipeError:
         holds = f"{self.folder.name} holds {self.context}, its answer included"
@@ -159,11 +124,11 @@ class Engine:
         """Yield new tokens until a stop id (not yielded), `max_tokens`, or the context is full.
 
         `sampling` is greedy and `stop_ids` are the tokenizer's, unless they are given.
-        Law: greedy tokens are those of `transformers`.
+        Law: greedy tokens of the reference executor are those of `transformers`.
         """
         if len(ids) >= self.context:
             raise self._too_long(len(ids))
-        self._check(torch.tensor([list(ids)], dtype=torch.int64), 0)
+        self._check(np.asarray(ids, np.int64))
         room = self.context - len(ids)
         limit = room if max_tokens is None else min(max_tokens, room)
         stops = frozenset(self.tokenizer.eos_ids if stop_ids is None else stop_ids)
@@ -172,20 +137,15 @@ class Engine:
     def _tokens(
         self, history: list[int], sampler: Sampler, limit: int, stops: frozenset[int]
     ) -> Iterator[int]:
-        cache = self.model.new_cache()
-        fresh = list(history)
+        cache = self.executor.new_cache()
+        fresh = np.asarray(history, np.int64)
         for _ in range(limit):
-            token = sampler.next(self._last(fresh, cache), history)
+            token = sampler.next(self.executor.step(fresh, cache)[-1], history)
             if token in stops:
                 return
             yield token
             history.append(token)
-            fresh = [token]
-
-    @torch.inference_mode()
-    def _last(self, tokens: list[int], cache: Cache) -> NDArray[np.float32]:
-        """Return the logits after the last of the tokens, which follow those in the cache."""
-        return self.head(self.hidden(torch.tensor([tokens]), cache)[0, -1]).numpy()
+            fresh = np.asarray([token], np.int64)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a prompt, begun as the model expects it."""

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from whet.base.errors import FolderError, NumericalError, RecipeError
 
 Numbers = NDArray[np.float64]
+DAMAGED = "Mend or remove that setting."
 LARGEST_SEED = 2**63 - 1
 
 
@@ -52,7 +53,7 @@ class Sampling:
 
 def _check(name: str, value: float | int, expected: str, good: bool) -> None:  # noqa: FBT001
     if not (good and isfinite(value)):
-        raise RecipeError(f"{name} is {value}, expected {expected}")
+        raise RecipeError(f"{name} is {value}, expected {expected}", f"Give another {name}.")
 
 
 def recommended(config: Mapping[str, Any]) -> Sampling:
@@ -62,8 +63,8 @@ def recommended(config: Mapping[str, Any]) -> Sampling:
     """
     penalty = _number(config, "repetition_penalty", 1.0)
     if config.get("do_sample") is not True:
-        return Sampling(repetition_penalty=penalty)
-    return Sampling(
+        return _sampling(repetition_penalty=penalty)
+    return _sampling(
         temperature=_number(config, "temperature", 1.0),
         top_k=int(_number(config, "top_k", 50.0)),
         top_p=_number(config, "top_p", 1.0),
@@ -72,12 +73,22 @@ def recommended(config: Mapping[str, Any]) -> Sampling:
     )
 
 
+def _sampling(**settings: Any) -> Sampling:  # noqa: ANN401
+    """Return settings of a file; what has no meaning is the file's fault."""
+    try:
+        return Sampling(**settings)
+    except RecipeError as error:
+        raise FolderError(f"generation_config.json: {error.message}", DAMAGED) from error
+
+
 def _number(config: Mapping[str, Any], name: str, default: float) -> float:
     found = config.get(name)
     if found is None:
         return default
     if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
-        raise FolderError(f"generation_config.json has {name} = {found!r}, expected a number")
+        raise FolderError(
+            f"generation_config.json has {name} = {found!r}, expected a number", DAMAGED
+        )
     return float(found)
 
 

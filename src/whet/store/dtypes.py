@@ -1,8 +1,12 @@
-"""The dtypes of safetensors in torch's words."""
+"""The dtypes of safetensors in torch's words, and stored arrays as tensors."""
 
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
+
+from whet.formats.weight import Weight
+from whet.store.array import Array, Planar
 
 DTYPES: Mapping[str, torch.dtype] = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16,
@@ -12,3 +16,14 @@ DTYPES: Mapping[str, torch.dtype] = {
     "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
 NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def tensor_of(array: Array) -> Tensor:
+    """Return an array as a tensor. Law: both share their memory."""
+    return torch.from_numpy(array.data).view(DTYPES[array.dtype])
+
+
+def weight_of(planar: Planar) -> Weight:
+    """Return a matrix as torch sees it. Law: both share their memory."""
+    planes = {name: tensor_of(plane) for name, plane in planar.planes.items()}
+    return Weight(planar.format, planes, planar.shape)

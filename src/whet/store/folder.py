@@ -33,16 +33,27 @@ class Stored:
 class Folder:
     """The configuration and the tensors of a model folder; no weight is read on opening.
 
+    A GGUF file is seen as a folder too: its configuration is made of what it says, its blocks are
+    planes; with `dense` they are plain numbers. `home` is where the `files` lie.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files = _files(path)
-        self.config: Mapping[str, Any] = _config(path, self.files)
-        refuse_code(path, self.files)
-        self.shards: Mapping[str, Shard] = _shards(path, self.files)
+    def __init__(self, path: Path, *, dense: bool = False) -> None:
+        self.path = self.home = path
+        self.shards: Mapping[str, Shard]
+        if is_gguf(path):
+            from whet.store.gguf.shard import GgufShard
+
+            shard = GgufShard(path, dense=dense)
+            self.home, self.files = path.parent, (path.name,)
+            self.config: Mapping[str, Any] = MappingProxyType(shard.config)
+            self.shards = {path.name: shard}
+        else:
+            self.files = _files(path)
+            self.config = _config(path, self.files)
+            refuse_code(path, self.files)
+            self.shards = _shards(path, self.files)
         self.tensors: Mapping[str, Stored] = MappingProxyType(
             {
                 name: Stored(file, info)
@@ -70,7 +81,17 @@ class Folder:
     def digest(self) -> dict[str, str]:
         """Return the SHA-256 of every file that decides what the model computes or reads."""
         names = [*self.shards, *(n for n in self.files if is_side_file(n))]
-        return {name: file_digest(self.path / name) for name in sorted(names)}
+        return {name: file_digest(self.home / name) for name in sorted(names)}
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold the weights."""
+        return tuple(self.home / name for name in sorted(self.shards))
+
+
+def is_gguf(path: Path) -> bool:
+    """Say whether a path is a GGUF file."""
+    return path.suffix == ".gguf" and path.is_file()
 
 
 def file_digest(path: Path) -> str:
@@ -97,7 +118,8 @@ def _files(path: Path) -> tuple[str, ...]:
         raise MissingError(f"{path} does not exist", "give a model folder, `demo` or a hub id")
     if not path.is_dir():
         raise FolderError(
-            f"{path} is a file, expected a model folder", "give the folder it lies in"
+            f"{path} is a file, expected a model folder or a .gguf file",
+            "give the folder it lies in",
         )
     names = [entry.name for entry in os.scandir(path) if not entry.is_dir()]
     for sub in SIDE_FOLDERS:
@@ -108,10 +130,11 @@ def _files(path: Path) -> tuple[str, ...]:
 
 def _config(path: Path, files: Iterable[str]) -> Mapping[str, Any]:
     if "config.json" not in files:
-        if any(name.endswith(".gguf") for name in files):
+        found = [name for name in files if name.endswith(".gguf")]
+        if found:
             raise UnsupportedError(
                 f"{path} holds a GGUF file, expected a Hugging Face folder",
-                "give the original model that the GGUF was made from",
+                f"give the file itself: {path / found[0]}",
             )
         raise FolderError(f"{path} has no config.json", "give a Hugging Face model folder")
     return MappingProxyType(read_json(contained(path, "config.json", str(path)), CONFIG_LIMIT))

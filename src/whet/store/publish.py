@@ -137,14 +137,12 @@ def publish(staging: Path, out: Path, *, overwrite: bool = False) -> None:
 def publishing(out: Path, *, overwrite: bool = False) -> Generator[Path]:
     """Yield a fresh staging folder; publish it as OUT at the end, or leave nothing on an error."""
     check_output(out, overwrite=overwrite)
-    with lock(out):
-        try:
-            staging = stage(out)
-            yield staging
-            publish(staging, out, overwrite=overwrite)
-        except BaseException:
-            discard(out)
-            raise
+    with lock(out), contextlib.ExitStack() as undone:
+        undone.callback(discard, out)
+        staging = stage(out)
+        yield staging
+        publish(staging, out, overwrite=overwrite)
+        undone.pop_all()
 
 
 def _beside(out: Path, kind: str) -> Path:
@@ -180,15 +178,14 @@ def _acquire(path: Path) -> int:
     """Return a descriptor of the lock file, locked by us and still under its name."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
+        with contextlib.ExitStack() as undone:
+            undone.callback(os.close, descriptor)
             _lock_now(descriptor, path)
+            # its holder may have removed the file between our opening and locking it
             if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
                 _sign(descriptor, path)
+                undone.pop_all()
                 return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its holder removed the file between our opening and locking it
 
 
 def _sign(descriptor: int, path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from whet.store.durable import file_chunks, storage_error, write_atomic
-from whet.store.folder import Folder, is_side_file
+from whet.store.durable import file_chunks, storage_error, write_atomic, write_json
+from whet.store.folder import Folder, is_gguf, is_side_file
 from whet.store.regular import contained
 
 
@@ -13,6 +13,8 @@ def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
     By suffix: JSON, jinja, tokenizer models and vocabularies, text. Never Python, never a pickle,
     never the weights or their index.
     """
+    if is_gguf(folder.path):
+        return _made(folder.path, into)
     names = tuple(name for name in folder.files if is_side_file(name))
     for name in names:
         parts = Path(name)
@@ -24,3 +26,14 @@ def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
             raise storage_error(target, error) from None
         write_atomic(target, file_chunks(source), source.stat().st_size)
     return names
+
+
+def _made(path: Path, into: Path) -> tuple[str, ...]:
+    """Write the files that a GGUF file stands for; return their names."""
+    from whet.store.gguf.header import read_header
+    from whet.store.gguf.tokenizer import tokenizer_files
+
+    made = tokenizer_files(path, read_header(path).values)
+    for name, value in made.items():
+        write_json(into / name, value)
+    return tuple(made)

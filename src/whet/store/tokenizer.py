@@ -1,5 +1,6 @@
 """Text to token ids and back, with the model's own tokenizer file. Torch-free."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import tokenizers
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
+from whet.store.folder import is_gguf
 from whet.store.json_file import read_json
 from whet.store.regular import contained, regular
 from whet.store.template import Message, render
@@ -28,10 +30,14 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tokenizer = _load(folder)
-        self._settings = _optional(folder, "tokenizer_config.json")
-        self._model = _optional(folder, "config.json")
-        self._generation = _optional(folder, "generation_config.json")
+        files = _of_gguf(folder) if is_gguf(folder) else None
+        self._tokenizer = (
+            _load(folder) if files is None else _parsed(json.dumps(files[FILE]).encode(), folder)
+        )
+        self._settings, self._model, self._generation = (
+            _optional(folder, name) if files is None else files.get(name, {})
+            for name in ("tokenizer_config.json", "config.json", "generation_config.json")
+        )
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
@@ -168,6 +174,24 @@ class Stream:
         return text
 
 
+def _of_gguf(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the files that a GGUF file stands for."""
+    from whet.store.gguf.header import read_header
+    from whet.store.gguf.tokenizer import tokenizer_files
+
+    return tokenizer_files(path, read_header(path).values)
+
+
+def _parsed(content: bytes, path: Path) -> tokenizers.Tokenizer:
+    """Return the tokenizer that a `tokenizer.json` describes; `path` is where it comes from."""
+    try:
+        return tokenizers.Tokenizer.from_buffer(content)
+    except Exception as error:  # noqa: BLE001 (the tokenizers library raises bare Exception)
+        raise FolderError(
+            f"{path} is not a tokenizer: {str(error)[:160]}", "download the file again"
+        ) from None
+
+
 def _load(folder: Path) -> tokenizers.Tokenizer:
     if not (folder / FILE).exists():
         raise UnsupportedError(
@@ -177,12 +201,7 @@ def _load(folder: Path) -> tokenizers.Tokenizer:
     path = contained(folder, FILE, str(folder))
     if regular(path) > LIMIT:
         raise FolderError(f"{path} is larger than {LIMIT} bytes", "check the file")
-    try:
-        loaded = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 (the tokenizers library raises bare Exception)
-        raise FolderError(
-            f"{path} is not a tokenizer: {str(error)[:160]}", "download the file again"
-        ) from None
+    loaded = _parsed(path.read_bytes(), path)
     loaded.no_truncation()
     loaded.no_padding()
     return loaded

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from whet.calibrate import statistics
 from whet.calibrate.range import Range
 from whet.calibrate.statistics import Cross, Energy, Gram, Residual, Seen, Statistic, Stats
+from whet.kernels import gram
 
 KINDS = [Gram, Cross, Residual, Energy, Range]
 
@@ -80,8 +80,8 @@ def test_means_are_the_textbook_ones() -> None:
 def test_a_wide_gram_is_summed_by_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Gram(6)
     plain.add(seen())
-    monkeypatch.setattr(statistics, "WIDE", 4)
-    monkeypatch.setattr(statistics, "STRIP", 4)
+    monkeypatch.setattr(gram, "WIDE", 4)
+    monkeypatch.setattr(gram, "STRIP", 4)
     wide = Gram(6)
     for part in parts(seen(), 30):
         wide.add(part)

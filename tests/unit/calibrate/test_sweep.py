@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from whet.base.errors import NumericalError
+from whet.calibrate.carried import Carried
 from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Cross, Energy, Gram, Residual
-from whet.calibrate.sweep import advance, drift, observe, observe_taps
+from whet.calibrate.sweep import advance, drift, observe
 from whet.formats.activate import quantized
 from whet.formats.activation import parse_activation
 from whet.formats.spec import Float
@@ -75,7 +76,7 @@ def inputs(seed: int = 0) -> Tensor:
 def test_statistics_are_those_of_the_whole(tmp_path: Path, batch: int) -> None:
     block, x = Small(), inputs()
     spool = spooled(tmp_path / "x", x)
-    stats = observe(block, None, spool, None, "second.in", (Gram, Energy), batch)
+    stats = observe(block, None, Carried(spool), None, "second.in", (Gram, Energy), batch)
     mid = torch.relu(x @ block.first.T).flatten(0, 1).detach()
     torch.testing.assert_close(stats[Gram].mean(), mid.T @ mid / len(mid))
     assert stats.tokens == SAMPLES * TIME
@@ -84,8 +85,8 @@ def test_statistics_are_those_of_the_whole(tmp_path: Path, batch: int) -> None:
 
 def test_the_reference_runs_in_lock_step(tmp_path: Path) -> None:
     block, ideal, x, y = Small(0), Small(1), inputs(0), inputs(1)
-    spools = spooled(tmp_path / "x", x), spooled(tmp_path / "y", y)
-    stats = observe(block, ideal, *spools, "second.in", (Cross, Residual), 4)
+    pair = Carried(spooled(tmp_path / "x", x)), Carried(spooled(tmp_path / "y", y))
+    stats = observe(block, ideal, *pair, "second.in", (Cross, Residual), 4)
     a = torch.relu(x @ block.first.T).flatten(0, 1).detach()
     b = torch.relu(y @ ideal.first.T).flatten(0, 1).detach()
     torch.testing.assert_close(stats[Cross].mean(), (b - a).T @ a / len(a))
@@ -96,7 +97,7 @@ def test_statistics_are_of_what_linears_read(tmp_path: Path) -> None:
     block, x = Small(), inputs()
     to_int4 = parse_activation("int4-token")
     block.linears = {"first": Linear(written(block.first.detach(), Float("F32")), None, to_int4)}
-    stats = observe(block, None, spooled(tmp_path / "x", x), None, "first.in", (Gram,), 4)
+    stats = observe(block, None, Carried(spooled(tmp_path / "x", x)), None, "first.in", (Gram,), 4)
     read = quantized(x, to_int4).flatten(0, 1)
     torch.testing.assert_close(stats[Gram].mean(), read.T @ read / len(read))
     assert not torch.allclose(read, x.flatten(0, 1), atol=1e-3)
@@ -105,15 +106,16 @@ def test_statistics_are_of_what_linears_read(tmp_path: Path) -> None:
 def test_a_tap_that_no_linear_reads_is_as_wide_as_the_residual_stream(tmp_path: Path) -> None:
     block = Small()
     block.sites = block.sites[1:]
-    stats = observe(block, None, spooled(tmp_path / "x", inputs()), None, "first.in", (Gram,), 4)
+    stats = observe(
+        block, None, Carried(spooled(tmp_path / "x", inputs())), None, "first.in", (Gram,), 4
+    )
     assert stats[Gram].mean().shape == (WIDE, WIDE)
 
 
-def test_several_taps_in_one_pass_and_experts_count_their_own_tokens(tmp_path: Path) -> None:
+def test_experts_count_their_own_tokens(tmp_path: Path) -> None:
     block, x = Small(), inputs()
-    wanted = dict.fromkeys(block.taps, (Gram,))
-    spool = spooled(tmp_path / "x", x)
-    stats = observe_taps(block, Small(1), spool, spool, wanted, 4)
+    pair = Carried(spooled(tmp_path / "x", x)), Carried(spooled(tmp_path / "y", x))
+    stats = {tap: observe(block, Small(1), *pair, tap, (Gram,), 4) for tap in block.taps}
     assert stats["first.in"].tokens == SAMPLES * TIME
     assert stats["experts.0.in"].tokens == int((block(x)[..., 0] > 0).sum())
     assert stats["experts.1.in"].tokens == 0
@@ -122,7 +124,7 @@ def test_several_taps_in_one_pass_and_experts_count_their_own_tokens(tmp_path: P
 
 def test_advance_writes_what_the_block_returns(tmp_path: Path) -> None:
     block, x = Small(), inputs()
-    made = advance(block, spooled(tmp_path / "x", x), tmp_path / "y", 3)
+    made = advance(block, Carried(spooled(tmp_path / "x", x)), tmp_path / "y", 3)
     torch.testing.assert_close(made.read(0, SAMPLES), block(x).detach())
     assert drift(made, made) == 0.0
     lost = (x - made.read(0, SAMPLES)).square().sum() / made.read(0, SAMPLES).square().sum()
@@ -136,7 +138,7 @@ def many(count: int) -> Tensor:
 def test_a_sample_that_is_not_finite_is_left_out_and_named(tmp_path: Path) -> None:
     block, x = Small(), many(200)
     x[17, 1, 2] = float("nan")
-    stats = observe(block, None, spooled(tmp_path / "x", x), None, "second.in", (Gram,), 8)
+    stats = observe(block, None, Carried(spooled(tmp_path / "x", x)), None, "second.in", (Gram,), 8)
     assert stats.dropped == {17}
     assert stats.tokens == 199 * TIME
     assert torch.isfinite(stats[Gram].mean()).all()
@@ -147,7 +149,7 @@ def test_an_activation_that_overflows_inside_is_left_out(tmp_path: Path) -> None
     x[33] = 3e38
     ideal = Small()
     spool = spooled(tmp_path / "x", x)
-    stats = observe(block, ideal, spool, spool, "second.in", (Gram, Cross), 8)
+    stats = observe(block, ideal, Carried(spool), Carried(spool), "second.in", (Gram, Cross), 8)
     assert stats.dropped == {33}
     assert torch.isfinite(stats[Cross].mean()).all()
 
@@ -156,7 +158,7 @@ def test_too_many_bad_samples_are_an_error_that_names_them(tmp_path: Path) -> No
     x = many(200)
     x[5:9] = float("inf")
     with pytest.raises(NumericalError, match=r"4 of 200 .*samples 5, 6, 7, 8"):
-        observe(Small(), None, spooled(tmp_path / "x", x), None, "second.in", (Gram,), 8)
+        observe(Small(), None, Carried(spooled(tmp_path / "x", x)), None, "second.in", (Gram,), 8)
 
 
 def test_nothing_of_a_block_outlives_the_walk(tmp_path: Path) -> None:
@@ -165,8 +167,8 @@ def test_nothing_of_a_block_outlives_the_walk(tmp_path: Path) -> None:
     try:
         block, ideal = Small(), Small(1)
         watched = [weakref.ref(block), weakref.ref(ideal), weakref.ref(block.first)]
-        stats = observe(block, ideal, spool, spool, "second.in", (Gram, Cross), 4)
-        spool = advance(block, spool, tmp_path / "y", 4)
+        stats = observe(block, ideal, Carried(spool), Carried(spool), "second.in", (Gram, Cross), 4)
+        spool = advance(block, Carried(spool), tmp_path / "y", 4)
         del block, ideal
         assert [ref() for ref in watched] == [None] * 3
         assert stats.tokens

@@ -40,7 +40,7 @@ def arguments(function):
     [
         ("compress", [api.compress, api.preview], {"dry_run"}),
         ("measure", [api.measure], set()),
-        ("inspect", [api.inspect], set()),
+        ("inspect", [api.inspect], {"graph"}),
         ("verify", [api.verify], {"offline"}),
         ("schema", [api.schema], {"offline"}),
         ("doctor", [api.doctor], {"offline"}),
@@ -79,5 +79,7 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "stop",
         "system",
         "raw",
+        "executor",
+        "kernels",
         "offline",
     }

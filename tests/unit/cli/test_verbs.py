@@ -137,7 +137,8 @@ def test_measure_shows_the_table(measure, capsys):
     del asked["progress"]
     assert (words, asked) == (
         ("demo",),
-        {"against": "demo", "data": "x.txt", "speed": True, "offline": False},
+        {"against": "demo", "data": "x.txt", "speed": True, "offline": False}
+        | {"executor": "auto", "kernels": "auto"},
     )
     shown = capsys.readouterr().out
     for words in (
@@ -195,6 +196,8 @@ class FakeReply:
 
 
 class FakeEngine:
+    fallback: tuple[str, ...] = ()
+
     def __init__(self, template=None):
         self.folder, self.recommended, self.asked = Path("demo"), Sampling(), []
         self.tokenizer = SimpleNamespace(template=template)
@@ -227,6 +230,14 @@ def test_run_streams_without_control_characters(engine, capsys):
     assert code(["run", "demo", "Hello", *words]) == 0
     assert engine.asked == [("Hello", Sampling(temperature=0.5, top_k=3, seed=1), 9, ("END",))]
     assert capsys.readouterr().out == "Once upon\n\n"
+
+
+def test_run_says_once_why_the_kernels_refuse(engine, capsys):
+    engine.fallback = ("int9-g3 has no kernel", "and so on", "third", "fourth")
+    assert code(["run", "demo", "hi", "--executor", "auto", "--kernels", "auto"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("reference executor") == 1
+    assert "int9-g3 has no kernel; and so on; third; and 1 more" in told
 
 
 def test_run_reads_a_pipe(engine, monkeypatch):

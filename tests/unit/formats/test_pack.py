@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whet.formats.bits import packed as packed_by_numpy
+from whet.formats.bits import unpacked as unpacked_by_numpy
 from whet.formats.pack import pack, packed_size, unpack
 
 
@@ -19,6 +22,14 @@ def test_packing_is_a_bijection_of_the_least_size(bits, rows, count, seed):
     assert packed.shape == (rows, packed_size(count, bits))
     assert packed_size(count, bits) == -(-count * bits // 8)
     assert torch.equal(unpack(packed, bits, count), codes)
+
+
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 70), st.integers(0, 2**31))
+def test_numpy_packs_the_same_bytes(bits, rows, count, seed):
+    codes = codes_of(bits, rows, count, seed)
+    stream = packed_by_numpy(codes.numpy(), bits)
+    assert np.array_equal(stream, pack(codes, bits).numpy())
+    assert np.array_equal(unpacked_by_numpy(stream, bits, count), codes.numpy())
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**31))

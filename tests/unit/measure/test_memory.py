@@ -6,7 +6,7 @@ import pytest
 
 from whet.base.errors import FitError, FolderError
 from whet.measure.memory import child, running
-from whet.store.resolve import demo
+from whet.runtime.engine import load
 
 
 def test_a_process_does_not_count_the_peak_of_its_parent() -> None:
@@ -17,7 +17,7 @@ def test_a_process_does_not_count_the_peak_of_its_parent() -> None:
 
 
 def test_the_memory_of_a_folder_is_measured_in_a_process_of_its_own() -> None:
-    found = running(demo())
+    found = running(load("demo"))
     assert 10e6 < found["peak_rss_model"].value < found["peak_rss"].value
     assert found["peak_rss_model"].value < 120e6
 

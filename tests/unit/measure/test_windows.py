@@ -3,8 +3,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from whet.base.errors import FolderError, MissingError
 from whet.measure.windows import windows
@@ -42,7 +42,7 @@ def rows(path: Path, *documents: str) -> str:
 def test_windows_are_consecutive_and_apart(tmp_path: Path) -> None:
     source = text(tmp_path / "a.txt", 1005)
     found = windows(source, Bytes(), 1000, 100)
-    assert torch.cat(found.rows).tolist() == list(Path(source).read_bytes()[:1000])
+    assert np.concatenate(found.rows).tolist() == list(Path(source).read_bytes()[:1000])
     assert found.tokens == 1000
     assert found.name == "a.txt"
 
@@ -68,21 +68,13 @@ def test_a_window_never_spans_two_documents(tmp_path: Path) -> None:
     assert found.documents == (0, 1, 2, 3)
 
 
-def test_batches_hold_windows_of_equal_length_with_their_documents(tmp_path: Path) -> None:
-    source = rows(tmp_path / "a.jsonl", "a" * 250, "b" * 50, "d" * 100)
-    found = list(windows(source, Bytes(), 99, 100).batches(2))
-    assert [(tuple(tokens.shape), documents) for tokens, documents in found] == [
-        ((2, 100), [0, 1]), ((1, 100), [3]), ((1, 50), [2]),
-    ]  # fmt: skip
-
-
 def test_each_window_starts_with_the_token_of_the_beginning_where_there_is_one(
     tmp_path: Path,
 ) -> None:
     source = text(tmp_path / "a.txt", 1000)
     found = windows(source, Bytes(adds_bos=True), 99, 100)
     assert all(len(row) == 100 and row[0] == 255 for row in found.rows)
-    body = torch.cat([row[1:] for row in found.rows]).tolist()
+    body = np.concatenate([row[1:] for row in found.rows]).tolist()
     assert body == list(Path(source).read_bytes()[:990])
 
 

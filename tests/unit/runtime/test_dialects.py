@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from whet.formats.spec import parse
 from whet.formats.weight import written
 from whet.measure.folder import sizes
+from whet.runtime import reference
 from whet.runtime.engine import Engine, load
 from whet.store.checkpoint import Checkpoint
 from whet.store.dialects import choose
@@ -33,10 +35,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compressed(plain: Path, to: Path, text: str) -> tuple[Engine, str]:
     """Write the blocks' linears in a format; return what they mean, in memory, and the dialect."""
-    expected = load(plain)
+    executor = reference.load(Folder(plain))
+    expected = Engine(plain, executor)
     source = Checkpoint(Folder(plain))
     tensors = {name: source.raw_tensor(name) for name in source.names()}
-    linears = {s: block.linears[s.role] for block in expected.model.blocks for s in block.sites}
+    linears = {s: block.linears[s.role] for block in executor.model.blocks for s in block.sites}
     schemes = {site: Scheme(parse(text)) for site in linears}
     choice = choose(schemes)
     for site, linear in linears.items():
@@ -61,10 +64,10 @@ def test_each_dialect_is_read(
     plain: Path, tmp_path: Path, text: str, dialect: str, bits: float
 ) -> None:
     expected, name = compressed(plain, tmp_path, text)
-    found = load(tmp_path)
-    tokens = torch.arange(20).reshape(2, 10)
+    found = load(tmp_path, "reference")
+    tokens = np.arange(20).reshape(2, 10)
     assert name == dialect
-    assert torch.allclose(found.logits(tokens), expected.logits(tokens), atol=1e-6)
-    assert (load(tmp_path, unpacked=True).logits(tokens) == found.logits(tokens)).all()
-    assert not torch.allclose(found.logits(tokens), load(plain).logits(tokens), atol=1e-3)
+    assert np.allclose(found.logits(tokens), expected.logits(tokens), atol=1e-6)
+    assert (load(tmp_path, "reference", unpacked=True).logits(tokens) == found.logits(tokens)).all()
+    assert not np.allclose(found.logits(tokens), load(plain, "reference").logits(tokens), atol=1e-3)
     assert sizes(tmp_path).facts()["bits_per_weight"].value == pytest.approx(bits, rel=0.02)

@@ -1,12 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from whet.base.errors import FolderError, NumericalError, RecipeError, UnsupportedError
-from whet.runtime import engine as module
+from whet.runtime import choice, reference
 from whet.runtime.engine import CHARACTERS, Engine, load
 from whet.runtime.sample import Sampling
+from whet.store.folder import Folder
 from whet.store.resolve import demo
 
 PROMPT = "It was a dark night, and the"
@@ -23,13 +24,51 @@ def copied(to: Path, *names: str) -> Path:
     return to
 
 
-def test_logits_depend_neither_on_mapping_nor_on_unpacking(engine: Engine) -> None:
-    tokens = torch.arange(20).reshape(2, 10)
+def test_logits_depend_neither_on_mapping_nor_on_unpacking() -> None:
+    tokens = np.arange(20).reshape(2, 10)
+    expected = load("demo", "reference").logits(tokens)
+    for options in ({"mapped": False}, {"unpacked": True}):
+        engine = Engine(demo(), reference.load(Folder(demo()), **options))
+        assert (engine.logits(tokens) == expected).all()
+
+
+def test_a_list_is_a_batch_of_one(engine: Engine) -> None:
+    tokens = np.arange(20).reshape(2, 10)
     expected = engine.logits(tokens)
     assert expected.shape == (2, 10, engine.vocab)
-    assert (load(demo(), mapped=False).logits(tokens) == expected).all()
-    assert (load(demo(), unpacked=True).logits(tokens) == expected).all()
-    assert (engine.logits(list(range(10))) == engine.logits(tokens[:1])).all()
+    assert expected.dtype == np.float32
+    assert (engine.logits(list(range(10))) == expected[:1]).all()
+
+
+def test_logits_do_not_depend_on_how_a_sequence_is_cut(engine: Engine) -> None:
+    ids = np.arange(50)
+    whole = engine.logits(ids)[0]
+    for size in (1, 7, 49):
+        pieces = np.concatenate(list(engine.pieces(ids, size)))
+        assert np.allclose(pieces, whole, atol=1e-3)
+
+
+def test_a_fall_to_the_reference_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "missing", lambda: "no compiler was here")
+    engine = load("demo")
+    assert engine.executor.name == "reference"
+    assert engine.fallback == ("no compiler was here",)
+    assert load("demo", "reference").fallback == ()
+    for asked in ({"executor": "native"}, {"kernels": "require"}):
+        with pytest.raises(UnsupportedError, match="no compiler was here"):
+            load("demo", **asked)
+    with pytest.raises(RecipeError, match="no kernels"):
+        load("demo", "reference", "require")
+
+
+def test_without_torch_and_kernels_the_command_that_helps_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choice, "missing", lambda: "no compiler was here")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError, match="no compiler was here, and torch") as caught:
+        load("demo")
+    assert caught.value.hint == 'pip install "whet[compress]"'
 
 
 def test_weights_are_decoded_at_load_only_where_memory_is_free(
@@ -37,8 +76,10 @@ def test_weights_are_decoded_at_load_only_where_memory_is_free(
 ) -> None:
     taken = 4 * 7_340_032
     for free, expected in ((2 * taken, True), (2 * taken - 2, False)):
-        monkeypatch.setattr(module, "free_memory", lambda free=free: free)
-        assert load("demo", unpacked=None).unpacked is expected
+        monkeypatch.setattr(reference, "free_memory", lambda free=free: free)
+        found = reference.load(Folder(demo()), unpacked=None)
+        assert found.unpacked is expected
+        assert ("load" in found.notes["weights"]) is expected
 
 
 def test_the_cache_gives_the_tokens_of_the_whole_sequence(engine: Engine) -> None:
@@ -104,9 +145,9 @@ def test_prompts_longer_than_the_context_are_refused(engine: Engine, length: int
 
 
 def test_a_window_may_be_as_long_as_the_context_but_no_longer(engine: Engine) -> None:
-    assert engine.hidden(torch.zeros(1, 1024, dtype=torch.int64)).shape == (1, 1024, 256)
+    assert engine.logits(np.zeros(1024, np.int64)).shape == (1, 1024, engine.vocab)
     with pytest.raises(RecipeError, match="1025"):
-        engine.hidden(torch.zeros(1, 1025, dtype=torch.int64))
+        engine.logits(np.zeros(1025, np.int64))
 
 
 def test_a_text_too_long_to_be_a_prompt_is_refused_unread(engine: Engine) -> None:
@@ -140,10 +181,11 @@ def test_a_model_without_a_chat_template_says_so(engine: Engine) -> None:
 
 
 def test_a_model_with_nan_weights_is_named_as_the_fault(tmp_path: Path) -> None:
-    broken = load(demo(), mapped=False)
-    norm = broken.model.head.norm
+    executor = reference.load(Folder(demo()), mapped=False)
+    norm = executor.model.head.norm
     assert norm is not None
     assert norm.weight is not None
-    norm.weight[0] = torch.nan
+    norm.weight[0] = np.nan
+    broken = Engine(demo(), executor)
     with pytest.raises(NumericalError, match="not finite"):
         broken.generate_text(PROMPT)

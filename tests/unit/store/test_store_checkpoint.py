@@ -78,7 +78,7 @@ def test_stacked_experts_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pyt
 def test_misfits_are_named(tmp_path: Path):
     with pytest.raises(FolderError, match=r"m\.weight has shape \(2, 2\), expected \(3, 2\)"):
         checkpoint(tmp_path, m_weight=torch.zeros(2, 2)).weight(SITE)
-    with pytest.raises(FolderError, match="int8, expected a float"):
+    with pytest.raises(FolderError, match="I8, expected a float"):
         checkpoint(tmp_path, m_weight=torch.zeros(3, 2, dtype=torch.int8)).weight(SITE)
     with pytest.raises(FolderError, match=r"no tensor m\.weight"):
         checkpoint(tmp_path, other=torch.zeros(1)).weight(SITE)

@@ -207,10 +207,13 @@ def test_paths_that_are_no_folder(tmp_path: Path):
         Folder(tmp_path / "file")
 
 
-def test_gguf_is_not_supported(tmp_path: Path):
+def test_a_gguf_file_is_to_be_given_itself(tmp_path: Path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedError, match="GGUF"):
+    with pytest.raises(UnsupportedError, match="GGUF") as caught:
         Folder(tmp_path)
+    assert str(tmp_path / "model.gguf") in caught.value.hint
+    with pytest.raises(FolderError, match="fewer than a header"):
+        Folder(tmp_path / "model.gguf")
 
 
 def test_no_weights(tmp_path: Path):

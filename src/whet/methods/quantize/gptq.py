@@ -8,6 +8,7 @@ in `whet.methods.solve`.
 
 from dataclasses import dataclass, field
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +30,7 @@ from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass, Rewrite, says
 
+FACTORS: WeakKeyDictionary[Gram, dict[tuple[int, float, bool], Factor]] = WeakKeyDictionary()
 ENOUGH = 2.0  # tokens an input below which damping grows
 
 
@@ -98,7 +100,7 @@ class Gptq(LinearPass):
             return self._plain(weight, gram, why)
         damping = self.damping * max(1.0, ENOUGH * inputs / gram.tokens)
         try:
-            found = factor(gram.symmetric(), damping, act_order=self.act_order)
+            found = self._factored(gram, damping)
         except NumericalError as error:
             return self._plain(weight, None, error.message)
         target, shift = corrected(weight, self._drift(stats, role), found)
@@ -106,6 +108,14 @@ class Gptq(LinearPass):
         terms = solved(Problem(target, gram.symmetric(), found), codec, search, self.sweeps)
         new = Weight(self.format, _planes(terms), (weight.shape[0], weight.shape[1]))
         return Rewrite(new, _facts(weight, target, shift, found, terms), _raised(found))
+
+    def _factored(self, gram: Gram, damping: float) -> Factor:
+        """Return the factor of H; linears that read the same inputs share it."""
+        known = FACTORS.setdefault(gram, {})
+        key = (gram.tokens, damping, self.act_order)
+        if key not in known:
+            known[key] = factor(gram.symmetric(), damping, act_order=self.act_order)
+        return known[key]
 
     def _drift(self, stats: Stats, role: str) -> Drift:
         """Return what this site can be corrected for."""

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from whet.base.errors import NumericalError
+from whet.kernels.linear import multiplied
 
 NARROW = 1024  # up to this width the factor is computed in float64
 STEP = 10.0  # from one rung of damping to the next
@@ -39,8 +40,8 @@ class Factor:
         """Return δᵀ (H + ridge·I) δ of each column: the squares of Lᵀδ."""
         ordered, total = delta[self.order], delta.new_zeros(delta.shape[1])
         for left in range(0, len(ordered), NARROW_STRIP):
-            part = self.lower[left:, left : left + NARROW_STRIP].T @ ordered[left:]
-            total += part.square_().sum(0)
+            part = self.lower[left:, left : left + NARROW_STRIP].T
+            total += multiplied(part, ordered[left:]).square_().sum(0)
         return total
 
 

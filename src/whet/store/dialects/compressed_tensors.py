@@ -9,15 +9,15 @@ when their inputs are quantized.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from whet.base.errors import FolderError, UnsupportedError
 from whet.formats.spec import Coded, Float, Plane
-from whet.formats.weight import Weight
-from whet.store.dialects.ct_planes import from_int8, from_words, to_int8, to_words
+from whet.store.array import Array, Planar
+from whet.store.dialects.ct_planes import from_int8, from_words, turned
 from whet.store.dialects.ct_words import (
     FLOAT8,
     INT8,
@@ -38,11 +38,16 @@ from whet.store.dialects.dialect import (
     expect_shape,
     input_layout,
     input_tensors,
+    joined,
     plain_tensors,
 )
 from whet.store.dialects.plain import PLAIN
-from whet.store.dtypes import NAMES
 from whet.store.scheme import Place, Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from whet.formats.weight import Weight
 
 METHOD = "compressed-tensors"
 
@@ -105,15 +110,17 @@ class CompressedTensors(Dialect):
     def tensors(
         self,
         place: Place,
-        weight: Weight,
+        weight: "Weight",
         scheme: Scheme | None,
-        scale: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+        scale: "Tensor | None" = None,
+    ) -> "dict[str, Tensor]":
         """Return the tensors of a module."""
+        from whet.store.dialects.ct_tensors import written
+
         if scheme is None or scheme.is_plain:
             return plain_tensors(place, weight)
         described, format_ = _described(place, scheme)
-        local = _written(described, format_, weight) | input_tensors(scheme, scale)
+        local = written(described, format_, weight) | input_tensors(scheme, scale)
         return {f"{place.module}.{name}": tensor for name, tensor in local.items()}
 
     def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
@@ -176,29 +183,6 @@ def _words(count: int, bits: int) -> int:
     return -(-count * bits // 32)
 
 
-def _written(described: Words, format_: Coded, weight: Weight) -> dict[str, Tensor]:
-    """Return a module's tensors by local name."""
-    planes, (rows, cols), bits = weight.planes, weight.shape, format_.element.bits
-    codes, scale = planes["codes"], planes["scale"]
-    found = {"weight_scale": scale.reshape(1) if format_.grouping == "tensor" else scale}
-    if described.format == PACKED:
-        found["weight_packed"] = to_words(codes)
-        found["weight_shape"] = torch.tensor([rows, cols])
-        if format_.affine:
-            found["weight_zero_point"] = to_words(planes["zero"].T.contiguous()).T.contiguous()
-    elif described.format == INT8:
-        found["weight"] = to_int8(codes, bits, cols)
-        if format_.affine:
-            found["weight_zero_point"] = to_int8(planes["zero"].T, bits, rows).T.contiguous()
-    elif described.format == FLOAT8:
-        found["weight"] = codes.view(torch.float8_e4m3fn)
-    else:
-        found["weight_packed"] = codes
-        if described.format == NVFP4:  # it divides by what whet multiplies by, a power of two
-            found["weight_global_scale"] = planes["global"].reciprocal()
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class _Read:
     """One config group."""
@@ -233,15 +217,21 @@ class CompressedReader(Reader):
         read = tuple(_read_group(group, config.get("format"), where) for group in groups.values())
         return CompressedReader(read, tuple(map(str, ignore)), held)
 
-    def weight(self, place: Place) -> Weight | None:
+    def format(self, place: Place) -> Coded | None:
+        """Return the format that a config group and the scale's type tell."""
+        name, group = f"{place.module}.weight_scale", self._group(place.module)
+        if group is None or group.weights is None or name not in self.held.names:
+            return None
+        return format_of(group.weights, self.held.raw(name).dtype, self.held.where)
+
+    def weight(self, place: Place) -> Planar | None:
         """Return a compressed weight with whet's planes."""
         module, held = place.module, self.held
         name = f"{module}.weight_scale"
-        group = self._group(module)
-        if group is None or group.weights is None or name not in held.names:
+        format_, group = self.format(place), self._group(module)
+        if format_ is None or group is None:
             return None
         scale = held.raw(name)
-        format_ = format_of(group.weights, NAMES[scale.dtype], held.where)
         planes = format_.planes(place.shape)
         found = dict(_codes(group, format_, place, held))
         found["scale"] = _scale(scale, planes["scale"].shape, name, held.where)
@@ -249,11 +239,11 @@ class CompressedReader(Reader):
             found["zero"] = _zero(group, format_, place, held)
         if "global" in planes:
             whole = held.checked(f"{module}.weight_global_scale", "F32", (1,))
-            found["global"] = whole.reciprocal()
+            found["global"] = Array("F32", np.reciprocal(whole.data))
         for plane, item in planes.items():
-            if plane not in found or tuple(found[plane].shape) != item.shape:
+            if plane not in found or found[plane].shape != item.shape:
                 raise FolderError(f"{held.where}: {module} has no {plane} of {item.shape}", "check")
-        return Weight(format_, found, place.shape)
+        return Planar(format_, found, place.shape)
 
     def activation(self, place: Place) -> Input | None:
         """Return how the input is quantized."""
@@ -263,17 +253,17 @@ class CompressedReader(Reader):
         found = activation_of(group.inputs, self.held.where)
         return found, self._fixed(Scheme(Float(), found), place.module)
 
-    def _fixed(self, scheme: Scheme, module: str) -> Tensor | None:
+    def _fixed(self, scheme: Scheme, module: str) -> Array | None:
         """Return the fixed scale of an input, and its zero point, as any float type."""
-        parts: list[Tensor] = []
+        parts: list[Array] = []
         for name in input_layout(scheme):
             if f"{module}.{name}" not in self.held.names:
                 where = f"{self.held.where}: {module}"
                 raise FolderError(f"{where} has no {name}", "the folder is incomplete")
-            part = self.held.raw(f"{module}.{name}").float().reshape(-1)
-            expect_shape(f"{self.held.where}: {module}.{name}", tuple(part.shape), (1,))
-            parts.append(part)
-        return torch.cat(parts) if parts else None
+            part = self.held.raw(f"{module}.{name}").float32().reshape(-1)
+            expect_shape(f"{self.held.where}: {module}.{name}", part.shape, (1,))
+            parts.append(Array("F32", part))
+        return joined(parts)
 
     def _group(self, module: str) -> _Read | None:
         """Return the config group of a module: by its name or a pattern, else by its class."""
@@ -305,7 +295,7 @@ def _matches(module: str, target: str) -> bool:
     return target == module
 
 
-def _codes(group: _Read, format_: Coded, place: Place, held: Held) -> Iterator[tuple[str, Tensor]]:
+def _codes(group: _Read, format_: Coded, place: Place, held: Held) -> Iterator[tuple[str, Array]]:
     """Yield the plane of codes."""
     module, (rows, cols), bits = place.module, place.shape, format_.element.bits
     packed = f"{module}.weight_packed"
@@ -316,28 +306,28 @@ def _codes(group: _Read, format_: Coded, place: Place, held: Held) -> Iterator[t
         yield "codes", held.checked(packed, "U8", (rows, cols // 2))
     elif group.weights and group.weights.get("type") == "float":
         stored = held.checked(f"{module}.weight", "F8_E4M3", (rows, cols))
-        yield "codes", stored.view(torch.uint8)
+        yield "codes", Array("U8", stored.data)
     else:
         yield "codes", from_int8(held.checked(f"{module}.weight", "I8", (rows, cols)), bits)
 
 
-def _scale(scale: Tensor, shape: tuple[int, ...], name: str, where: str) -> Tensor:
-    if scale.numel() != torch.Size(shape).numel():
+def _scale(scale: Array, shape: tuple[int, ...], name: str, where: str) -> Array:
+    if scale.data.size != prod(shape):
         raise FolderError(
-            f"{where}: {name} has shape {tuple(scale.shape)}, expected {shape}",
+            f"{where}: {name} has shape {scale.shape}, expected {shape}",
             "config.json and the weights do not belong together",
         )
-    return scale.reshape(shape)
+    return Array(scale.dtype, scale.data.reshape(shape))
 
 
-def _zero(group: _Read, format_: Coded, place: Place, held: Held) -> Tensor:
+def _zero(group: _Read, format_: Coded, place: Place, held: Held) -> Array:
     """Return the plane of zero points, packed along the outputs."""
     name, bits = f"{place.module}.weight_zero_point", format_.element.bits
     rows, groups = place.shape[0], format_.groups(place.shape[1])
     if group.format == PACKED:
         stored = held.checked(name, "I32", (_words(rows, bits), groups))
-        return from_words(stored.T.contiguous(), bits, rows).T.contiguous()
-    return from_int8(held.checked(name, "I8", (rows, groups)).T.contiguous(), bits).T.contiguous()
+        return turned(from_words(turned(stored), bits, rows))
+    return turned(from_int8(turned(held.checked(name, "I8", (rows, groups))), bits))
 
 
 COMPRESSED_TENSORS = CompressedTensors()

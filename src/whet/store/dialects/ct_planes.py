@@ -1,4 +1,4 @@
-"""Planes of whet as tensors of compressed-tensors, and back: only bits move, nothing is rounded.
+"""Tensors of compressed-tensors as planes of whet: only bits move, nothing is rounded. Torch-free.
 
 Both pack codes as one little-endian bit stream along a row; compressed-tensors fills the row up to
 whole 32-bit words, whet to whole bytes. Integers are stored with an offset of half their range in
@@ -6,37 +6,25 @@ both, so the packed bits are the same; unpacked int8 has no offset. Read from co
 0.20, `compressors/pack_quantized/helpers.py` (versions before pack 3, 5, 6 and 7 bits otherwise).
 """
 
-import torch
-from jaxtyping import Int32, UInt8
-from torch import Tensor
+import numpy as np
 
-from whet.formats.pack import pack, packed_size, unpack
-
-
-def to_words(packed: UInt8[Tensor, "rows bytes"]) -> Int32[Tensor, "rows words"]:
-    """Fill rows of bytes up to whole words."""
-    rows, size = packed.shape
-    padded = packed.new_zeros(rows, -(-size // 4) * 4)
-    padded[:, :size] = packed
-    return padded.view(torch.int32)
+from whet.formats.bits import packed
+from whet.store.array import Array
 
 
-def from_words(
-    words: Int32[Tensor, "rows words"], bits: int, count: int
-) -> UInt8[Tensor, "rows bytes"]:
-    """Undo `to_words` for rows of `count` codes."""
-    rows, size = words.shape
-    whole = torch.empty(rows, size, dtype=torch.int32).copy_(words).view(torch.uint8)
-    return whole[:, : packed_size(count, bits)].contiguous()
+def from_words(words: Array, bits: int, count: int) -> Array:
+    """Return rows of `count` codes as bytes: words lose what fills them up."""
+    whole = np.ascontiguousarray(words.data).view(np.uint8)
+    size = -(-count * bits // 8)
+    return Array("U8", whole if whole.shape[1] == size else whole[:, :size].copy())
 
 
-def to_int8(packed: UInt8[Tensor, "rows bytes"], bits: int, count: int) -> Tensor:
-    """Return codes as signed integers, one a byte."""
+def from_int8(values: Array, bits: int) -> Array:
+    """Return signed integers, one a byte, as packed codes."""
     offset = 1 << (bits - 1)
-    return (unpack(packed, bits, count).to(torch.int16) - offset).to(torch.int8)
+    return Array("U8", packed((values.data.astype(np.int16) + offset).astype(np.uint8), bits))
 
 
-def from_int8(values: Tensor, bits: int) -> UInt8[Tensor, "rows bytes"]:
-    """Undo `to_int8`."""
-    offset = 1 << (bits - 1)
-    return pack((values.to(torch.int16) + offset).to(torch.uint8), bits)
+def turned(array: Array) -> Array:
+    """Return an array with rows for columns."""
+    return Array(array.dtype, np.ascontiguousarray(array.data.T))

@@ -1,29 +1,30 @@
-"""What a dialect is: a way to lay compressed weights out in a Hugging Face folder."""
+"""What a dialect is: a way to lay compressed weights out in a Hugging Face folder.
+
+Reading needs no torch; writing does.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from whet.base.errors import FolderError
 from whet.formats.activation import Activation
-from whet.formats.spec import Float
-from whet.formats.weight import Weight
-from whet.store.dtypes import DTYPES, NAMES
+from whet.formats.spec import Float, Format
+from whet.store.array import Array, Planar
 from whet.store.scheme import Place, Scheme
 from whet.store.shard import WIDTHS
 
-FLOATS: Mapping[torch.dtype, Float] = {
-    torch.float32: Float("F32"),
-    torch.float16: Float("F16"),
-    torch.bfloat16: Float("BF16"),
-}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from whet.formats.weight import Weight
+
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # tensor name -> (dtype of safetensors, shape)
-Input = tuple[Activation, Tensor | None]
+Input = tuple[Activation, Array | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +32,35 @@ class Held:
     """A folder's tensors, as a dialect reads them."""
 
     names: Collection[str]
-    raw: Callable[[str], Tensor]
+    raw: Callable[[str], Array]
     where: str
 
-    def checked(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    def checked(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """Return a tensor, or raise FolderError if it is not as expected."""
         if name not in self.names:
             raise FolderError(f"{self.where} has no tensor {name}", "the folder is incomplete")
-        tensor = self.raw(name)
-        if tensor.dtype != DTYPES[dtype] or tuple(tensor.shape) != shape:
-            found = f"{NAMES.get(tensor.dtype, '?')}{list(tensor.shape)}"
+        array = self.raw(name)
+        if array.dtype != dtype or array.shape != shape:
             raise FolderError(
-                f"{self.where}: {name} is {found}, expected {dtype}{list(shape)}",
+                f"{self.where}: {name} is {array.dtype}{list(array.shape)}, "
+                f"expected {dtype}{list(shape)}",
                 "config.json and the weights do not belong together",
             )
-        return tensor
+        return array
 
 
 class Reader(ABC):
-    """A folder of some dialect, understood."""
+    """A folder of some dialect, understood.
+
+    Law: `format(place)` is the format of `weight(place)`.
+    """
 
     @abstractmethod
-    def weight(self, place: Place) -> Weight | None:
+    def format(self, place: Place) -> Format | None:
+        """Return the format of a compressed weight, which is not read, or None for plain numbers."""
+
+    @abstractmethod
+    def weight(self, place: Place) -> Planar | None:
         """Return a compressed weight, or None where the place holds plain numbers."""
 
     @abstractmethod
@@ -90,10 +98,10 @@ class Dialect(ABC):
     def tensors(
         self,
         place: Place,
-        weight: Weight,
+        weight: "Weight",
         scheme: Scheme | None,
-        scale: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+        scale: "Tensor | None" = None,
+    ) -> "dict[str, Tensor]":
         """Return the tensors of a module; a `scheme` of None writes plain numbers.
 
         `scale` is what `whet.formats.activate.static_scale` returned, where the input has one.
@@ -120,8 +128,10 @@ def input_layout(scheme: Scheme) -> Layout:
     return {"input_scale": ("F32", (1,))} | zero
 
 
-def input_tensors(scheme: Scheme, scale: Tensor | None) -> dict[str, Tensor]:
+def input_tensors(scheme: Scheme, scale: "Tensor | None") -> "dict[str, Tensor]":
     """Return the tensors of `input_layout`."""
+    import torch
+
     layout = input_layout(scheme)
     if not layout:
         return {}
@@ -130,14 +140,18 @@ def input_tensors(scheme: Scheme, scale: Tensor | None) -> dict[str, Tensor]:
     return found | ({"input_zero_point": scale[1:].to(torch.int8)} if len(layout) == 2 else {})
 
 
-def input_scale(scheme: Scheme, module: str, held: Held) -> Tensor | None:
+def input_scale(scheme: Scheme, module: str, held: Held) -> Array | None:
     """Return the fixed scale of a module's input, with its zero point, or None."""
     layout = input_layout(scheme).items()
-    parts = [held.checked(f"{module}.{name}", *expected).float() for name, expected in layout]
-    return torch.cat(parts) if parts else None
+    return joined([held.checked(f"{module}.{name}", *expected) for name, expected in layout])
 
 
-def plain_tensors(place: Place, weight: Weight) -> dict[str, Tensor]:
+def joined(parts: Sequence[Array]) -> Array | None:
+    """Return a scale and a zero point as numbers of one array, or None where there are none."""
+    return Array("F32", np.concatenate([part.float32() for part in parts])) if parts else None
+
+
+def plain_tensors(place: Place, weight: "Weight") -> "dict[str, Tensor]":
     """Return a weight of plain numbers as any reader expects it."""
     value = weight.planes["value"] if isinstance(weight.format, Float) else weight.dense()
     oriented = value.T if place.transposed else value

@@ -1,12 +1,10 @@
 """Plain numbers: what every reader of Hugging Face folders understands."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from whet.formats.spec import Float
-from whet.formats.weight import Weight
+from whet.formats.spec import Float, Format
+from whet.store.array import Planar
 from whet.store.dialects.dialect import (
     Dialect,
     Held,
@@ -18,11 +16,20 @@ from whet.store.dialects.dialect import (
 )
 from whet.store.scheme import Place, Scheme
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from whet.formats.weight import Weight
+
 
 class PlainReader(Reader):
     """A folder without compressed weights."""
 
-    def weight(self, place: Place) -> Weight | None:
+    def format(self, place: Place) -> Format | None:
+        """Return None."""
+        return None
+
+    def weight(self, place: Place) -> Planar | None:
         """Return None."""
         return None
 
@@ -54,10 +61,10 @@ class Plain(Dialect):
     def tensors(
         self,
         place: Place,
-        weight: Weight,
+        weight: "Weight",
         scheme: Scheme | None,
-        scale: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+        scale: "Tensor | None" = None,
+    ) -> "dict[str, Tensor]":
         """Return the one tensor."""
         return plain_tensors(place, weight)
 

@@ -13,13 +13,11 @@ An embedding and a head that share their storage are stored once, under the embe
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.spec import Format
-from whet.formats.weight import Weight
+from whet.store.array import Planar
 from whet.store.dialects.dialect import (
     Dialect,
     Held,
@@ -33,6 +31,11 @@ from whet.store.dialects.dialect import (
 )
 from whet.store.dialects.plain import PLAIN
 from whet.store.scheme import Place, Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from whet.formats.weight import Weight
 
 METHOD = "whet"
 VERSION = 1
@@ -86,20 +89,23 @@ class WhetReader(Reader):
     schemes: Mapping[str, Scheme]
     held: Held
 
-    def weight(self, place: Place) -> Weight | None:
-        """Return the planes of a weight, each checked against its format."""
+    def format(self, place: Place) -> Format | None:
+        """Return the format of the module's scheme."""
         scheme = self.schemes.get(place.module)
-        if scheme is None or scheme.is_plain:
-            return None
-        return self.planes(place.module, scheme.format, place.shape)
+        return None if scheme is None or scheme.is_plain else scheme.format
 
-    def planes(self, module: str, format_: Format, shape: tuple[int, int]) -> Weight:
+    def weight(self, place: Place) -> Planar | None:
+        """Return the planes of a weight, each checked against its format."""
+        format_ = self.format(place)
+        return None if format_ is None else self.planes(place.module, format_, place.shape)
+
+    def planes(self, module: str, format_: Format, shape: tuple[int, int]) -> Planar:
         """Return the weight of a module, whose format and shape are known."""
         planes = {
             name: self.held.checked(f"{module}.{plane_name(name)}", plane.dtype, plane.shape)
             for name, plane in format_.planes(shape).items()
         }
-        return Weight(format_, planes, shape)
+        return Planar(format_, planes, shape)
 
     def activation(self, place: Place) -> Input | None:
         """Return the activation of the module's scheme."""
@@ -149,10 +155,10 @@ class Whet(Dialect):
     def tensors(
         self,
         place: Place,
-        weight: Weight,
+        weight: "Weight",
         scheme: Scheme | None,
-        scale: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+        scale: "Tensor | None" = None,
+    ) -> "dict[str, Tensor]":
         """Return the planes as they are."""
         if scheme is None or scheme.is_plain:
             return plain_tensors(place, weight)

@@ -1,0 +1,8 @@
+#include "binding/binding.h"
+
+NB_MODULE(_native, module) {
+  module.doc() = "The native engine: kernels and the plan that runs them.";
+  whet::bind_cpu(module);
+  whet::bind_linear(module);
+  whet::bind_plan(module);
+}

@@ -1,0 +1,169 @@
+// What the AVX-512 code of few and of many tokens share. Internal linkage throughout.
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "linear/integer/layout.h"
+
+namespace whet::integer {
+
+constexpr int kFew = 16;  // tokens up to which nothing is unpacked to memory
+constexpr int kFewTogether = 8;
+constexpr int kManyTogether = 6;
+
+int together_avx512(int tokens);
+void multiply_few_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+                         int first, int last);
+void multiply_many_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+                          std::byte* memory, int first, int last);
+std::size_t scratch_avx512(const Weight& weight, int tokens);
+
+namespace {
+
+static inline __m512i load(const uint8_t* at) { return _mm512_loadu_si512(at); }
+
+template <int Width, int Place>
+static inline __m512i field(__m512i plane) {
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << Width) - 1) << Place));
+  return _mm512_and_si512(plane, mask);
+}
+
+// Bits [Right, Right + Width) of each byte, moved to Place.
+template <int Width, int Right, int Place>
+static inline __m512i moved(__m512i plane) {
+  if constexpr (Right > Place) plane = _mm512_srli_epi16(plane, Right - Place);
+  if constexpr (Right < Place) plane = _mm512_slli_epi16(plane, Place - Right);
+  return field<Width, Place>(plane);
+}
+
+// Adds the plane of `Width` bits to the codes of `Quads` quads
+template <int Width, int Place, int Quads, int Quad = 0>
+static inline void add_plane(const uint8_t* at, __m512i* codes) {
+  if constexpr (Quad < Quads) {
+    constexpr int packed = 8 / Width;
+    const __m512i plane = load(at + Quad / packed * kVector);
+    if constexpr (Width == 8) {
+      codes[Quad] = plane;
+    } else {
+      const __m512i part = moved<Width, Quad % packed * Width, Place>(plane);
+      codes[Quad] = Place == 0 ? part : _mm512_or_si512(codes[Quad], part);
+    }
+    add_plane<Width, Place, Quads, Quad + 1>(at, codes);
+  }
+}
+
+// The codes of a block, a vector a quad.
+template <int Bits, int Quads>
+static inline void unpack(const uint8_t* at, __m512i* codes) {
+  constexpr Widths w = widths_of(Bits);
+  constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
+  add_plane<w.width[0], 0, Quads>(at, codes);
+  if constexpr (w.width[1] != 0) {
+    add_plane<w.width[1], w.width[0], Quads>(at + bytes(w.width[0]), codes);
+  }
+  if constexpr (w.width[2] != 0) {
+    add_plane<w.width[2], w.width[0] + w.width[1], Quads>(
+        at + bytes(w.width[0]) + bytes(w.width[1]), codes);
+  }
+}
+
+static inline __m512 read_scales(const uint8_t* at, Scale kind) {
+  switch (kind) {
+    case Scale::bf16:
+      return _mm512_castsi512_ps(_mm512_slli_epi32(
+          _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))), 16));
+    case Scale::f16:
+      return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+    case Scale::f32:
+      return _mm512_loadu_ps(at);
+    default:  // an exponent; that of zero is 2^-127
+      return _mm512_castsi512_ps(_mm512_max_epi32(
+          _mm512_slli_epi32(
+              _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))), 23),
+          _mm512_set1_epi32(0x00400000)));
+  }
+}
+
+// Adds the products of codes and the four inputs that all rows share. As an instruction by name:
+// from the intrinsic gcc 12 makes a copy of the sums for each product.
+static inline void add_products(__m512i& sums, __m512i codes, __m512i four) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(codes), "v"(four));
+}
+static inline void add_products(__m512i& sums, __m512i codes, const int8_t* x) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+          : "+v"(sums)
+          : "v"(codes), "m"(*reinterpret_cast<const int32_t __attribute__((may_alias))*>(x)));
+}
+
+static inline __m512i read_zeros(const uint8_t* at) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+static inline __m512i four_inputs(const int8_t* x) {
+  int32_t word;
+  std::memcpy(&word, x, 4);
+  return _mm512_set1_epi32(word);
+}
+
+static inline void write(const Output& out, int token, int tile, int rows, __m512 sums) {
+  float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
+  const __mmask16 mask = static_cast<__mmask16>(0xffffu >> (kRows - std::min(rows, kRows)));
+  if (out.accumulate) sums = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sums);
+  _mm512_mask_storeu_ps(y, mask, sums);
+}
+
+// The zero points' part of a step's sums: −z·Σx.
+template <int Bits, bool Affine>
+static inline __m512i begun(__m512i zeros, int32_t negated) {
+  if constexpr (Affine) return _mm512_mullo_epi32(zeros, _mm512_set1_epi32(negated));
+  return _mm512_slli_epi32(_mm512_set1_epi32(negated), Bits - 1);
+}
+
+// The prepared inputs of a batch.
+struct Batch {
+  const int8_t* x;
+  const float* scales;
+  const int32_t* sums;
+};
+
+static inline Batch batch_of(const Input& input, int token) {
+  return {input.codes_of(token), input.scales_of(token), input.sums_of(token)};
+}
+
+// Adds the products of a block to the sums of the tokens.
+template <int Bits, int Quads, int Tokens>
+static inline void add_block(const uint8_t* at, const int8_t* x, __m512i* sums) {
+  __m512i codes[Quads];
+  unpack<Bits, Quads>(at, codes);
+#pragma GCC unroll 8
+  for (int q = 0; q < Quads; ++q) {
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) add_products(sums[t], codes[q], x + 4 * (q * Tokens + t));
+  }
+}
+
+template <int Bits, int Quads>
+static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::size_t stride) {
+  __m512i codes[Quads];
+  unpack<Bits, Quads>(at, codes);
+  for (int q = 0; q < Quads; ++q) _mm512_storeu_si512(to + q * stride, codes[q]);
+  return at + block_bytes(Bits, Quads);
+}
+
+template <int Bits, int Quads = kQuads - 1>
+static inline void unpack_rest(int quads, const uint8_t* at, uint8_t* to, std::size_t stride) {
+  if constexpr (Quads > 0) {
+    if (quads == Quads) {
+      unpack_block<Bits, Quads>(at, to, stride);
+    } else {
+      unpack_rest<Bits, Quads - 1>(quads, at, to, stride);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace whet::integer

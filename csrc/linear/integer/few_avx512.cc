@@ -1,0 +1,158 @@
+// Up to sixteen tokens: each tile is read once from memory, unpacked in registers and multiplied by
+// eight tokens at most; by more, it is read again from the cache.
+#include "linear/integer/avx512.h"
+
+namespace whet::integer {
+namespace {
+
+constexpr int kAhead = 32768;  // bytes that prefetching into the second cache runs ahead
+
+template <int Bits>
+static inline void prefetch(const uint8_t* at) {
+  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) {
+    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + line, _MM_HINT_T1);
+  }
+}
+
+// Adds the products of codes in memory, the shorter block at the end of a step.
+template <int Tokens>
+static inline void add_codes(const uint8_t* codes, int quads, const int8_t* x, __m512i* sums) {
+  for (int q = 0; q < quads; ++q) {
+    const __m512i own = load(codes + q * kVector);
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) add_products(sums[t], own, x + 4 * (q * Tokens + t));
+  }
+}
+
+// Adds a step's products, scaled, to the totals.
+template <int Tokens>
+static inline void add_scaled(const __m512i* sums, __m512 scales, const float* a, __m512* total) {
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+    const __m512 factor = _mm512_mul_ps(scales, _mm512_set1_ps(a[t]));
+    total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t]), factor, total[t]);
+  }
+}
+
+// Adds a step of any length. A block of one or two tokens makes short chains of its own.
+template <int Bits, int Tokens>
+static inline void add_step(const Weight& weight, const uint8_t* at, const int8_t* x,
+                            __m512i* sums) {
+  constexpr int kBytes = block_bytes(Bits, kQuads);
+  const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
+  for (int block = 0; block < blocks; ++block, at += kBytes, x += kBlock * Tokens) {
+    prefetch<Bits>(at);
+    if constexpr (Tokens <= 2) {
+      __m512i own[Tokens];
+      for (int t = 0; t < Tokens; ++t) own[t] = _mm512_setzero_si512();
+      add_block<Bits, kQuads, Tokens>(at, x, own);
+      for (int t = 0; t < Tokens; ++t) sums[t] = _mm512_add_epi32(sums[t], own[t]);
+    } else {
+      add_block<Bits, kQuads, Tokens>(at, x, sums);
+    }
+  }
+  if (rest != 0) {
+    alignas(kVector) uint8_t codes[kQuads * kVector];
+    unpack_rest<Bits>(rest, at, codes, kVector);
+    add_codes<Tokens>(codes, rest, x, sums);
+  }
+}
+
+// The sums of a tile. A step has `Quads` quads, or any number if that is 0.
+template <int Bits, bool Affine, int Quads, int Tokens>
+void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
+  const int step_bytes = Quads == 0 ? weight.step_bytes : block_bytes(Bits, Quads);
+  const int inputs = Quads == 0 ? weight.step : 4 * Quads;
+  const int steps = weight.steps, group = weight.group, head = weight.head;
+  const int zeros_at = kRows * weight.scale_bytes;
+  const Scale kind = weight.scale;
+  __m512 total[Tokens], scales = _mm512_setzero_ps();
+  __m512i zeros = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) total[t] = _mm512_setzero_ps();
+  for (int step = 0, next = 0; step < steps; ++step) {
+    if (step == next) {
+      scales = read_scales(at, kind);
+      if (Affine) zeros = read_zeros(at + zeros_at);
+      at += head;
+      next += group;
+    }
+    __m512i sums[Tokens];
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) sums[t] = begun<Bits, Affine>(zeros, batch.sums[t]);
+    if constexpr (Quads == 0) {
+      add_step<Bits, Tokens>(weight, at, batch.x, sums);
+    } else {
+      prefetch<Bits>(at);
+      add_block<Bits, Quads, Tokens>(at, batch.x, sums);
+    }
+    at += step_bytes;
+    batch.x += inputs * Tokens;
+    add_scaled<Tokens>(sums, scales, batch.scales, total);
+    batch.scales += Tokens;
+    batch.sums += Tokens;
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) y[t] = total[t];
+}
+
+using TileSums = void (*)(const Weight&, const uint8_t*, Batch, __m512*);
+
+template <int Bits, bool Affine, int Quads, int... Counts>
+TileSums pick(int tokens, std::integer_sequence<int, Counts...>) {
+  static constexpr TileSums found[] = {tile_sums<Bits, Affine, Quads, Counts + 1>...};
+  return found[tokens - 1];
+}
+
+template <int Bits, bool Affine>
+TileSums tile_sums_of(const Weight& weight, int tokens) {
+  using Counts = std::make_integer_sequence<int, kFewTogether>;
+  if (weight.step == kBlock) return pick<Bits, Affine, kQuads>(tokens, Counts{});
+  if (weight.step == kBlock / 2) return pick<Bits, Affine, kQuads / 2>(tokens, Counts{});
+  return pick<Bits, Affine, 0>(tokens, Counts{});
+}
+
+template <int Bits>
+TileSums tile_sums_of(const Weight& weight, int tokens) {
+  return weight.affine ? tile_sums_of<Bits, true>(weight, tokens)
+                       : tile_sums_of<Bits, false>(weight, tokens);
+}
+
+TileSums tile_sums_of(const Weight& weight, int tokens) {
+  switch (weight.bits) {
+    case 2:
+      return tile_sums_of<2>(weight, tokens);
+    case 3:
+      return tile_sums_of<3>(weight, tokens);
+    case 4:
+      return tile_sums_of<4>(weight, tokens);
+    case 5:
+      return tile_sums_of<5>(weight, tokens);
+    case 6:
+      return tile_sums_of<6>(weight, tokens);
+    case 7:
+      return tile_sums_of<7>(weight, tokens);
+    default:
+      return tile_sums_of<8>(weight, tokens);
+  }
+}
+
+}  // namespace
+
+void multiply_few_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+                         int first, int last) {
+  const int together = together_avx512(tokens);
+  for (int tile = first; tile < last; ++tile) {
+    for (int token = 0; token < tokens; token += together) {
+      const int count = std::min(together, tokens - token);
+      __m512 sums[kFewTogether];
+      tile_sums_of(weight, count)(weight, weight.tiles + tile * weight.tile_bytes,
+                                  batch_of(input, token), sums);
+      for (int t = 0; t < count; ++t) {
+        write(out, token + t, tile, weight.rows - tile * kRows, sums[t]);
+      }
+    }
+  }
+}
+
+}  // namespace whet::integer

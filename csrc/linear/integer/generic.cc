@@ -1,0 +1,116 @@
+// Integer weights times int8 activations, in portable C++: what the other tiers must equal.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+#include "linear/integer/layout.h"
+
+namespace whet::integer {
+namespace {
+
+#include "linear/integer/prepare.inl"
+
+// The codes of a block, [quad][row][4].
+void unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
+  std::memset(codes, 0, static_cast<std::size_t>(quads) * kVector);
+  const Widths widths = widths_of(bits);
+  for (int i = 0, shift = 0; i < 4 && widths.width[i]; shift += widths.width[i++]) {
+    const int width = widths.width[i], packed = 8 / width;
+    const unsigned mask = (1u << width) - 1;
+    for (int quad = 0; quad < quads; ++quad) {
+      const uint8_t* vector = in + quad / packed * kVector;
+      const int right = quad % packed * width;
+      for (int byte = 0; byte < kVector; ++byte) {
+        codes[quad * kVector + byte] |=
+            static_cast<uint8_t>((vector[byte] >> right & mask) << shift);
+      }
+    }
+    in += (quads + packed - 1) / packed * kVector;
+  }
+}
+
+void read_scales(const uint8_t* in, Scale kind, float* scales) {
+  for (int r = 0; r < kRows; ++r) {
+    uint16_t half;
+    switch (kind) {
+      case Scale::bf16:
+        std::memcpy(&half, in + 2 * r, 2);
+        scales[r] = bf16_to_f32(half);
+        break;
+      case Scale::f16:
+        std::memcpy(&half, in + 2 * r, 2);
+        scales[r] = f16_to_f32(half);
+        break;
+      case Scale::f32:
+        std::memcpy(scales + r, in + 4 * r, 4);
+        break;
+      default:  // an exponent; that of zero is 2^-127
+        scales[r] =
+            std::bit_cast<float>(in[r] == 0 ? 0x00400000u : static_cast<uint32_t>(in[r]) << 23);
+    }
+  }
+}
+
+// Adds a block's products to the sums of the sixteen rows.
+void add_block(const uint8_t* codes, const int8_t* x, int quads, int32_t* sums) {
+  for (int quad = 0; quad < quads; ++quad, codes += kVector, x += 4) {
+    for (int r = 0; r < kRows; ++r) {
+      const uint8_t* c = codes + r * 4;
+      sums[r] += c[0] * x[0] + c[1] * x[1] + c[2] * x[2] + c[3] * x[3];
+    }
+  }
+}
+
+// One tile and one token.
+void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int token, float* y) {
+  float scales[kRows];
+  int32_t zeros[kRows], sums[kRows];
+  uint8_t codes[kQuads * kVector];
+  std::fill(y, y + kRows, 0.0f);
+  std::fill(zeros, zeros + kRows, weight.half());
+  const int8_t* x = input.codes_of(token);
+  for (int step = 0; step < weight.steps; ++step) {
+    if (step % weight.group == 0) {
+      read_scales(at, weight.scale, scales);
+      const uint8_t* zero = at + kRows * weight.scale_bytes;
+      for (int r = 0; weight.affine && r < kRows; ++r) zeros[r] = zero[r];
+      at += weight.head;
+    }
+    for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(token)[step];
+    for (int done = 0; done < weight.step; done += kBlock) {
+      const int quads = std::min(kBlock, weight.step - done) / 4;
+      unpack(at, weight.bits, quads, codes);
+      add_block(codes, x, quads, sums);
+      at += block_bytes(weight.bits, quads);
+      x += quads * 4;
+    }
+    const float a = input.scales_of(token)[step];
+    for (int r = 0; r < kRows; ++r) {
+      y[r] = std::fma(static_cast<float>(sums[r]), scales[r] * a, y[r]);
+    }
+  }
+}
+
+void multiply(const Weight& weight, const Input& input, int tokens, const Output& out, std::byte*,
+              int first, int last) {
+  for (int tile = first; tile < last; ++tile) {
+    const int rows = std::min(kRows, weight.rows - tile * kRows);
+    for (int token = 0; token < tokens; ++token) {
+      float sums[kRows];
+      row_sums(weight, weight.tiles + tile * weight.tile_bytes, input, token, sums);
+      float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
+      for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + sums[r] : sums[r];
+    }
+  }
+}
+
+std::size_t scratch(const Weight&, int) { return 0; }
+
+int together(int) { return 1; }
+
+}  // namespace
+
+const Routines kGeneric = {prepare, together, multiply, scratch, 1};
+
+}  // namespace whet::integer

@@ -1,0 +1,150 @@
+// How integer weights lie in memory, and what the tiers' code is given.
+//
+// Sixteen rows make a tile. A tile is one stream along the inputs: for each group the scales of the
+// sixteen rows and, if affine, their zero points (a byte each); then the group's steps. A step is
+// the run of inputs that share an activation scale: blocks of 32 inputs, the last one shorter. A
+// block of q quads (four inputs) holds codes [quad][row][4 inputs], a vector of 64 bytes a quad,
+// split into planes of 8, 4, 2 and 1 bits:
+//
+//   bits    8      7          6      5      4    3      2
+//   planes  8      4, 2, 1    4, 2   4, 1   4    2, 1   2        the first holds the lowest bits
+//
+// A plane of b bits packs 8/b quads into each 64 bytes: byte i of vector j holds byte i of quads
+// j·8/b, j·8/b + 1, ... from its lowest bits up.
+//
+// The product of a row r and a token t, in every tier in this order and with these roundings:
+//
+//   y = 0; for each step k:  y = fma(float(Σ_c (q[r,c] − z[r]) x[t,c]), s[r]·a[t,k], y)
+//
+// where x are int8, a their scales, and the sum is exact; so tiers agree to the last bit, and a
+// token's result is the same in any batch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "linear/matrix.h"
+
+namespace whet::integer {
+
+constexpr int kRows = 16;    // of a tile
+constexpr int kQuads = 8;    // of a full block
+constexpr int kBlock = 32;   // inputs of a full block
+constexpr int kVector = 64;  // bytes of a quad of a tile
+
+// Widths of the planes of a code, the lowest bits first; 0 ends.
+struct Widths {
+  int width[4];
+};
+static constexpr Widths widths_of(int bits) {
+  switch (bits) {
+    case 2:
+      return {{2, 0, 0, 0}};
+    case 3:
+      return {{2, 1, 0, 0}};
+    case 4:
+      return {{4, 0, 0, 0}};
+    case 5:
+      return {{4, 1, 0, 0}};
+    case 6:
+      return {{4, 2, 0, 0}};
+    case 7:
+      return {{4, 2, 1, 0}};
+    default:
+      return {{8, 0, 0, 0}};
+  }
+}
+
+// Bytes of a block.
+static constexpr int block_bytes(int bits, int quads) {
+  int vectors = 0;
+  const Widths widths = widths_of(bits);
+  for (int i = 0; i < 4 && widths.width[i] != 0; ++i) {
+    const int packed = 8 / widths.width[i];
+    vectors += (quads + packed - 1) / packed;
+  }
+  return vectors * kVector;
+}
+
+// A weight in its layout.
+struct Weight {
+  const uint8_t* tiles;
+  std::size_t tile_bytes;
+  int rows, cols, bits;
+  bool affine;
+  Scale scale;
+  int scale_bytes;
+  int head;   // bytes before a group's steps
+  int step;   // inputs
+  int steps;  // of a row
+  int group;  // steps of a group
+  int step_bytes;
+
+  int tile_count() const { return (rows + kRows - 1) / kRows; }
+  int half() const { return affine ? 0 : 1 << (bits - 1); }  // what symmetric codes are less by
+};
+
+// Prepared activations. Tokens lie in batches of `together` (the last may have fewer): of a batch
+// of n, codes [quad][n][4 inputs], scales [step][n] and negated sums of codes [step][n].
+struct Input {
+  const int8_t* codes;
+  const float* scales;
+  const int32_t* sums;  // −Σ x of each step
+  std::size_t width;    // steps · step
+  int steps;
+
+  // Where the batch that begins with a token lies.
+  const int8_t* codes_of(int token) const { return codes + token * width; }
+  const float* scales_of(int token) const {
+    return scales + static_cast<std::size_t>(token) * steps;
+  }
+  const int32_t* sums_of(int token) const { return sums + static_cast<std::size_t>(token) * steps; }
+};
+
+// Where the prepared numbers of one token go: n of `Input`.
+struct Place {
+  int8_t* codes;
+  float* scales;
+  int32_t* sums;
+  int together;
+};
+
+// How activations are rounded.
+struct Rounding {
+  int cols, step, steps;
+  bool token;   // a scale for the token, that of Activation int8-token; else one for each step
+  float fixed;  // the token's scale, if it is known before
+};
+
+struct Output {
+  float* y;
+  int stride;
+  bool accumulate;
+};
+
+// What a tier offers.
+struct Routines {
+  // Writes codes, scales and sums of some steps of one token.
+  void (*prepare)(const Rounding& rounding, const float* x, const Place& place, int first,
+                  int last);
+  int (*together)(int tokens);  // how many lie in a batch
+  // Multiplies some tiles.
+  void (*multiply)(const Weight& weight, const Input& input, int tokens, const Output& out,
+                   std::byte* scratch, int first, int last);
+  std::size_t (*scratch)(const Weight& weight, int tokens);  // bytes a thread
+  int unit;                                                  // tiles that are best done together
+};
+
+extern const Routines kGeneric;
+extern const Routines kAvx2;
+extern const Routines kAvx512;
+
+// The weight inside a layout, bounds checked.
+Weight weight_of(Bytes layout);
+
+std::string refusal(const Planes& weight, Tier tier, Mode mode);
+Aligned pack(const Planes& weight, Tier tier, Mode mode);
+Stored unpack(Bytes layout);
+std::unique_ptr<Matrix> open(Bytes layout, Tier tier);
+
+}  // namespace whet::integer

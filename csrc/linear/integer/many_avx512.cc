@@ -1,0 +1,229 @@
+// Many tokens: the codes of two tiles and some inputs are unpacked to bytes that stay in the first
+// cache, where the sums of six tokens stay in registers.
+#include "linear/integer/avx512.h"
+
+namespace whet::integer {
+namespace {
+
+constexpr int kPanelTiles = 2;
+constexpr int kPanelInputs = 512;  // unpacked together, unless a step is longer
+
+// What a thread writes to while it multiplies blocks.
+struct Panel {
+  uint8_t* codes;  // [quad][tile][64]
+  float* scales;   // [step][tile][16]
+  int32_t* zeros;  // [step][tile][16]
+  float* sums;     // [token][tile][16]
+  int steps;       // unpacked together
+};
+
+int panel_steps(const Weight& weight) {
+  return std::clamp(kPanelInputs / weight.step, 1, weight.steps);
+}
+
+Panel panel_of(const Weight& weight, std::byte* memory) {
+  Panel panel{};
+  panel.steps = panel_steps(weight);
+  const std::size_t lines = static_cast<std::size_t>(panel.steps) * kPanelTiles * kVector;
+  auto* at = reinterpret_cast<uint8_t*>(memory);
+  panel.scales = reinterpret_cast<float*>(at);
+  panel.zeros = reinterpret_cast<int32_t*>(at + lines);
+  panel.codes = at + 2 * lines;
+  panel.sums = reinterpret_cast<float*>(panel.codes + lines * weight.step / 4);
+  return panel;
+}
+
+// Unpacks some steps of a tile to every `stride` bytes of a panel.
+template <int Bits>
+void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last, uint8_t* to,
+                  std::size_t stride) {
+  const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
+  for (int step = first; step < last; ++step) {
+    const uint8_t* at = tile + static_cast<std::size_t>(step / weight.group + 1) * weight.head +
+                        static_cast<std::size_t>(step) * weight.step_bytes;
+    for (int block = 0; block < blocks; ++block, to += kQuads * stride) {
+      at = unpack_block<Bits, kQuads>(at, to, stride);
+    }
+    unpack_rest<Bits>(rest, at, to, stride);
+    to += rest * stride;
+  }
+}
+
+void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last, uint8_t* to,
+                  std::size_t stride) {
+  switch (weight.bits) {
+    case 2:
+      return unpack_steps<2>(weight, tile, first, last, to, stride);
+    case 3:
+      return unpack_steps<3>(weight, tile, first, last, to, stride);
+    case 4:
+      return unpack_steps<4>(weight, tile, first, last, to, stride);
+    case 5:
+      return unpack_steps<5>(weight, tile, first, last, to, stride);
+    case 6:
+      return unpack_steps<6>(weight, tile, first, last, to, stride);
+    case 7:
+      return unpack_steps<7>(weight, tile, first, last, to, stride);
+    default:
+      return unpack_steps<8>(weight, tile, first, last, to, stride);
+  }
+}
+
+void fill_panel(const Weight& weight, int first_tile, int tiles, int first, int last,
+                const Panel& panel) {
+  const std::size_t stride = static_cast<std::size_t>(tiles) * kVector;
+  for (int i = 0; i < tiles; ++i) {
+    const uint8_t* tile = weight.tiles + (first_tile + i) * weight.tile_bytes;
+    unpack_steps(weight, tile, first, last, panel.codes + i * kVector, stride);
+    for (int step = first; step < last; ++step) {
+      const uint8_t* head =
+          tile + static_cast<std::size_t>(step / weight.group) *
+                     (weight.head + static_cast<std::size_t>(weight.group) * weight.step_bytes);
+      const std::size_t at = static_cast<std::size_t>(step - first) * tiles + i;
+      _mm512_storeu_ps(panel.scales + at * kRows, read_scales(head, weight.scale));
+      if (weight.affine) {
+        _mm512_storeu_si512(panel.zeros + at * kRows,
+                            read_zeros(head + kRows * weight.scale_bytes));
+      }
+    }
+  }
+}
+
+// Adds the products of a quad of inputs.
+template <int Tiles, int Tokens>
+static inline void add_quad(const uint8_t* codes, const int8_t* x, __m512i (&sums)[Tokens][Tiles]) {
+  __m512i w[Tiles];
+#pragma GCC unroll 2
+  for (int i = 0; i < Tiles; ++i) w[i] = load(codes + i * kVector);
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+    const __m512i four = four_inputs(x + 4 * t);
+#pragma GCC unroll 2
+    for (int i = 0; i < Tiles; ++i) add_products(sums[t][i], w[i], four);
+  }
+}
+
+// Adds some steps of a panel to the sums of some tokens. `Short`: a step is one full block.
+template <bool Affine, bool Short, int Tiles, int Tokens>
+void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch, float* kept) {
+  const int blocks = Short ? 1 : weight.step / kBlock;
+  const int rest = Short ? 0 : weight.step % kBlock / 4;
+  const __m512i shift = _mm512_set1_epi32(weight.bits - 1);
+  __m512 total[Tokens][Tiles];
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
+    for (int i = 0; i < Tiles; ++i) total[t][i] = _mm512_loadu_ps(kept + (t * Tiles + i) * kRows);
+  }
+  const uint8_t* codes = panel.codes;
+  const int8_t* x = batch.x;
+  for (int step = 0; step < steps; ++step) {
+    __m512i sums[Tokens][Tiles];
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) {
+      const __m512i negated = _mm512_set1_epi32(batch.sums[step * Tokens + t]);
+#pragma GCC unroll 2
+      for (int i = 0; i < Tiles; ++i) {
+        sums[t][i] =
+            Affine ? _mm512_mullo_epi32(
+                         _mm512_loadu_si512(panel.zeros + (step * Tiles + i) * kRows), negated)
+                   : _mm512_sllv_epi32(negated, shift);
+      }
+    }
+    for (int block = 0; block < blocks; ++block) {
+#pragma GCC unroll 8
+      for (int q = 0; q < kQuads; ++q) {
+        add_quad<Tiles, Tokens>(codes + q * Tiles * kVector, x + 4 * q * Tokens, sums);
+      }
+      codes += kQuads * Tiles * kVector;
+      x += kBlock * Tokens;
+    }
+    for (int quad = 0; quad < rest; ++quad, codes += Tiles * kVector, x += 4 * Tokens) {
+      add_quad<Tiles, Tokens>(codes, x, sums);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < Tokens; ++t) {
+      const __m512 a = _mm512_set1_ps(batch.scales[step * Tokens + t]);
+#pragma GCC unroll 2
+      for (int i = 0; i < Tiles; ++i) {
+        const __m512 s = _mm512_loadu_ps(panel.scales + (step * Tiles + i) * kRows);
+        total[t][i] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][i]), _mm512_mul_ps(s, a), total[t][i]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 2
+    for (int i = 0; i < Tiles; ++i) _mm512_storeu_ps(kept + (t * Tiles + i) * kRows, total[t][i]);
+  }
+}
+
+using AddPanel = void (*)(const Weight&, const Panel&, int, Batch, float*);
+
+template <bool Affine, bool Short, int Tiles, int... Counts>
+AddPanel pick_panel(int tokens, std::integer_sequence<int, Counts...>) {
+  static constexpr AddPanel found[] = {add_panel<Affine, Short, Tiles, Counts + 1>...};
+  return found[tokens - 1];
+}
+
+template <bool Affine, bool Short>
+AddPanel pick_panel(int tiles, int tokens) {
+  using Counts = std::make_integer_sequence<int, kManyTogether>;
+  return tiles == 1 ? pick_panel<Affine, Short, 1>(tokens, Counts{})
+                    : pick_panel<Affine, Short, 2>(tokens, Counts{});
+}
+
+AddPanel add_panel_of(const Weight& weight, int tiles, int tokens) {
+  if (weight.step == kBlock) {
+    return weight.affine ? pick_panel<true, true>(tiles, tokens)
+                         : pick_panel<false, true>(tiles, tokens);
+  }
+  return weight.affine ? pick_panel<true, false>(tiles, tokens)
+                       : pick_panel<false, false>(tiles, tokens);
+}
+
+// Some tiles times all tokens.
+void multiply_panel(const Weight& weight, const Input& input, int tokens, const Output& out,
+                    const Panel& panel, int tile, int tiles) {
+  const int batch = together_avx512(tokens);
+  std::memset(panel.sums, 0, static_cast<std::size_t>(tokens) * tiles * kVector);
+  for (int first = 0; first < weight.steps; first += panel.steps) {
+    const int last = std::min(first + panel.steps, weight.steps);
+    fill_panel(weight, tile, tiles, first, last, panel);
+    for (int token = 0; token < tokens; token += batch) {
+      const int count = std::min(batch, tokens - token);
+      Batch of_tokens = batch_of(input, token);
+      of_tokens.x += static_cast<std::size_t>(first) * weight.step * count;
+      of_tokens.scales += static_cast<std::size_t>(first) * count;
+      of_tokens.sums += static_cast<std::size_t>(first) * count;
+      add_panel_of(weight, tiles, count)(weight, panel, last - first, of_tokens,
+                                         panel.sums + token * tiles * kRows);
+    }
+  }
+  for (int token = 0; token < tokens; ++token) {
+    for (int i = 0; i < tiles; ++i) {
+      write(out, token, tile + i, weight.rows - (tile + i) * kRows,
+            _mm512_loadu_ps(panel.sums + (token * tiles + i) * kRows));
+    }
+  }
+}
+
+}  // namespace
+
+std::size_t scratch_avx512(const Weight& weight, int tokens) {
+  if (tokens <= kFew) return 0;
+  const std::size_t lines = static_cast<std::size_t>(panel_steps(weight)) * kPanelTiles * kVector;
+  return 2 * lines + lines * weight.step / 4 +
+         static_cast<std::size_t>(tokens) * kPanelTiles * kVector;
+}
+
+void multiply_many_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+                          std::byte* memory, int first, int last) {
+  const Panel panel = panel_of(weight, memory);
+  for (int tile = first; tile < last; tile += kPanelTiles) {
+    multiply_panel(weight, input, tokens, out, panel, tile, std::min(kPanelTiles, last - tile));
+  }
+}
+
+}  // namespace whet::integer

@@ -1,0 +1,7 @@
+#include "ops/rows.inl"
+
+namespace whet {
+
+const Rows& rows_avx2() { return kRows; }
+
+}  // namespace whet

@@ -1,0 +1,1 @@
+"""What runs a graph: `reference`, in torch, and `native`."""

@@ -1,0 +1,53 @@
+"""Number formats as the extension is told of them (csrc/linear/matrix.h). Needs no torch."""
+
+from typing import TypedDict
+
+from whet.formats.element import Element, Integer, Learned, Log, Minifloat, PowerSum, Quantile
+from whet.formats.spec import Coded, Float
+
+
+class Described(TypedDict):
+    """A scalar format: its element and the width of a code, and what shares a scale of which type.
+
+    `group` is 0 where a row has one scale, -1 where the matrix has.
+    """
+
+    element: str
+    bits: int
+    exponent: int
+    group: int
+    affine: bool
+    shared: bool
+    scale: str
+
+
+_ELEMENTS: dict[type[Element], str] = {
+    Integer: "integer",
+    Minifloat: "minifloat",
+    Quantile: "quantile",
+    Log: "log",
+    PowerSum: "power_sum",
+    Learned: "learned",
+}
+_PLAIN = {"F32": (32, 8), "F16": (16, 5), "BF16": (16, 8)}  # width and exponent [bit]
+_GROUPINGS = {"channel": 0, "tensor": -1}
+
+
+def described(format_: Coded | Float) -> Described:
+    """Return a format as the extension takes it; of a sum, its terms are taken one by one."""
+    if isinstance(format_, Float):
+        bits, exponent = _PLAIN[format_.dtype]
+        return Described(
+            element="plain", bits=bits, exponent=exponent, group=0, affine=False, shared=False,
+            scale="none",
+        )  # fmt: skip
+    element, grouping = format_.element, format_.grouping
+    return Described(
+        element=_ELEMENTS[type(element)],
+        bits=element.bits,
+        exponent=element.exponent if isinstance(element, Minifloat) else 0,
+        group=grouping if isinstance(grouping, int) else _GROUPINGS[grouping],
+        affine=format_.affine,
+        shared=isinstance(element, Learned) and element.shared,
+        scale=format_.scale,
+    )

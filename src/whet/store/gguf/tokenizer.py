@@ -1,0 +1,225 @@
+"""The tokenizer of a GGUF file as the files of its original: `tokenizer.json` and its settings.
+
+Two kinds are known: byte-level pairs with merges (gpt2), for the ways of splitting text in `SPLITS`,
+and SentencePiece's pieces with scores (llama), whose merges follow from the scores as transformers
+derives them (`convert_slow_tokenizer.py`). Torch-free.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from whet.base.errors import UnsupportedError
+from whet.store.gguf.header import damaged
+
+Json = dict[str, Any]
+CONTROL, USER, UNUSED = 3, 4, 5  # types of tokens
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITS: Mapping[str, str] = {
+    "llama-bpe": _WORDS + r"|\p{N}{1,3}" + _REST,
+    "qwen2": _WORDS + r"|\p{N}" + _REST,
+    "tekken": _TEKKEN,
+    "gpt-2": "",
+    "default": "",
+    "smollm": "digits",
+    "starcoder": "digits",
+    "refact": "digits",
+}  # by llama.cpp's name of the way; "" is GPT-2's own, "digits" cuts digits apart before it
+WHOLE = frozenset({"llama-bpe", "tekken"})  # tokens of the vocabulary need no merges
+
+
+class Vocabulary:
+    """Tokens, their types, and what the file says of them."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self.path, self.values = path, values
+        self.tokens: list[str] = self._list("tokens", str)
+        if len(set(self.tokens)) != len(self.tokens):
+            raise damaged(path, "has a token twice")
+        kinds = self.get("token_type")
+        self.kinds: list[int] = self._list("token_type", int) if kinds else [1] * len(self.tokens)
+        if not self.tokens or len(self.kinds) != len(self.tokens):
+            raise damaged(path, f"has {len(self.kinds)} types of {len(self.tokens)} tokens")
+
+    def get(self, name: str) -> Any:  # noqa: ANN401 (as the file says)
+        """Return a value, or None."""
+        return self.values.get(f"tokenizer.ggml.{name}")
+
+    def _list(self, name: str, kind: type) -> list[Any]:
+        found = self.get(name)
+        if not isinstance(found, list) or not all(type(item) is kind for item in found):
+            raise damaged(self.path, f"has no list tokenizer.ggml.{name}")
+        return found
+
+    def scores(self) -> list[float]:
+        """Return how likely each piece is."""
+        found = self._list("scores", float)
+        if len(found) != len(self.tokens):
+            raise damaged(self.path, f"has {len(found)} scores of {len(self.tokens)} tokens")
+        return found
+
+    def merges(self) -> list[list[str]]:
+        """Return the pairs that are joined, in order."""
+        pairs = [merge.split(" ") for merge in self._list("merges", str)]
+        known = set(self.tokens)
+        for pair in pairs:
+            if len(pair) != 2 or not known.issuperset((*pair, "".join(pair))):
+                raise damaged(self.path, f"has a merge of no tokens: {' '.join(pair)[:40]!r}")
+        return pairs
+
+    def special(self, name: str) -> str | None:
+        """Return the token that has a part, e.g. `bos`, or None."""
+        index = self.get(f"{name}_token_id")
+        if index is None:
+            return None
+        if type(index) is not int or not 0 <= index < len(self.tokens):
+            raise damaged(self.path, f"has no token {index}, which is to be {name}")
+        return self.tokens[index]
+
+    def added(self) -> list[Json]:
+        """Return the tokens that stand for themselves."""
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        return [
+            {"id": index, "content": token, "special": kind == CONTROL} | plain
+            for index, (token, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
+            if kind in (CONTROL, USER) and token
+        ]
+
+
+def tokenizer_files(path: Path, values: Mapping[str, Any]) -> dict[str, Json]:
+    """Return `tokenizer.json`, `tokenizer_config.json` and `generation_config.json`."""
+    vocabulary = Vocabulary(path, values)
+    kind = vocabulary.get("model")
+    if kind == "gpt2":
+        whole, begins = _pairs(vocabulary), False
+    elif kind == "llama":
+        whole, begins = _pieces(vocabulary), True
+    else:
+        raise UnsupportedError(
+            f"{path} has a tokenizer of the kind {str(kind)[:40]!r}, expected gpt2 or llama",
+            "give the original model",
+        )
+    asked = vocabulary.get("add_bos_token")
+    bos = vocabulary.special("bos")
+    if bos is not None and (begins if asked is None else asked is True):
+        whole["post_processor"] = _beginning(bos, vocabulary.tokens.index(bos))
+    return {
+        "tokenizer.json": whole,
+        "tokenizer_config.json": _settings(vocabulary),
+        "generation_config.json": _ends(vocabulary),
+    }
+
+
+def _ends(vocabulary: Vocabulary) -> Json:
+    """Return the ids with which texts begin and end, the end of a turn among them."""
+    found = {name: vocabulary.get(f"{name}_token_id") for name in ("bos", "eos", "eot")}
+    known = {name: index for name, index in found.items() if type(index) is int}
+    ends = sorted({known[name] for name in ("eos", "eot") if name in known})
+    first = {"bos_token_id": known["bos"]} if "bos" in known else {}
+    return first | ({"eos_token_id": ends} if ends else {})
+
+
+def _settings(vocabulary: Vocabulary) -> Json:
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    found: Json = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, key in names.items():
+        token = vocabulary.special(key)
+        found |= {f"{name}_token": token} if token is not None else {}
+    template = vocabulary.values.get("tokenizer.chat_template")
+    return found | ({"chat_template": template} if isinstance(template, str) else {})
+
+
+def _whole(vocabulary: Vocabulary, model: Json, **parts: Json | None) -> Json:
+    """Return a `tokenizer.json`."""
+    ids = {token: index for index, token in enumerate(vocabulary.tokens)}
+    bare = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None}
+    settings = {"type": "BPE", "dropout": None, "continuing_subword_prefix": None}
+    settings |= {"end_of_word_suffix": None, "vocab": ids}
+    return {**bare, "added_tokens": vocabulary.added(), **parts, "model": settings | model}
+
+
+def _pairs(vocabulary: Vocabulary) -> Json:
+    """Return a tokenizer of byte-level pairs."""
+    way = vocabulary.get("pre") or "default"
+    if way not in SPLITS:
+        raise UnsupportedError(
+            f"{vocabulary.path} splits text in the way {str(way)[:40]!r}, "
+            f"expected one of {', '.join(SPLITS)}",
+            "give the original model",
+        )
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    model = {"merges": vocabulary.merges(), "ignore_merges": way in WHOLE}
+    model |= {"unk_token": None, "fuse_unk": False, "byte_fallback": False}
+    return _whole(
+        vocabulary,
+        model,
+        normalizer={"type": "NFC"} if way == "qwen2" else None,
+        pre_tokenizer=_split(SPLITS[way], level),
+        decoder=level | {"use_regex": True},
+    )
+
+
+def _split(pattern: str, level: Json) -> Json:
+    if not pattern:
+        return level | {"use_regex": True}
+    if pattern == "digits":
+        first: Json = {"type": "Digits", "individual_digits": True}
+    else:
+        first = {"type": "Split", "pattern": {"Regex": pattern}}
+        first |= {"behavior": "Isolated", "invert": False}
+    own = pattern == "digits"
+    return {"type": "Sequence", "pretokenizers": [first, level | {"use_regex": own}]}
+
+
+def _pieces(vocabulary: Vocabulary) -> Json:
+    """Return a tokenizer of SentencePiece's pairs."""
+    spaced = vocabulary.get("add_space_prefix") is not False
+    mark: Json = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prefix: list[Json] = [{"type": "Prepend", "prepend": "▁"}] if spaced else []
+    strip: list[Json] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spaced else []
+    back: Json = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    parts: list[Json] = [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]
+    unknown = vocabulary.special("unknown")
+    model = {"merges": _derived(vocabulary), "ignore_merges": False, "unk_token": unknown}
+    return _whole(
+        vocabulary,
+        model | {"fuse_unk": True, "byte_fallback": True},
+        normalizer={"type": "Sequence", "normalizers": [*prefix, mark]},
+        pre_tokenizer=None,
+        decoder={"type": "Sequence", "decoders": parts},
+    )
+
+
+def _derived(vocabulary: Vocabulary) -> list[list[str]]:
+    """Return the pairs that pieces are made of: the likeliest piece first."""
+    ids = {token: index for index, token in enumerate(vocabulary.tokens)}
+    found: list[tuple[float, list[str]]] = []
+    for token, score, kind in zip(
+        vocabulary.tokens, vocabulary.scores(), vocabulary.kinds, strict=True
+    ):
+        if kind in (CONTROL, UNUSED) or len(token) > 256:
+            continue
+        cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
+        pairs = [pair for pair in cuts if pair[0] in ids and pair[1] in ids]
+        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        found += [(score, list(pair)) for pair in pairs]
+    found.sort(key=lambda pair: -pair[0])
+    return [pair for _, pair in found]
+
+
+def _beginning(token: str, index: int) -> Json:
+    """Return the step that puts a token before each text."""
+    first: Json = {"SpecialToken": {"id": token, "type_id": 0}}
+    text: Json = {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]}},
+    }
