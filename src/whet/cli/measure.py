@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     help="Text to measure on: .txt, .jsonl, a folder of them.  [default: builtin]",
 )
 @click.option("--speed", is_flag=True, help="Also time prefill and generation.")
-@click.option("--tasks", metavar="NAMES", help="Also score tasks of lm-eval: names with commas.")
+@click.option(
+    "--tasks",
+    metavar="NAMES",
+    multiple=True,
+    help="Also score tasks of lm-eval: names with commas, or the flag several times.",
+)
 @running
 def command(
     *,
@@ -29,7 +34,7 @@ def command(
     against: str | None,
     data: str | None,
     speed: bool,
-    tasks: str | None,
+    tasks: tuple[str, ...],
     executor: "Choice",
     kernels: "Kernels",
     style: str,
@@ -50,7 +55,7 @@ def command(
             against=against,
             data=data,
             speed=speed,
-            tasks=[] if tasks is None else [name.strip() for name in tasks.split(",")],
+            tasks=[name.strip() for names in tasks for name in names.split(",")],
             executor=executor,
             kernels=kernels,
             offline=offline,

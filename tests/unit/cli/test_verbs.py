@@ -137,7 +137,7 @@ def test_measure_shows_the_table(measure, capsys):
     del asked["progress"]
     assert (words, asked) == (
         ("demo",),
-        {"against": "demo", "data": "x.txt", "speed": True, "offline": False}
+        {"against": "demo", "data": "x.txt", "speed": True, "tasks": [], "offline": False}
         | {"executor": "auto", "kernels": "auto"},
     )
     shown = capsys.readouterr().out
