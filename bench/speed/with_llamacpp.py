@@ -12,7 +12,7 @@ import llama_cpp as c
 from worker import serve, typical
 
 VOCABULARY, CONTEXT, SEQUENCES = 32000, 4096, 8
-CACHES = {"f16": c.GGML_TYPE_F16, "bf16": c.GGML_TYPE_BF16, "q8_0": c.GGML_TYPE_Q8_0}
+CACHES = {"f16": c.GGML_TYPE_F16, "q8_0": c.GGML_TYPE_Q8_0}
 
 
 def opened(path: str, threads: int, cache: str) -> tuple[object, object]:

@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 from worker import serve, typical
 
-from whet.kernels.native import native
 from whet.runtime.native import Native, Piece, Settings, load
 from whet.store.folder import Folder
-
-READ = 1 << 30  # memory that is read to tell the bandwidth [byte]
 
 
 class Worker:
@@ -47,10 +44,6 @@ class Worker:
 
         return sequences / typical(step, count)
 
-    def bandwidth(self) -> float:
-        """Bytes a second that the same threads read from memory."""
-        return native().read_bandwidth(READ, self.executor.threads, 3)
-
 
 def main() -> None:
     """Load, and serve."""
@@ -65,12 +58,7 @@ def main() -> None:
         **executor.notes,
     }
     worker = Worker(executor)
-    works = {
-        "prefill": worker.prefill,
-        "decode": worker.decode,
-        "batch": worker.batch,
-        "bandwidth": worker.bandwidth,
-    }
+    works = {"prefill": worker.prefill, "decode": worker.decode, "batch": worker.batch}
     serve(works, ready)
 
 

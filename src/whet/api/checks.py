@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from whet.base.machine import free_disk, free_memory
+from whet.base.machine import cores, free_disk, free_memory
 from whet.kernels.native import missing, native
 from whet.version import __version__
 
@@ -83,10 +83,8 @@ def processor() -> tuple[str, frozenset[str]]:
 
 def _threads() -> str:
     """Return how many cores this process may use, and who limits its threads."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS")
-    return f"{cores} cores" + (f", OMP_NUM_THREADS={limit}" if limit else "")
+    return f"{cores()} cores" + (f", OMP_NUM_THREADS={limit}" if limit else "")
 
 
 @dataclass(frozen=True, slots=True)

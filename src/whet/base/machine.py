@@ -1,5 +1,6 @@
 """What this process uses and what this machine has left."""
 
+import os
 import re
 import shutil
 import sys
@@ -43,6 +44,12 @@ def free_disk(path: Path) -> int:
     """Return the free space where `path` is or would be [byte]."""
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    told = getattr(os, "sched_getaffinity", None)
+    return len(told(0)) if told else os.cpu_count() or 1
 
 
 def _number(path: Path) -> int | None:

@@ -13,7 +13,9 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BufferedWriter
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whet.base.machine import free_disk
+from whet.base.machine import cores, free_disk
 from whet.store.folder import Folder
 from whet.version import __version__
 
@@ -81,7 +83,7 @@ def prepared(folder: Path, key: Key, wanted: Iterable[Wanted]) -> Prepared:
 
 
 def _in_memory(wanted: Iterable[Wanted], reason: str) -> Prepared:
-    layouts = {one.name: one.make() for one in wanted}
+    layouts = {one.name: layout for one, layout in _made(wanted)}
     return Prepared(layouts, f"layouts in memory: {reason}", made=True)
 
 
@@ -179,8 +181,7 @@ def _write(path: Path, key: Key, wanted: Iterable[Wanted]) -> None:
 def _fill(file: BufferedWriter, key: Key, wanted: Iterable[Wanted]) -> None:
     position = _aligned(HEAD.size)
     entries: dict[str, tuple[int, int]] = {}
-    for one in wanted:
-        layout = one.make()
+    for one, layout in _made(wanted):
         file.seek(position)
         file.write(layout.data)
         entries[one.name] = (position, layout.nbytes)
@@ -191,6 +192,20 @@ def _fill(file: BufferedWriter, key: Key, wanted: Iterable[Wanted]) -> None:
     file.seek(0)
     digest = sha256(text).digest()
     file.write(HEAD.pack(MAGIC, position + len(text), position, len(text), digest))
+
+
+def _made(wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, Layout]]:
+    """Yield the layouts in order; as many are made at once as there are threads."""
+    count = cores()
+    with ThreadPoolExecutor(count) as pool:
+        due: deque[tuple[Wanted, Future[Layout]]] = deque()
+        for one in wanted:
+            due.append((one, pool.submit(one.make)))
+            if len(due) > count:
+                first, layout = due.popleft()
+                yield first, layout.result()
+        for one, layout in due:
+            yield one, layout.result()
 
 
 def _aligned(position: int) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from whet.base.machine import free_memory
+from whet.base.machine import cores, free_memory
 from whet.graph.executors.build import Limits, Machine
 from whet.graph.executors.native import Logits as Rows
 from whet.graph.executors.native import Native as Program
@@ -191,7 +191,7 @@ def _runs(pieces: Many[Piece], tokens: int, sequences: int) -> Iterator[list[_Sp
 def threads() -> int:
     """Return how many threads compute: `WHET_THREADS`, else as many as this process may use."""
     given = os.environ.get("WHET_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    return int(given) if given.isdigit() and int(given) > 0 else cores()
 
 
 def refusals(folder: Folder, settings: Settings = Settings()) -> Many[str]:

@@ -97,7 +97,8 @@ class Saved:
         return self._opened[name]
 
     def _pack(self, part: Part, number: int) -> Layout:
-        weight: Planar = rows_of(terms(self.contents.weight(part.site))[number], part.ranges())
+        read = Contents(self.contents.folder)  # not mapped: what has been packed does not stay
+        weight: Planar = rows_of(terms(read.weight(part.site))[number], part.ranges())
         chosen = self.way(part)
         form = described(scalars(part.scheme.format)[number])
         given = (form, planes(weight), part.rows, part.cols)
