@@ -80,6 +80,23 @@ def sizes(e: Evidence) -> Table | None:
     )
 
 
+def stages(e: Evidence) -> Table | None:
+    """Return what each stage of a recipe leaves, where a pass works on the whole model."""
+    records = e.every("stage")
+    if not records:
+        return None
+    rows = tuple(
+        (
+            note(r, "number", r.site),
+            note(r, "steps", MISSING),
+            say.short_count(value(r, "parameters") or 0.0),
+            say.size(value(r, "bytes") or 0.0),
+        )
+        for r in records
+    )
+    return Table(words("stage", "steps") + numbers("parameters", "size"), rows)
+
+
 def _size_row(part: Part) -> tuple[str, ...]:
     """Return a row of the table of sizes."""
     return (
