@@ -35,6 +35,14 @@ class Stop:
         with arithmetic(usual(self.block.arch.hidden)):
             return observe(self.block, None, self.samples, None, tap, kinds, self.batch)
 
+    @torch.no_grad()
+    def leaving(self) -> Iterator[Tensor]:
+        """Yield what leaves the block as it is now, some samples at a time."""
+        for hidden in self.entering():
+            with arithmetic(usual(self.block.arch.hidden)):
+                left = self.block(hidden)
+            yield left
+
     def onward(self, path: Path) -> Spool:
         """Return what leaves the block as it is now, in a new file."""
         with arithmetic(usual(self.block.arch.hidden)):

@@ -35,6 +35,7 @@ DIFFERENT: Mapping[str, Mapping[str, str]] = {
     "mixtral": {"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
     "qwen3_moe": {"experts": "num_experts", "expert_ffn": "moe_intermediate_size"},
 }  # what a family does not say is empty; expert_ffn: the channels of each expert
+WHOLE_HEADS = ("llama", "gemma2", "gemma3")  # transformers wants hidden to be a multiple of heads
 
 
 def field(family: str, size: str) -> str | None:
@@ -50,6 +51,14 @@ def resized(config: Config, family: str, **sizes: object) -> dict[str, Any]:
         if name is None:
             raise UnsupportedError(f"config.json of {family} does not tell {size}")
         changed[name] = value
-    if "experts" in sizes and "num_experts" in config:
-        changed["num_experts"] = sizes["experts"]
+    if "experts" in sizes:  # releases of transformers write either name, or both
+        names = [name for name in ("num_experts", "num_local_experts") if name in config]
+        changed |= dict.fromkeys(names, sizes["experts"])
     return changed
+
+
+def as_mistral(config: Config, window: int | None) -> dict[str, Any]:
+    """Return the config of a Llama without biases as a Mistral's: the same model, with a window."""
+    changed = dict(config) | {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    changed.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    return changed | {"sliding_window": window}

@@ -69,6 +69,8 @@ def _size(e: Evidence) -> Headline:
     told = f"{say.size(before)} → {say.size(after)}"
     bits = value(output, "bits_per_weight")
     sentence = f"{say.significant(bits)} bit per compressed weight" if bits else ""
+    if not bits and (stages := e.every("stage")):
+        sentence = f"{say.short_count(value(stages[-1], 'parameters') or 0.0)} parameters"
     if bits and (whole := value(output, "bits_per_weight_model")):
         sentence += f", {say.significant(whole)} over the whole model"
     return Headline("smaller", say.times(before / after), told, sentence)
