@@ -23,6 +23,7 @@ from tests.interop.pipeline import (
 import whet
 from whet.api import compression
 from whet.base.errors import RecipeError
+from whet.recipe import anatomy
 from whet.store.folder import Folder
 
 FEW = {"samples": 4, "length": 32}
@@ -55,7 +56,7 @@ def test_the_folder_loads_elsewhere_and_runs_natively(name: str, tmp_path: Path)
     assert apart(ours(done.path), theirs(done.path)) <= TOLERANCE
     engine = whet.load(done.path)
     native = torch.as_tensor(engine.logits(ids_of()))
-    assert apart(native, ours(done.path)) <= 0.05
+    assert apart(native, ours(done.path)) <= 0.1  # it rounds inputs to bfloat16
     assert tensor_bytes(done.path) <= tensor_bytes(source)
 
 
@@ -69,6 +70,17 @@ def test_experts_in_one_tensor_come_through_all_stages(case: str, tmp_path: Path
         tensor_bytes(done.path)
     )
     assert Folder(done.path).config["quantization_config"]
+
+
+@pytest.mark.parametrize("order", [[PLAIN, FFN], [PLAIN]])
+def test_a_streamed_stage_takes_experts_apart(tmp_path: Path, order: list[dict[str, Any]]) -> None:
+    model = tiny("mixtral")
+    source = stack(model, saved(model, tmp_path / "model"))
+    steps = recipe(tmp_path / "r.yaml", order)
+    done = compress(source, steps)
+    bound = compression.bound(str(source), str(steps), compression_few())
+    assert bound.weights_bytes == tensor_bytes(done.path)
+    assert anatomy.anatomy(Folder(done.path)).family == "mixtral"
 
 
 def compression_few() -> tuple[str, ...]:

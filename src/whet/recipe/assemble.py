@@ -36,10 +36,11 @@ def _weights(
     """Join the parts' tensors and those of the source that no part has replaced."""
     shards = Shards(into)
     made: set[str] = set()
+    renamed = stage.renamed
     for path in parts:
         made |= shards.add(path)
     for name in source.names():
-        if name in stage.copied and name not in made:
+        if name in stage.copied and renamed.get(name, name) not in made:
             shards.copy(source.folder.shard_of(name), name)
     return shards.finish()
 

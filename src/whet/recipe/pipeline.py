@@ -44,6 +44,11 @@ class Whole:
         return frozenset(self.result.tensors)
 
     @property
+    def renamed(self) -> Mapping[str, str]:
+        """Return the tensors that are copied under another name: none."""
+        return {}
+
+    @property
     def weights_bytes(self) -> int:
         """Exact size of the result's tensors [byte]."""
         return self.result.nbytes
@@ -189,7 +194,8 @@ def stage_leaves(stage: Stage) -> Outline:
     if isinstance(stage, Whole):
         return stage.result
     held = stage.folder.tensors
-    shapes: Layout = {n: (held[n].info.dtype, held[n].info.shape) for n in stage.copied}
+    infos = {stage.renamed.get(name, name): held[name].info for name in stage.copied}
+    shapes: Layout = {name: (info.dtype, info.shape) for name, info in infos.items()}
     for placed in stage.placed:
         if placed.site.tensor in stage.rewritten and placed.site.tied is None:
             shapes |= _layout(stage, placed)

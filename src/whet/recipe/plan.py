@@ -15,6 +15,7 @@ from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
 from whet.formats.spec import WIDTH, Coded, Float, Format, smaller_group
 from whet.kernels.arithmetic import usual
+from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
@@ -101,6 +102,17 @@ class Plan:
     def copied(self) -> frozenset[str]:
         """Return the source's tensors that keep their form; blocks may still rescale norms."""
         return self.anatomy.tensors - self.rewritten
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Return the tensors that keep their values under another name: routers of stacked experts."""
+        if self.anatomy.family == FOREIGN:
+            return {}
+        family = find(self.folder.config)
+        arch = family.architecture(self.folder.config, self.folder.tensors)
+        layers = arch.experts.layers if arch.experts and arch.stacked else ()
+        pairs = {family.router_tensor(arch, i): f"{family.router(arch, i)}.weight" for i in layers}
+        return {old: new for old, new in pairs.items() if old != new}
 
     def _nbytes(self, placed: Placed) -> int:
         if placed.scheme is not None:

@@ -78,9 +78,10 @@ def importance(
     if criterion == "magnitude":
         own = W.square().sum(0).view(-1, size).sum(1)
         return own if cost is None else own + cost
+    if size == 1:
+        return W.square().sum(0) * H.diagonal()
     blocks = W.T.reshape(-1, size, len(W))
-    energy = [_energy(part, H, i * size) for i, part in enumerate(blocks)]
-    return W.square().sum(0) * H.diagonal() if size == 1 else torch.stack(energy)
+    return torch.stack([_energy(part, H, i * size) for i, part in enumerate(blocks)])
 
 
 def _energy(part: Float[Tensor, "size out"], H: Tensor, start: int) -> Tensor:

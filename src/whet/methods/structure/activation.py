@@ -1,4 +1,4 @@
-"""Another nonlinearity."""
+"""Another nonlinearity: with ReLU, most channels are zero for a token (arXiv:2310.04564, §3)."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -14,10 +14,7 @@ WORDS = {"relu": "relu", "silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pyto
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation(ModelPass):
-    """Replace the nonlinearity of the feed-forward layers; what it costs is for training to win back.
-
-    With ReLU most channels are zero for a token (arXiv:2310.04564, §3).
-    """
+    """Replace the nonlinearity of the feed-forward layers; what it costs is for training to win back."""
 
     name: ClassVar[str] = "activation"
 

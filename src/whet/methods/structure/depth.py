@@ -1,4 +1,8 @@
-"""Fewer layers: those whose absence changes least."""
+"""Fewer layers: those whose absence changes least.
+
+Greedily by what the model then predicts (arXiv:2402.09025), or at once by how little a layer turns
+the residual stream (arXiv:2403.03853, §3.1).
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +38,8 @@ class Depth(ModelPass):
     """Drop whole layers: those named, or those whose absence changes least.
 
     By `kl`, one layer after the other goes, each time the one without which the model's
-    predictions stay nearest (arXiv:2402.09025); by `influence`, all at once, those that turn the
-    residual stream least: 1 − E cos(in, out) (arXiv:2403.03853, §3.1).
+    predictions stay nearest; by `influence`, all at once, those that turn the
+    residual stream least: 1 − E cos(in, out).
     Law: a layer that adds nothing has an influence of 0 and goes first.
     """
 

@@ -1,4 +1,8 @@
-"""Fewer experts: in every block those that matter least are dropped."""
+"""Fewer experts: in every block those that matter least are dropped.
+
+The criterion by shares counts how often an expert is chosen, weighted by its gate
+(arXiv:2606.15716 compares it with others).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +31,6 @@ class Experts(ModelPass):
     """Keep some experts of each block; tokens that would have gone to others go to the next best.
 
     An expert is worth the shares that the router gives it (activation), or its weights (magnitude).
-    Source: arXiv:2407.00945, §3, for the criterion by shares.
     """
 
     name: ClassVar[str] = "experts"

@@ -13,6 +13,7 @@ from whet.calibrate.walk import Stop, walk
 from whet.formats.spec import Float
 from whet.formats.weight import Weight
 from whet.methods.solve.removal import Criterion, Removal, removal
+from whet.methods.solve.target import aimed, needed
 from whet.model.architecture import Architecture
 from whet.model.config import Config
 from whet.model.cut import Cutting, Piece
@@ -42,6 +43,12 @@ class Ffn(ModelPass):
     )
     refit: bool = field(default=True, metadata=says("fit the last linear to the channels left"))
     damping: float = field(default=0.01, metadata=says("ridge ÷ mean of the Gram's diagonal [1]"))
+    alpha: float = field(
+        default=0.5, metadata=says("how far to make up for inputs that have drifted [1]")
+    )
+    rho: float = field(
+        default=0.5, metadata=says("how far to make up for a residual stream that has drifted [1]")
+    )
     samples: int = field(default=128, metadata=says("calibration windows [1]"))
     length: int = field(default=512, metadata=says("tokens a window [token]"))
 
@@ -71,6 +78,10 @@ class Ffn(ModelPass):
         widths = _widths(family.architecture(config))
         return resized(config, family.name, **{k: self.left(n) for k, n in widths.items()})
 
+    @property
+    def _followed(self) -> bool:
+        return self.refit and bool(self.alpha or self.rho)
+
     def run(self, task: Task) -> Outcome:
         """Return the model with fewer channels."""
         facts: Facts = {}
@@ -79,7 +90,7 @@ class Ffn(ModelPass):
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))
         ids = task.windows(self.samples, min(self.length, cutting.old.context))
-        for stop in walk(task.source, ids, task.work):
+        for stop in walk(task.source, ids, task.work, followed=self._followed):
             task.heed(stop.layer / cutting.old.layers, f"block {stop.layer + 1}")
             yield from cutting.block(stop.layer, self._cut(stop, facts))
 
@@ -100,11 +111,19 @@ class Ffn(ModelPass):
 
     def _removal(self, stop: Stop, role: str, tap: str) -> Removal:
         weight = stop.block.linears[role].weight.dense()
-        gram = stop.look(tap, Gram)[Gram].mean()
+        seen = stop.look(tap, *(needed(self.alpha, self.rho) if self.refit else (Gram,)))
+        if self.refit:
+            weight = aimed(weight, seen, self.alpha, self.rho, self.damping)
         cost = _makers(stop, role.removesuffix("down"))
         keep = self.left(weight.shape[1])
         return removal(
-            weight, gram, keep, self.criterion, refit=self.refit, damping=self.damping, cost=cost
+            weight,
+            seen[Gram].mean(),
+            keep,
+            self.criterion,
+            refit=self.refit,
+            damping=self.damping,
+            cost=cost,
         )
 
 

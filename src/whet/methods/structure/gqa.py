@@ -1,4 +1,4 @@
-"""Grouped queries: several key-value heads become one, their mean."""
+"""Grouped queries: several key-value heads become one, their mean (arXiv:2305.13245, §2.1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

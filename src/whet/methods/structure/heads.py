@@ -13,6 +13,7 @@ from whet.calibrate.walk import Stop, walk
 from whet.formats.spec import Float
 from whet.formats.weight import Weight
 from whet.methods.solve.removal import Criterion, Removal, removal
+from whet.methods.solve.target import aimed, needed
 from whet.model import fields
 from whet.model.axes import positions, sizes
 from whet.model.config import Config
@@ -41,6 +42,12 @@ class Heads(ModelPass):
     )
     refit: bool = field(default=True, metadata=says("fit the output projection to what is left"))
     damping: float = field(default=0.01, metadata=says("ridge ÷ mean of the Gram's diagonal [1]"))
+    alpha: float = field(
+        default=0.5, metadata=says("how far to make up for inputs that have drifted [1]")
+    )
+    rho: float = field(
+        default=0.5, metadata=says("how far to make up for a residual stream that has drifted [1]")
+    )
     samples: int = field(default=128, metadata=says("calibration windows [1]"))
     length: int = field(default=512, metadata=says("tokens a window [token]"))
 
@@ -72,6 +79,10 @@ class Heads(ModelPass):
             config, family.name, heads=heads, kv_heads=self.keep, head_dim=arch.head_dim
         )
 
+    @property
+    def _followed(self) -> bool:
+        return self.refit and bool(self.alpha or self.rho)
+
     def run(self, task: Task) -> Outcome:
         """Return the model with fewer heads."""
         facts: Facts = {}
@@ -80,7 +91,7 @@ class Heads(ModelPass):
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))
         ids = task.windows(self.samples, min(self.length, cutting.old.context))
-        for stop in walk(task.source, ids, task.work):
+        for stop in walk(task.source, ids, task.work, followed=self._followed):
             task.heed(stop.layer / cutting.old.layers, f"block {stop.layer + 1}")
             yield from cutting.block(stop.layer, self._cut(stop, facts))
 
@@ -88,9 +99,12 @@ class Heads(ModelPass):
         """Choose the heads of a block, and refit its output projection."""
         linear, arch = stop.block.linears["attn.o"], stop.block.arch
         weight = linear.weight.dense()
+        seen = stop.look("attn.out", *(needed(self.alpha, self.rho) if self.refit else (Gram,)))
+        if self.refit:
+            weight = aimed(weight, seen, self.alpha, self.rho, self.damping)
         done = removal(
             weight,
-            stop.look("attn.out", Gram)[Gram].mean(),
+            seen[Gram].mean(),
             self.keep,
             self.criterion,
             size=arch.group * arch.head_dim,

@@ -1,4 +1,7 @@
-"""A narrower residual stream: the same channels go from embeddings, norms and all linears."""
+"""A narrower residual stream: the same channels go from embeddings, norms and all linears.
+
+Channels are worth the energy that they have after the norms (arXiv:2407.14679, §2.2).
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,8 +60,8 @@ Energies = Mapping[tuple[int | None, str], Energy]  # (layer, role); the last no
 class Hidden(ModelPass):
     """Remove a share of the channels of the residual stream, the same ones everywhere.
 
-    A channel is worth the energy that it has after the norms, summed over all of them
-    (arXiv:2407.14679, §2.2). Gains make up for the norms' root mean square over fewer channels, and
+    A channel is worth the energy that it has after the norms, summed over all of them.
+    Gains make up for the norms' root mean square over fewer channels, and
     linears that read the stream are fitted to the channels left.
     Law: channels that are zero throughout cost nothing.
     """

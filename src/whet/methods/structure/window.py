@@ -1,4 +1,4 @@
-"""Attention that sees only so far back."""
+"""Attention that sees only so far back (arXiv:2004.05150, §3.1)."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from whet.passes.model_pass import ModelPass, Outcome, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window(ModelPass):
-    """Let attention see only the last tokens, in every block (arXiv:2004.05150, §3.1).
+    """Let attention see only the last tokens, in every block.
 
     A Llama whose linears have no biases becomes a Mistral, which is the same with a window. Keys
     and values of earlier tokens need not be kept.
