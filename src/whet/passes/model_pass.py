@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from jaxtyping import Int64
 from torch import Tensor
 
+from whet.base.errors import StoppedError
 from whet.base.quantity import Quantity
 from whet.model.source import Source
 
@@ -25,7 +26,8 @@ class Task:
     """What a model pass works on.
 
     `teacher` is the model as the user gave it, `source` what the stages before have made of it.
-    `windows` reads so many windows of so many tokens from the recipe's text, always the same ones.
+    `windows` reads so many windows of so many tokens from the recipe's text, always the same ones;
+    a text that is too short for them is read again from its beginning.
     `work` is a folder of the pass's own, in which it may keep what it needs to go on after a kill;
     it lasts until the stage is finished.
     """
@@ -37,6 +39,12 @@ class Task:
     seed: int
     advance: Callable[[float, str], None]  # (share that is done, what is under way)
     stopped: Callable[[], bool]  # asked often; then save and raise StoppedError
+
+    def heed(self, share: float, what: str) -> None:
+        """Say how far the work is; raise StoppedError if it is to stop."""
+        self.advance(share, what)
+        if self.stopped():
+            raise StoppedError(f"stopped at {what}", "Run the same command to go on.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +63,13 @@ class Outcome:
 
 
 class ModelPass(ABC):
-    """A method over a model; a frozen, keyword-only dataclass like `LinearPass`."""
+    """A method over a model; a frozen, keyword-only dataclass like `LinearPass`.
+
+    `coded`: it also works on weights that a step before it has quantized, and leaves them so.
+    """
 
     name: ClassVar[str]
+    coded: ClassVar[bool] = False
 
     def refuses(self, config: Config) -> str | None:
         """Return why a model of this config.json cannot be changed so; asked before work starts."""
