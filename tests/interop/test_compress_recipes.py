@@ -21,11 +21,11 @@ from tests.interop.pipeline import (
 )  # fmt: skip
 
 from whet.base.errors import RecipeError
-from whet.formats.spec import EXAMPLES, Float, parse
+from whet.formats.spec import EXAMPLES, Corrected, Float, LowRank, parse
 from whet.store.folder import Folder
 
 pytest.importorskip("compressed_tensors")
-CHOSEN = ("int4-g64-affine", "log4-g64-tuned")
+CHOSEN = ("int4-g64-affine", "log4-g64-tuned", "lowrank-8", "int4-g64 + lowrank-8")
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,8 @@ def test_other_formats(format_: str, tmp_path: Path) -> None:
 
 def by_both_methods(format_: str, path: Path) -> None:
     source = small(path)
-    for use in ("rtn", "gptq"):
+    others = {LowRank: "svd", Corrected: "residual"}
+    for use in ("rtn", others.get(type(parse(format_)), "gptq")):
         made = recipe(path / f"{use}.yaml", [{"use": use, "format": format_}])
         done = compress(source, made, out=path / use)
         agrees_in_bfloat16(done.path) if format_ == "nvfp4" else agrees(done.path)

@@ -120,7 +120,10 @@ def test_sums_scales_and_caps(tier: str):
         assert close(computed(x, tier, tell), expected, 2e-6)
 
 
-@pytest.mark.parametrize("form", [name for name in EXAMPLES if name != "f32"])
+TABLES = [name for name in EXAMPLES if name != "f32" and "lowrank" not in name]
+
+
+@pytest.mark.parametrize("form", TABLES)
 def test_tables_of_every_format(form: str):
     dense = torch.randn(ROWS, 96, generator=torch.Generator().manual_seed(0))
     weight = written(dense, parse(form))

@@ -19,7 +19,7 @@ from whet.kernels.native import missing, native
 TIERS = [] if missing() else native().tiers()
 needs_native = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
-NAMES = EXAMPLES + tuple(
+NAMES = tuple(name for name in EXAMPLES if "lowrank" not in name) + tuple(
     name
     for bits in range(2, 9)
     for name in (f"codebook{bits}-channel", f"codebook{bits}-g32-shared", f"nf{bits}-g40")

@@ -13,10 +13,10 @@ from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.element import Learned
 from whet.formats.pack import pack
 from whet.formats.scaled import Scaled
-from whet.formats.spec import EXAMPLES, Coded, Float, parse
+from whet.formats.spec import EXAMPLES, Coded, parse
 from whet.formats.weight import Weight, written
 
-SCALARS = [name for name in EXAMPLES if not isinstance(parse(name), Float)]
+SCALARS = [name for name in EXAMPLES if isinstance(codec_of(parse(name)), Scalar)]
 SINGLE = [name for name in SCALARS if "+" not in name]
 KINDS = (
     "int4-g64", "int2-g32", "int3-g64-affine", "int8-tensor-affine", "int4-g32-e8m0", "fp4-g64",
@@ -63,6 +63,10 @@ def example(name: str) -> Weight:
 @pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, 1)])
 def test_planes_are_what_the_name_says(name, shape):
     format_ = parse(name)
+    if format_.refuses(shape):
+        with pytest.raises(FormatError, match="has rank"):
+            written(make(1, *shape), format_)
+        return
     weight = example(name) if shape == (ROWS, INPUTS) else written(make(1, *shape), format_)
     planes = format_.planes(shape)
     assert weight.planes.keys() == planes.keys()
@@ -74,7 +78,7 @@ def test_planes_are_what_the_name_says(name, shape):
     assert format_.bits(shape) == 8 * sum(plane.nbytes for plane in weight.planes.values())
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if "+" not in name])
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if "+" not in n and "lowrank" not in n])
 def test_writing_is_a_projection(name):
     once = example(name).dense()
     again = written(once, parse(name)).dense()

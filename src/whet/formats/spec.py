@@ -18,6 +18,9 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
     nvfp4               = fp4-g16-e4m3 (with a tensor scale)
     int4-g64-f16        the scale's type, when it is not bf16
     int2-g64 + int2-g64 a sum: the second term codes what the first left (two-level code)
+    lowrank-64          a product of two bf16 matrices, 64 between them; lowrank-64(int8-g64): of
+                        two in another format
+    int4-g64 + lowrank-16  codes, and a product for what they left
     bf16, f16, f32      plain numbers
 
 The inputs of a row are cut into groups from the first; the last group may be shorter.
@@ -27,10 +30,9 @@ Law: `f.bits(shape)` is 8 times the bytes of its planes.
 """
 
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from math import ceil, prod
+from math import ceil
 from typing import Literal, cast, get_args
 
 from whet.base.errors import RecipeError
@@ -45,12 +47,11 @@ from whet.formats.element import (
     PowerSum,
     Quantile,
 )
-
-Shape = tuple[int, int]  # (out, in)
-Dtype = Literal["U8", "I8", "I32", "I64", "F16", "BF16", "F32", "F8_E4M3", "F8_E5M2"]
-WIDTH: dict[str, int] = {
-    "U8": 1, "I8": 1, "I32": 4, "I64": 8, "F16": 2, "BF16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1
-}  # bytes of safetensors' types  # fmt: skip
+from whet.formats.plane import WIDTH as WIDTH
+from whet.formats.plane import Dtype as Dtype
+from whet.formats.plane import Format as Format
+from whet.formats.plane import Plane as Plane
+from whet.formats.plane import Shape as Shape
 
 ScaleType = Literal["bf16", "f16", "f32", "e8m0", "e4m3"]
 SCALE_DTYPE: dict[ScaleType, Dtype] = {
@@ -71,36 +72,8 @@ EXAMPLES: tuple[str, ...] = (
     "codebook4-channel", "codebook4-tensor", "codebook4-g64", "codebook3-g64-shared",
     "codebook2-channel-shared",
     "int2-g64 + int2-g64", "int4-channel + nf2-g32",
+    "lowrank-8", "lowrank-8(int8-g64)", "int4-g64 + lowrank-8", "int3-g64-affine + lowrank-4(int8-g64)",
 )  # a name of every kind; the laws run on each  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One stored tensor of a weight."""
-
-    dtype: Dtype
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size [byte]."""
-        return prod(self.shape) * WIDTH[self.dtype]
-
-
-class Format(ABC):
-    """A number format: a frozen value whose `str` is its name."""
-
-    @abstractmethod
-    def planes(self, shape: Shape) -> dict[str, Plane]:
-        """Return the stored tensors of a matrix of this shape, by name."""
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """Return the name; `parse` reads it back."""
-
-    def bits(self, shape: Shape) -> int:
-        """Return the exact stored size [bit]."""
-        return 8 * sum(plane.nbytes for plane in self.planes(shape).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +168,77 @@ class Sum(Format):
         return " + ".join(map(str, self.terms))
 
 
+@dataclass(frozen=True, slots=True)
+class LowRank(Format):
+    """A product of two matrices: `left` [out, rank] times `right` [rank, in], each in one format.
+
+    The planes of a factor are named `left.<plane>` and `right.<plane>`.
+    """
+
+    rank: int
+    inner: Float | Coded = Float()
+
+    def __post_init__(self) -> None:
+        """Refuse an empty product."""
+        if self.rank < 1:
+            raise RecipeError(f"lowrank-{self.rank}: expected a rank of one or more")
+
+    def factors(self, shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of the factors."""
+        return {"left": (shape[0], self.rank), "right": (self.rank, shape[1])}
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the planes of both factors; a few rows of a matrix may be fewer than its rank."""
+        return {
+            f"{side}.{name}": plane
+            for side, size in self.factors(shape).items()
+            for name, plane in self.inner.planes(size).items()
+        }
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Refuse a rank that no matrix of this shape has."""
+        if self.rank > min(shape):
+            size = f"{shape[0]} × {shape[1]}"
+            return f"{self} has rank {self.rank}, a matrix of {size} has at most {min(shape)}"
+        return None
+
+    def __str__(self) -> str:
+        """Return e.g. `lowrank-64`, or `lowrank-64(int8-g64)`."""
+        return f"lowrank-{self.rank}" + ("" if self.inner == Float() else f"({self.inner})")
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected(Format):
+    """Codes, and a product for what they left; the planes of term i are named `i.<plane>`."""
+
+    codes: Format
+    product: LowRank
+
+    def __post_init__(self) -> None:
+        """Refuse what holds no codes."""
+        if isinstance(self.codes, Float | LowRank | Corrected):
+            raise RecipeError(f"{self}: a low-rank term corrects codes, e.g. int4-g64 + lowrank-16")
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the planes of both terms."""
+        terms = enumerate((self.codes, self.product))
+        return {f"{i}.{n}": plane for i, term in terms for n, plane in term.planes(shape).items()}
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Refuse what a term refuses."""
+        return self.codes.refuses(shape) or self.product.refuses(shape)
+
+    def __str__(self) -> str:
+        """Return the terms' names, joined by a plus sign."""
+        return f"{self.codes} + {self.product}"
+
+
 def parse(text: str) -> Format:
     """Read a format's name. Law: `parse(str(f)) == f`."""
+    head, plus, last = text.rpartition("+")
+    if found := _LOWRANK.fullmatch(last.strip().lower()):
+        product = LowRank(int(found["rank"]), _inner(found["inner"] or "bf16"))
+        return Corrected(parse(head.strip()), product) if plus else product
     if text.lower() in ("f32", "f16", "bf16"):
         return Float(cast('Literal["F32", "F16", "BF16"]', text.upper()))
     if "+" in text:
@@ -212,6 +254,11 @@ def smaller_group(format_: Format, inputs: int) -> Format:
     if isinstance(format_, Sum):
         terms = (smaller_group(term, inputs) for term in format_.terms)
         return Sum(tuple(term for term in terms if isinstance(term, Coded)))
+    if isinstance(format_, Corrected):
+        codes, product = (smaller_group(f, inputs) for f in (format_.codes, format_.product))
+        return Corrected(codes, cast("LowRank", product))
+    if isinstance(format_, LowRank):
+        return replace(format_, inner=cast("Float | Coded", smaller_group(format_.inner, inputs)))
     if not isinstance(format_, Coded) or not isinstance(format_.grouping, int):
         return format_
     sizes = range(min(format_.grouping, inputs), 15, -1)
@@ -220,6 +267,7 @@ def smaller_group(format_: Format, inputs: int) -> Format:
 
 _LONG = {"mxfp4": "fp4-g32-e8m0", "mxfp8": "fp8-e4m3-g32-e8m0", "nvfp4": "fp4-g16-e4m3"}
 _SHORT = {long: short for short, long in _LONG.items()}
+_LOWRANK = re.compile(r"lowrank-(?P<rank>\d{1,6})(\((?P<inner>.+)\))?")
 _NAME = re.compile(
     r"(?P<element>fp8-e4m3|fp8-e5m2|fp6-e3m2|fp6-e2m3|fp4|(?P<kind>int|nf|log|apot|codebook)(?P<bits>\d))"
     r"-(?P<grouping>g[1-9]\d*|channel|tensor)(?P<options>(-[a-z0-9.]+)*)"
@@ -227,6 +275,16 @@ _NAME = re.compile(
 _KINDS: dict[str, type[Integer | Quantile | Log | PowerSum | Learned]] = {
     "int": Integer, "nf": Quantile, "log": Log, "apot": PowerSum, "codebook": Learned
 }  # fmt: skip
+
+
+def _inner(text: str) -> Float | Coded:
+    """Return the format of a product's factors."""
+    found = parse(text)
+    if not isinstance(found, Float | Coded):
+        raise RecipeError(
+            f"factors in {found}", "Factors are plain numbers or codes, e.g. int8-g64."
+        )
+    return found
 
 
 def _coded(text: str) -> Coded:
@@ -318,6 +376,8 @@ def _unknown(name: str) -> RecipeError:
     near = get_close_matches(name, (*EXAMPLES, *_LONG), n=1, cutoff=0.6)
     if re.fullmatch(r"(int|nf|log|apot|codebook)[2-8]|fp8-e4m3|fp8-e5m2|fp4", name):
         hint = f"say what shares a scale: {name}-g64, {name}-channel or {name}-tensor"
+    elif _LOWRANK.fullmatch(name):
+        hint = "a low-rank term comes last, e.g. int4-g64 + lowrank-16"
     else:
         hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {_some(EXAMPLES[2:])}"
     return RecipeError(f"unknown number format {name!r}", hint)

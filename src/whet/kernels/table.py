@@ -4,14 +4,15 @@
     table       any codes, looked up as bf16, times bf16 activations; plain numbers
     reference   everything, decoded to float32 in torch
 
-The first that does not refuse is taken. A sum of formats is multiplied term by term, so a kernel
-refuses it where it refuses a term.
+The first that does not refuse is taken. A sum of formats, or a product, is multiplied term by term,
+so a kernel refuses it where it refuses a term; factors take bf16 activations.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from whet.formats.spec import Coded, Float, Format, Shape, Sum
+from whet.formats.spec import Format, Shape
+from whet.formats.terms import terms
 from whet.kernels.described import described
 from whet.kernels.native import missing, native
 
@@ -53,10 +54,11 @@ class Kernel:
         """
         if machine.missing is not None:
             return machine.missing
-        for term in _terms(format_):
-            given = (described(term), *shape, machine.tier, mode, input_scale)
+        for term in terms(format_, shape):
+            taken: Mode = mode if term.side == "whole" else "bf16"  # by factors
+            given = (described(term.format), *term.shape, machine.tier, taken, input_scale)
             if reason := native().refusals(*given)[self.name]:
-                return reason if term is format_ else f"{term}: {reason}"
+                return reason if term.format is format_ else f"{term.format}: {reason}"
         return None
 
 
@@ -107,10 +109,3 @@ def decision(
             return Decision(kernel.name, tuple(refusals))
         refusals.append((kernel.name, reason))
     raise AssertionError("the reference refuses nothing")
-
-
-def _terms(format_: Format) -> tuple[Coded | Float, ...]:
-    if isinstance(format_, Sum):
-        return format_.terms
-    assert isinstance(format_, Coded | Float)
-    return (format_,)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whet.base.quantity import Quantity
 from whet.calibrate.statistics import Statistic, Stats
-from whet.formats.spec import Format
+from whet.formats.spec import Format, smaller_group
 from whet.formats.weight import Weight
 from whet.model.site import Site
 
@@ -52,6 +52,13 @@ class LinearPass(ABC):
     def refuses(self, site: Site) -> str | None:
         """Return why a site cannot be rewritten with these settings; asked before work starts."""
         return None
+
+    def fitted(self, site: Site) -> "LinearPass":
+        """Return these settings with the format that the weight of a site will have.
+
+        Law: known before any work, and so is the size of the result.
+        """
+        return replace(self, format=smaller_group(self.format, site.shape[1]))  # type: ignore[type-var]
 
     @abstractmethod
     def rewrite(

@@ -129,7 +129,7 @@ def plan(recipe: Recipe, folder: Folder, before: int = 0) -> Plan:
     bound = [_placed(recipe, site, before) for site in found.sites]
     choice = _choice(folder, found, {p.site: p.scheme for p in bound if p.scheme is not None})
     passes = {
-        (index, p.site.module): _fitted(use, p.site)
+        (index, p.site.module): use.fitted(p.site)
         for p in bound
         for index in p.steps
         if isinstance(use := recipe.steps[index].use, LinearPass)
@@ -217,7 +217,9 @@ def _check_site(where: str, step: Step, site: Site) -> None:
         raise RecipeError(
             f"{where} needs activations, and the embedding reads tokens", "Use rtn or hqq for it."
         )
-    if isinstance(step.use, LinearPass) and (why := step.use.refuses(site)):
+    if isinstance(step.use, LinearPass) and (
+        why := step.use.refuses(site) or step.use.fitted(site).format.refuses(site.shape)
+    ):
         raise RecipeError(
             f"{where} cannot rewrite {site.module}: {why}",
             "Use another method there, or another format.",
@@ -237,7 +239,7 @@ def _placed(recipe: Recipe, site: Site, before: int) -> Placed:
     for index in steps:
         use = recipe.steps[index].use
         if isinstance(use, LinearPass):
-            format_ = smaller_group(use.format, site.shape[1])
+            format_ = use.fitted(site).format
             note = _note(use.format, format_, site)
         activation = getattr(use, "activation", activation)
     scheme = (
@@ -258,7 +260,7 @@ def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site, before: in
 def _note(asked: Format, got: Format, site: Site) -> str:
     """Return what the report says of a group that does not divide the inputs."""
     inputs = site.shape[1]
-    if asked != got:
+    if asked != smaller_group(asked, inputs):
         return f"{inputs} inputs do not divide by the group of {asked}: stored as {got}"
     group = asked.grouping if isinstance(asked, Coded) else None
     if isinstance(group, int) and inputs % group:
@@ -266,7 +268,3 @@ def _note(asked: Format, got: Format, site: Site) -> str:
             f"{inputs} inputs do not divide by the group of {asked}: the last has {inputs % group}"
         )
     return ""
-
-
-def _fitted(use: LinearPass, site: Site) -> LinearPass:
-    return replace(use, format=smaller_group(use.format, site.shape[1]))  # type: ignore[type-var]

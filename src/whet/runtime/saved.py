@@ -8,16 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.base.errors import FolderError
-from whet.graph.executors.build import Matrix
+from whet.graph.executors.build import ONE_MATRIX
 from whet.graph.executors.weights import (
+    Matrix,
     Precision,
+    Ranges,
     Way,
+    matrices_of,
+    of_term,
     planes,
     rows_of,
-    scalars,
     table,
-    terms,
     way,
+    way_of,
 )
 from whet.graph.weights import Part
 from whet.kernels.described import described
@@ -45,8 +48,14 @@ class Saved:
         return way(part, self.precision)
 
     def matrices(self, part: Part) -> Sequence[Matrix]:
-        """Return the matrices that add up to some rows of a weight."""
-        return [self._matrix(name) for name in self._names(part)]
+        """Return the matrices of some rows of a weight that read its input."""
+        every = zip(matrices_of(part), self._names(part), strict=True)
+        return [self._matrix(name) for (term, _), name in every if term.side != "left"]
+
+    def second(self, part: Part) -> Matrix | None:
+        """Return the matrix that reads what the last of `matrices` returns, of a product."""
+        every = zip(matrices_of(part), self._names(part), strict=True)
+        return next((self._matrix(name) for (t, _), name in every if t.side == "left"), None)
 
     def table(self, part: Part) -> dict[str, Any]:
         """Return a table whose rows are looked up."""
@@ -65,7 +74,8 @@ class Saved:
         found: dict[str, Wanted] = {}
         for part in every:
             for number, name in enumerate(self._names(part)):
-                nbytes = part.scheme.format.bits((part.rows, part.cols)) // 8
+                term, ranges = matrices_of(part)[number]
+                nbytes = term.format.bits((_count(ranges), term.shape[1])) // 8
                 found[name] = Wanted(name, nbytes, partial(self._pack, part, number))
         return list(found.values())
 
@@ -75,9 +85,13 @@ class Saved:
 
     def refusal(self, part: Part) -> str | None:
         """Return why no kernel multiplies by some rows, or None."""
-        extension, chosen = native(), self.way(part)
-        for term in scalars(part.scheme.format):
-            given = (described(term), part.rows, part.cols, self.tier, chosen.mode)
+        extension, every = native(), matrices_of(part)
+        if len(every) > 1 and ".experts." in part.site.role:
+            return f"{part.site.module} ({part.scheme}): {ONE_MATRIX}"
+        for term, ranges in every:
+            chosen = way_of(term, part, self.precision)
+            size = (_count(ranges), term.shape[1])
+            given = (described(term.format), *size, self.tier, chosen.mode)
             try:
                 extension.kernel_name(*given, chosen.input_scale)
             except extension.LayoutError as error:
@@ -85,11 +99,13 @@ class Saved:
         return None
 
     def _names(self, part: Part) -> list[str]:
-        chosen = self.way(part)
-        ranges = ",".join(f"{start}:{stop}" for start, stop in part.ranges())
-        count = len(scalars(part.scheme.format))
-        form = f"{part.scheme.format}|{chosen.mode}|{chosen.input_scale!r}"
-        return [f"{part.site.module}|{ranges}|{form}|{number}" for number in range(count)]
+        found: list[str] = []
+        for number, (term, rows) in enumerate(matrices_of(part)):
+            chosen = way_of(term, part, self.precision)
+            ranges = ",".join(f"{start}:{stop}" for start, stop in rows)
+            form = f"{part.scheme.format}|{chosen.mode}|{chosen.input_scale!r}"
+            found.append(f"{part.site.module}|{ranges}|{form}|{number}")
+        return found
 
     def _matrix(self, name: str) -> Matrix:
         if name not in self._opened:
@@ -97,9 +113,13 @@ class Saved:
         return self._opened[name]
 
     def _pack(self, part: Part, number: int) -> Layout:
+        term, ranges = matrices_of(part)[number]
         read = Contents(self.contents.folder)  # not mapped: what has been packed does not stay
-        weight: Planar = rows_of(terms(read.weight(part.site))[number], part.ranges())
-        chosen = self.way(part)
-        form = described(scalars(part.scheme.format)[number])
-        given = (form, planes(weight), part.rows, part.cols)
+        weight: Planar = rows_of(of_term(read.weight(part.site), term), ranges)
+        chosen = way_of(term, part, self.precision)
+        given = (described(term.format), planes(weight), *weight.shape)
         return native().pack(*given, self.tier, chosen.mode, chosen.input_scale)
+
+
+def _count(ranges: Ranges) -> int:
+    return sum(stop - start for start, stop in ranges)

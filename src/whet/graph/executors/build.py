@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whet.base.errors import UnsupportedError
 from whet.graph import ir
 from whet.graph.executors.angles import frequencies
-from whet.graph.executors.weights import Way
+from whet.graph.executors.weights import Matrix, Weights
 from whet.graph.ir import Graph, Op, steps
 from whet.graph.memory import ALIGNMENT, Plan, plan
 from whet.graph.weights import Part
@@ -17,46 +18,9 @@ from whet.kernels.native import native
 from whet.model.architecture import Rope
 
 Spot = tuple[int, int]  # where rows lie [byte], and from one to the next [number]
+Term = tuple[Matrix, int]  # a matrix, and where its input lies [byte]
 FLOAT = 4  # [byte]
-
-
-@runtime_checkable
-class Matrix(Protocol):
-    """A layout that can be multiplied by (of the extension)."""
-
-    rows: int
-    cols: int
-    input_key: int
-    name: str
-
-    def input_bytes(self, tokens: int) -> int:
-        """Return the memory of a prepared input [byte]."""
-        ...
-
-
-@runtime_checkable
-class Weights(Protocol):
-    """What an executor reads of a model."""
-
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        """Return a tensor that is no linear weight."""
-        ...
-
-    def matrices(self, part: Part) -> Sequence[Matrix]:
-        """Return the matrices that add up to some rows of a weight."""
-        ...
-
-    def way(self, part: Part) -> Way:
-        """Return how the input of some rows is multiplied."""
-        ...
-
-    def table(self, part: Part) -> dict[str, Any]:
-        """Return a table whose rows are looked up, as the extension takes it."""
-        ...
-
-    def positions(self, name: str) -> dict[str, Any]:
-        """Return a table of learned positions, as the extension takes it."""
-        ...
+ONE_MATRIX = "an expert multiplies by one matrix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +114,19 @@ class Build:
 
     def _spare(self) -> int:
         """Return the bytes of the inputs that the greediest operator has for itself."""
-        needed = [0]
-        for op in self._every():
-            if isinstance(op, ir.Linear) and self.graph.values[op.x].kind == "float":
-                rows = self.rows(op)
-                found = [m for part in op.parts for m in self.weights.matrices(part)]
-                inputs = sum(_aligned(m.input_bytes(rows)) for m in found)
-                needed.append(inputs + len(op.parts) * _aligned(FLOAT * self.width(op.x) * rows))
-        return max(needed)
+        linears = [op for op in self._every() if isinstance(op, ir.Linear)]
+        return max((self._own_bytes(op) for op in linears), default=0)
+
+    def _own_bytes(self, op: ir.Linear) -> int:
+        """Return the bytes of inputs that only one linear reads: its own, and those of products."""
+        rows, needed = self.rows(op), 0
+        if self.graph.values[op.x].kind == "float":
+            found = [m for part in op.parts for m in self.weights.matrices(part)]
+            needed = sum(_aligned(m.input_bytes(rows)) for m in found)
+            needed += len(op.parts) * _aligned(FLOAT * self.width(op.x) * rows)
+        seconds = [m for part in op.parts if (m := self.weights.second(part)) is not None]
+        between = _aligned(FLOAT * rows * sum(m.cols for m in seconds))
+        return needed + between + sum(_aligned(m.input_bytes(rows)) for m in seconds)
 
     def _pool(self) -> Any:  # noqa: ANN401 (of the extension)
         stores = [op for op in self._every() if isinstance(op, ir.Store)]
@@ -276,26 +245,62 @@ class Build:
 
     def _linear(self, op: ir.Linear) -> None:
         """Tell of the products with the first terms of all parts, then with those that add to them."""
-        shared = self.graph.values[op.x].kind == "input"
-        found = [self.weights.matrices(part) for part in op.parts]
-        inputs = {} if shared else self._own_inputs(op)
+        found, place = self._terms(op)
+        found = self._seconds(op, found, place)
         starts = np.cumsum([0, *(part.rows for part in op.parts)]).tolist()
         bias = self._bias(op.parts)
         for depth in range(max(map(len, found))):
             outputs = [
-                (
-                    terms[depth],
-                    self.at(op.x)[0] if shared else inputs[number, depth],
-                    starts[number],
-                )
+                (*terms[depth], starts[number])
                 for number, terms in enumerate(found)
                 if depth < len(terms)
             ]
             first = bias if depth == 0 else None
             self._told("linear", self.at(op.out), outputs, first, depth > 0, self.wanted(op))
 
-    def _own_inputs(self, op: ir.Linear) -> dict[tuple[int, int], int]:
-        """Tell of the inputs that only this linear reads; return where each matrix has its own."""
+    def _terms(self, op: ir.Linear) -> tuple[list[list[Term]], int]:
+        """Return the matrices of each part that read the input, and where other inputs may lie."""
+        found = [self.weights.matrices(part) for part in op.parts]
+        if self.graph.values[op.x].kind == "input":
+            place = self.at(op.x)[0]
+            return [[(matrix, place) for matrix in terms] for terms in found], self.spare
+        inputs, end = self._own_inputs(op)
+        told = [
+            [(matrix, inputs[number, depth]) for depth, matrix in enumerate(terms)]
+            for number, terms in enumerate(found)
+        ]
+        return told, end
+
+    def _seconds(self, op: ir.Linear, found: list[list[Term]], place: int) -> list[list[Term]]:
+        """Tell of the first factors of products side by side; return the second ones in their place.
+
+        What lies between them has a few numbers a row.
+        """
+        seconds = [self.weights.second(part) for part in op.parts]
+        widths = [0 if second is None else second.cols for second in seconds]
+        stride, wanted = sum(widths), self.wanted(op)
+        if not stride:
+            return found
+        starts = np.cumsum([0, *widths]).tolist()
+        every = zip(found, seconds, starts, strict=False)
+        outputs = [(*terms[-1], start) for terms, second, start in every if second is not None]
+        self._told("linear", (place, stride), outputs, None, accumulate=False, wanted=wanted)
+        told: list[list[Term]] = []
+        end = place + _aligned(FLOAT * stride * self.rows(op))
+        for terms, second, start in zip(found, seconds, starts, strict=False):
+            if second is None:
+                told.append(terms)
+                continue
+            self._told("prepare", (place + FLOAT * start, stride), end, second, wanted)
+            told.append([*terms[:-1], (second, end)])
+            end += _aligned(second.input_bytes(self.rows(op)))
+        return told
+
+    def _own_inputs(self, op: ir.Linear) -> tuple[dict[tuple[int, int], int], int]:
+        """Tell of the inputs that only this linear reads; return where each matrix has its own.
+
+        After that, where the memory is free again.
+        """
         rows, wanted, place = self.rows(op), self.wanted(op), self.spare
         made: dict[object, int] = {}
         found: dict[tuple[int, int], int] = {}
@@ -314,7 +319,7 @@ class Build:
                     made[key] = place
                     place += _aligned(matrix.input_bytes(rows))
                 found[number, depth] = made[key]
-        return found
+        return found, place
 
     def _round(self, part: Part, x: Spot, out: Spot, *, wanted: bool) -> None:
         form = part.scheme.activation
@@ -339,7 +344,13 @@ class Build:
 
     def _experts(self, op: ir.Experts) -> None:
         def one(part: Part | None) -> Matrix | None:
-            return None if part is None else self.weights.matrices(part)[0]
+            if part is None:
+                return None
+            (first, *more), second = self.weights.matrices(part), self.weights.second(part)
+            if more or second is not None:
+                where = f"{part.site.module} ({part.scheme})"
+                raise UnsupportedError(f"{where}: {ONE_MATRIX}")
+            return first
 
         experts = [(one(e.gate), one(e.up), one(e.down)) for e in op.experts]
         router = self.weights.tensor(op.router)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from whet.graph import ir
 from whet.graph.executors.angles import frequencies, regime
-from whet.graph.executors.build import Build, Limits, Machine, Weights
+from whet.graph.executors.build import Build, Limits, Machine
+from whet.graph.executors.weights import Weights
 from whet.graph.ir import Graph, Op, steps
 from whet.graph.rewrites import PIPELINE
 from whet.graph.rewrites.fold_gains import FOLD_GAINS

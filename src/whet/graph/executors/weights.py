@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whet.base.errors import UnsupportedError
 from whet.formats.activation import Activation
 from whet.formats.bits import packed, unpacked
 from whet.formats.element import Integer, Learned
-from whet.formats.spec import Coded, Float, Format, Sum
+from whet.formats.spec import Coded, Corrected, Float, Format, LowRank
+from whet.formats.terms import Term
+from whet.formats.terms import terms as terms_of
 from whet.graph.weights import Part
 from whet.kernels.levels import levels
 from whet.store.array import Array, Planar
@@ -32,17 +35,61 @@ class Way:
     rounded: bool = False
 
 
+@runtime_checkable
+class Matrix(Protocol):
+    """A layout that can be multiplied by (of the extension)."""
+
+    rows: int
+    cols: int
+    input_key: int
+    name: str
+
+    def input_bytes(self, tokens: int) -> int:
+        """Return the memory of a prepared input [byte]."""
+        ...
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """What an executor reads of a model."""
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """Return a tensor that is no linear weight."""
+        ...
+
+    def matrices(self, part: Part) -> Sequence[Matrix]:
+        """Return the matrices of some rows of a weight that read its input; they add up to it."""
+        ...
+
+    def second(self, part: Part) -> Matrix | None:
+        """Return what reads what the last of `matrices` returns, and adds instead of that."""
+        ...
+
+    def way(self, part: Part) -> Way:
+        """Return how the input of some rows is multiplied."""
+        ...
+
+    def table(self, part: Part) -> dict[str, Any]:
+        """Return a table whose rows are looked up, as the extension takes it."""
+        ...
+
+    def positions(self, name: str) -> dict[str, Any]:
+        """Return a table of learned positions, as the extension takes it."""
+        ...
+
+
 def way(part: Part, precision: Precision) -> Way:
     """Return how the input of some rows is multiplied.
 
     Without an activation format, integer weights take activations of `precision`; int8 ones have a
-    scale for some 32 channels of a token. Formats that no kernel codes are rounded in float32.
+    scale for some 32 channels of a token. Formats that no kernel codes are rounded in float32, and
+    so are inputs of codes that share them with a product.
     """
-    activation = part.scheme.activation
-    integer = _integer(part.scheme.format)
+    activation, format_ = part.scheme.activation, part.scheme.format
+    integer = _integer(format_)
     if activation is None:
         return Way("int8" if integer and precision == "int8" else "bf16")
-    if integer and _coded_by_kernels(activation):
+    if integer and not isinstance(format_, Corrected) and _coded_by_kernels(activation):
         return Way("token8", part.fixed[0] if activation.static else 0.0)
     return Way("bf16", rounded=True)
 
@@ -53,32 +100,40 @@ def _coded_by_kernels(activation: Activation) -> bool:
 
 
 def _integer(format_: Format) -> bool:
-    terms = format_.terms if isinstance(format_, Sum) else (format_,)
-    return all(isinstance(t, Coded) and isinstance(t.element, Integer) for t in terms)
+    """Return whether all codes are integers; a product beside them has inputs of its own."""
+    whole = (t.format for t in terms_of(format_, (1, 1)) if t.side == "whole")
+    found = [isinstance(one, Coded) and isinstance(one.element, Integer) for one in whole]
+    return bool(found) and all(found)
 
 
-def scalars(format_: Format) -> tuple[Coded | Float, ...]:
-    """Return the formats whose matrices add up to one of this format."""
-    found = format_.terms if isinstance(format_, Sum) else (format_,)
-    return tuple(one for one in found if isinstance(one, Coded | Float))
+def way_of(term: Term, part: Part, precision: Precision) -> Way:
+    """Return how the input of one term is multiplied: factors always take bf16."""
+    return way(part, precision) if term.side == "whole" else Way("bf16")
+
+
+def matrices_of(part: Part) -> tuple[tuple[Term, Ranges], ...]:
+    """Return the matrices that some rows of a weight take, each with its rows that are needed.
+
+    Those that read the input come first; what is left after them reads what the last one returns.
+    """
+    shape = part.site.shape
+    found = ((term, part.ranges()) for term in terms_of(part.scheme.format, shape))
+    return tuple((t, ((0, t.shape[0]),) if t.side == "right" else r) for t, r in found)
+
+
+def of_term(weight: Planar, term: Term) -> Planar:
+    """Return one matrix of those that make a weight."""
+    found = {
+        name.removeprefix(term.prefix): plane
+        for name, plane in weight.planes.items()
+        if name.startswith(term.prefix)
+    }
+    return Planar(term.format, found, term.shape)
 
 
 def terms(weight: Planar) -> tuple[Planar, ...]:
-    """Return the matrices that add up to a weight."""
-    if not isinstance(weight.format, Sum):
-        return (weight,)
-    return tuple(
-        Planar(
-            term,
-            {
-                name.partition(".")[2]: plane
-                for name, plane in weight.planes.items()
-                if name.startswith(f"{number}.")
-            },
-            weight.shape,
-        )
-        for number, term in enumerate(weight.format.terms)
-    )
+    """Return the matrices of a weight."""
+    return tuple(of_term(weight, term) for term in terms_of(weight.format, weight.shape))
 
 
 def rows_of(weight: Planar, ranges: Ranges) -> Planar:
@@ -138,6 +193,10 @@ def planes(weight: Planar) -> dict[str, NDArray[Any]]:
 def table(weight: Planar) -> Table:
     """Return a weight as a table whose rows are looked up."""
     rows, width = weight.shape
+    if isinstance(weight.format, LowRank | Corrected):
+        raise UnsupportedError(
+            f"an embedding in {weight.format} has no rows to look up", "Use another format for it."
+        )
     if isinstance(weight.format, Float):
         plain = np.ascontiguousarray(weight.planes["value"].data)
         return {"rows": rows, "width": width, "number": weight.format.dtype, "plain": plain}

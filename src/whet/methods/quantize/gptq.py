@@ -8,7 +8,6 @@ in `whet.methods.solve`.
 
 from dataclasses import dataclass, field
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,19 +18,16 @@ from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Scalar, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
-from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Format
+from whet.formats.spec import Coded, Corrected, Format, LowRank
 from whet.formats.weight import Weight, written
-from whet.methods.solve.complete import Problem, Rule, Solution, solved
-from whet.methods.solve.factor import Factor, factor
+from whet.methods.solve.complete import Problem, Rule, added, planes_of, solved
+from whet.methods.solve.facts import raised, told
 from whet.methods.solve.nearest import nearest
-from whet.methods.solve.target import Drift, corrected
+from whet.methods.solve.posed import drift_of, factored
+from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass, Rewrite, says
-
-FACTORS: WeakKeyDictionary[Gram, dict[tuple[int, float, bool], Factor]] = WeakKeyDictionary()
-ENOUGH = 2.0  # tokens an input below which damping grows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +76,9 @@ class Gptq(LinearPass):
         return (Gram, *cross, *((Residual,) if self.rho else ()))
 
     def refuses(self, site: Site) -> str | None:
-        """Refuse embeddings, which read no activation."""
+        """Refuse embeddings, which read no activation, and products."""
+        if isinstance(self.format, LowRank | Corrected):
+            return f"gptq rounds to codes, and {self.format} holds a product; use residual or svd"
         return "an embedding reads no activations; use rtn" if site.role == "embed" else None
 
     def rewrite(
@@ -98,32 +96,19 @@ class Gptq(LinearPass):
         if gram.tokens < max(self.least_tokens * inputs, 1):
             why = f"{gram.tokens} calibration tokens for {inputs} inputs"
             return self._plain(weight, gram, why)
-        damping = self.damping * max(1.0, ENOUGH * inputs / gram.tokens)
         try:
-            found = self._factored(gram, damping)
+            found = factored(gram, self.damping, act_order=self.act_order)
         except NumericalError as error:
             return self._plain(weight, None, error.message)
-        target, shift = corrected(weight, self._drift(stats, role), found)
+        alpha = self.alpha_down if role.endswith(".down") else self.alpha
+        target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
         search = Search(self.range, self.range_steps)
         terms = solved(Problem(target, gram.symmetric(), found), codec, search, self.sweeps)
-        new = Weight(self.format, _planes(terms), (weight.shape[0], weight.shape[1]))
-        return Rewrite(new, _facts(weight, target, shift, found, terms), _raised(found))
-
-    def _factored(self, gram: Gram, damping: float) -> Factor:
-        """Return the factor of H; linears that read the same inputs share it."""
-        known = FACTORS.setdefault(gram, {})
-        key = (gram.tokens, damping, self.act_order)
-        if key not in known:
-            known[key] = factor(gram.symmetric(), damping, act_order=self.act_order)
-        return known[key]
-
-    def _drift(self, stats: Stats, role: str) -> Drift:
-        """Return what this site can be corrected for."""
-        tokens = stats[Gram].tokens
-        alpha = self.alpha_down if role.endswith(".down") else self.alpha
-        cross = stats[Cross] if Cross in stats and stats[Cross].tokens == tokens else None
-        pull = stats[Residual] if Residual in stats and stats[Residual].tokens == tokens else None
-        return Drift(cross and cross.total, pull and pull.total, alpha, self.rho)
+        new = Weight(self.format, planes_of(terms), (weight.shape[0], weight.shape[1]))
+        kept = sum(part.kept for _, part in terms)
+        facts = told(weight, target, shift, found, added(terms))
+        facts["rows_from_rtn"] = Quantity(kept, "1", "outputs that rounding to nearest began")
+        return Rewrite(new, facts, raised(found))
 
     def _plain(self, weight: Float[Tensor, "out in"], gram: Gram | None, why: str) -> Rewrite:
         """Return the weight rounded to nearest, saying why."""
@@ -132,45 +117,3 @@ class Gptq(LinearPass):
         search = Search("hessian" if usable else "mse", self.range_steps)
         new = nearest(weight, self.format, search, importance if usable else None)
         return Rewrite(new, {}, f"rounded to nearest: {why}")
-
-
-def _facts(
-    weight: Float[Tensor, "out in"],
-    target: Float[Tensor, "in out"],
-    shift: Float[Tensor, "out"],
-    found: Factor,
-    terms: tuple[tuple[Scaled, Solution], ...],
-) -> dict[str, Quantity]:
-    """Return what is known of a solution."""
-    values = sum((part.values for _, part in terms[1:]), terms[0][1].values)
-    lost = terms[-1][1].loss - found.ridge * (values - target).square().sum(0)
-    whole = found.energy(weight.T) - found.ridge * weight.square().sum(1)
-    kept = sum(part.kept for _, part in terms)
-    return {
-        "output_error": _share(lost, whole, "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
-        "target_shift": _share(shift, whole, "tr((T-W)H(T-W)ᵀ) ÷ tr(WHWᵀ)"),
-        "damping": Quantity(found.damping, "1", "ridge ÷ mean of H's diagonal"),
-        "rows_from_rtn": Quantity(kept, "1", "outputs that rounding to nearest began"),
-    }
-
-
-def _share(part: Tensor, whole: Tensor, how: str) -> Quantity:
-    """Return a share of the output's energy."""
-    total = float(whole.double().sum())
-    return Quantity(max(float(part.double().sum()) / total, 0.0) if total > 0 else 0.0, "1", how)
-
-
-def _raised(found: Factor) -> str | None:
-    if found.raised:
-        return f"damping raised to {found.damping:g}, since H had no Cholesky factor below"
-    return None
-
-
-def _planes(terms: tuple[tuple[Scaled, Solution], ...]) -> dict[str, Tensor]:
-    """Return the planes of a format, those of a sum numbered by term."""
-    planes: dict[str, Tensor] = {}
-    for i, (codec, part) in enumerate(terms):
-        prefix = f"{i}." if len(terms) > 1 else ""
-        own = codec.write(part.values.T.contiguous(), part.params)
-        planes |= {prefix + name: plane for name, plane in own.items()}
-    return planes

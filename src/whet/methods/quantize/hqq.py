@@ -22,7 +22,7 @@ from whet.formats.codec import Params, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Format, Sum
+from whet.formats.spec import Coded, Corrected, Format, LowRank, Sum
 from whet.formats.weight import Weight, written
 from whet.methods.solve.groups import spread, sums
 from whet.methods.solve.nearest import weight_error
@@ -59,7 +59,8 @@ class Hqq(LinearPass):
 
     def refuses(self, site: Site) -> str | None:
         """Refuse sums, whose terms have no ranges of their own."""
-        return "hqq fits one range, not those of a sum" if isinstance(self.format, Sum) else None
+        several = isinstance(self.format, Sum | LowRank | Corrected)
+        return "hqq fits one range, not those of a sum" if several else None
 
     def rewrite(
         self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int

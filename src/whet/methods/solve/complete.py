@@ -48,9 +48,10 @@ class Solution:
     kept: int
 
 
-def solved(
-    problem: Problem, codec: Scalar, search: Search, sweeps: int
-) -> tuple[tuple[Scaled, Solution], ...]:
+Solved = tuple[tuple[Scaled, Solution], ...]  # of each term
+
+
+def solved(problem: Problem, codec: Scalar, search: Search, sweeps: int) -> Solved:
     """Return the solution of each term of a format; of one alone for a format that is no sum.
 
     Law: in no output is the loss above that of rounding to nearest with the same ranges.
@@ -97,7 +98,7 @@ def improved(problem: Problem, codec: Scaled, start: Solution, sweeps: int) -> S
 
 def _solved_terms(
     problem: Problem, codec: Sum, params: Terms, start: Solution, sweeps: int
-) -> tuple[tuple[Scaled, Solution], ...]:
+) -> Solved:
     """Improve each term of a sum in turn, for what the others leave of the target."""
     columns = torch.arange(len(problem.target))
     parts = codec.parts(start.values.T.contiguous().float(), params, columns)
@@ -105,8 +106,32 @@ def _solved_terms(
         Solution(part.T.to(start.values.dtype), term, start.loss, start.kept if i == 0 else 0)
         for i, (part, term) in enumerate(zip(parts, params.terms, strict=True))
     ]
-    for i, term in list(enumerate(codec.codecs)) * (TURNS if sweeps else 0):
-        others = sum((part.values for j, part in enumerate(found) if j != i), start=0.0)
+    terms = tuple(zip(codec.codecs, found, strict=True))
+    for _ in range(TURNS if sweeps else 0):
+        terms = improved_terms(problem, terms, sweeps)
+    return terms
+
+
+def improved_terms(problem: Problem, terms: Solved, sweeps: int) -> Solved:
+    """Improve each term in turn, for what the others leave of the target. Law: never worse."""
+    found = list(terms)
+    for i, (codec, start) in enumerate(terms):
+        others = sum((part.values for j, (_, part) in enumerate(found) if j != i), start=0.0)
         left = replace(problem, target=problem.target - others)
-        found[i] = improved(left, term, found[i], sweeps)
-    return tuple(zip(codec.codecs, found, strict=True))
+        found[i] = codec, improved(left, codec, start, sweeps)
+    return tuple(found)
+
+
+def added(terms: Solved) -> Float[Tensor, "in out"]:
+    """Return what the terms of a solution add up to."""
+    return sum((part.values for _, part in terms[1:]), terms[0][1].values)
+
+
+def planes_of(terms: Solved) -> dict[str, Tensor]:
+    """Return the planes of a format, those of a sum numbered by term."""
+    planes: dict[str, Tensor] = {}
+    for i, (codec, part) in enumerate(terms):
+        prefix = f"{i}." if len(terms) > 1 else ""
+        own = codec.write(part.values.T.contiguous(), part.params)
+        planes |= {prefix + name: plane for name, plane in own.items()}
+    return planes

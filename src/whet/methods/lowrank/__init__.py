@@ -1,0 +1,1 @@
+"""Methods whose result is a product of two matrices, or holds one."""

@@ -1,0 +1,188 @@
+"""Codes, and a product of two narrow matrices for what they left of the outputs.
+
+The product is the best of its rank for the outputs (EoRA, arXiv:2410.21271, §3; L²QER,
+arXiv:2402.02446, weighs channels alone; QERA, arXiv:2410.06040, proves the exact solution). The
+codes are those of GPTQ-complete. Then both take turns, as in LoftQ (arXiv:2310.08659) and CALDERA
+(arXiv:2405.18886, §4): codes and scales by coordinate descent for what the product leaves, the
+product anew for what the codes leave. Each turn goes downhill, for it begins where the last one
+ended. The mathematics is in `whet.methods.solve`.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from whet.base.errors import NumericalError
+from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
+from whet.formats.codec import Planes, Scalar, Search
+from whet.formats.codecs import codec_of
+from whet.formats.compose import joined
+from whet.formats.element import Integer
+from whet.formats.lowrank import Corrected as Codec
+from whet.formats.lowrank import LowRank as LowRankCodec
+from whet.formats.spec import Coded, Corrected, Format, LowRank
+from whet.formats.weight import Weight, written
+from whet.methods.solve.complete import (
+    Problem,
+    Rule,
+    Solved,
+    added,
+    improved_terms,
+    planes_of,
+    solved,
+)
+from whet.methods.solve.facts import loss, raised, share, told
+from whet.methods.solve.nearest import weight_error
+from whet.methods.solve.posed import drift_of, factored
+from whet.methods.solve.product import Coding, Product, nearest_product
+from whet.methods.solve.target import corrected
+from whet.methods.solve.threads import threads_for
+from whet.model.site import Site
+from whet.passes.linear_pass import LinearPass, Rewrite, says
+
+DEFAULT = Corrected(Coded(Integer(4)), LowRank(16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodesAndProduct(LinearPass):
+    """Round as gptq does, and add a product of two narrow matrices for what that left."""
+
+    name: ClassVar[str] = "residual"
+    format: Format = field(
+        default=DEFAULT, metadata=says("codes and product, e.g. int4-g64 + lowrank-16")
+    )
+    rounds: int = field(
+        default=4, metadata=says("turns of codes and product after the first of each [1]")
+    )
+    damping: float = field(
+        default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
+    )
+    sweeps: int = field(
+        default=4, metadata=says("passes of coordinate descent for each turn; 0: GPTQ alone [1]")
+    )
+    alpha: float = field(
+        default=0.75, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
+    )
+    alpha_down: float = field(
+        default=0.75, metadata=says("the same for mlp.down, whose inputs drift most [1]")
+    )
+    rho: float = field(
+        default=0.75, metadata=says("how far o and down repair the residual stream, 0 to 1 [1]")
+    )
+    range: Rule = field(default="hessian", metadata=says("what the range of a group minimises"))
+    range_steps: int = field(default=20, metadata=says("ranges tried for each group [1]"))
+    least_tokens: float = field(
+        default=0.1, metadata=says("tokens an input below which rounding is plain [1]")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range, and formats without codes or product."""
+        if not isinstance(self.format, Corrected):
+            raise ValueError(f"format is {self.format}, expected e.g. int4-g64 + lowrank-16")  # noqa: TRY004 - settings are values
+        for name in ("alpha", "alpha_down", "rho"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        for name, least in (
+            ("rounds", 0), ("damping", 0), ("sweeps", 0), ("range_steps", 1), ("least_tokens", 0)
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Return the Gram matrix, and what the corrections for drift read."""
+        cross = (Cross,) if self.alpha or self.alpha_down else ()
+        return (Gram, *cross, *((Residual,) if self.rho else ()))
+
+    def refuses(self, site: Site) -> str | None:
+        """Refuse embeddings, which read no activation, and codes that are no grid of levels."""
+        if site.role == "embed":
+            return "the rows of an embedding are looked up"
+        assert isinstance(self.format, Corrected)
+        if not isinstance(codec_of(self.format.codes), Scalar):
+            return f"{self.format.codes} has no levels to round to"
+        return None
+
+    def rewrite(
+        self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
+    ) -> Rewrite:
+        """Return the codes and the product of least output error that were found."""
+        with threads_for(weight.numel()):
+            return self._rewritten(weight, stats, role)
+
+    def _rewritten(self, weight: Float[Tensor, "out in"], stats: Stats, role: str) -> Rewrite:
+        gram, inputs = stats[Gram], weight.shape[1]
+        if gram.tokens < max(self.least_tokens * inputs, 1):
+            return self._plain(weight, f"{gram.tokens} calibration tokens for {inputs} inputs")
+        try:
+            found = factored(gram, self.damping)
+        except NumericalError as error:
+            return self._plain(weight, error.message)
+        alpha = self.alpha_down if role.endswith(".down") else self.alpha
+        target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
+        problem = Problem(target, gram.symmetric(), found)
+        first, best = self._turns(problem)
+        new = Weight(self.format, best.planes, (weight.shape[0], inputs))
+        facts = told(weight, target, shift, found, best.values)
+        alone = loss(found, first - target)
+        lost = loss(found, best.values - target)
+        facts["left_of_codes"] = share(lost, alone, "output error ÷ that of the codes alone")
+        return Rewrite(new, facts, raised(found))
+
+    def _turns(self, problem: Problem) -> tuple[Tensor, "Pair"]:
+        """Return what the codes alone would be, and the best pair of all turns."""
+        codec = codec_of(self.format)
+        assert isinstance(codec, Codec)
+        assert isinstance(codec.codes, Scalar)
+        search = Search(self.range, self.range_steps)
+        coding = Coding(Search("hessian"), self.sweeps)
+        terms = solved(problem, codec.codes, search, self.sweeps)
+        alone = added(terms)
+        best = least = Pair(terms, nothing(codec.product, problem.target))
+        for _ in range(1 + self.rounds):
+            left = replace(problem, target=problem.target - added(terms))
+            product = nearest_product(left, codec.product, "outputs", coding)
+            best = Pair(terms, product)
+            if not best.loss(problem) < least.loss(problem):
+                break
+            least = best
+            onward = replace(problem, target=problem.target - product.values)
+            terms = improved_terms(onward, terms, self.sweeps)
+        return alone, least
+
+    def _plain(self, weight: Float[Tensor, "out in"], why: str) -> Rewrite:
+        """Return the weight rounded to nearest and the plain product of what is left, saying why."""
+        new = written(weight, self.format)
+        facts = {"weight_error": weight_error(new, weight)}
+        return Rewrite(new, facts, f"rounded to nearest: {why}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """Codes and a product."""
+
+    terms: Solved
+    product: Product
+
+    @property
+    def values(self) -> Float[Tensor, "in out"]:
+        """Return what they add up to."""
+        return added(self.terms) + self.product.values
+
+    @property
+    def planes(self) -> Planes:
+        """Return the planes of both."""
+        return joined([planes_of(self.terms), self.product.planes])
+
+    def loss(self, problem: Problem) -> float:
+        """Return the loss of all outputs, damped."""
+        return float(problem.factor.energy(self.values - problem.target).double().sum())
+
+
+def nothing(codec: LowRankCodec, target: Float[Tensor, "in out"]) -> Product:
+    """Return the product that is zero."""
+    zeros = torch.zeros_like(target)
+    return Product(codec.encode(zeros.T.float()), zeros)
