@@ -3,7 +3,7 @@
 from functools import cache
 
 from whet.base.errors import FormatError
-from whet.formats import compose, element
+from whet.formats import compose, element, sparse
 from whet.formats.codebook import Codebook
 from whet.formats.codec import Codec, Scalar
 from whet.formats.dense import Dense
@@ -12,7 +12,7 @@ from whet.formats.log import TunedLog, log_levels, sum_levels
 from whet.formats.minifloat import Minifloat
 from whet.formats.quantile import quantile_levels
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Float, Format, Sum
+from whet.formats.spec import Coded, Float, Format, Sparse, Sum
 from whet.formats.table import Table
 
 
@@ -26,6 +26,8 @@ def codec_of(format_: Format) -> Codec:
             return _coded(format_)
         case Sum(terms):
             return compose.Sum(format_, [_coded(term) for term in terms])
+        case Sparse(_, inner):
+            return sparse.Sparse(format_, codec_of(inner))
         case _:
             raise FormatError(f"no codec reads the format {format_}")
 

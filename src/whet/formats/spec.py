@@ -19,6 +19,8 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
     int4-g64-f16        the scale's type, when it is not bf16
     int2-g64 + int2-g64 a sum: the second term codes what the first left (two-level code)
     bf16, f16, f32      plain numbers
+    2:4(int4-g64)       2 of every 4 inputs of a row are kept, as int4-g64 (`formats.pattern`)
+    sparse50(bf16)      half of each row is kept; sparse50-tensor(bf16): half of the matrix
 
 The inputs of a row are cut into groups from the first; the last group may be shorter.
 
@@ -45,6 +47,7 @@ from whet.formats.element import (
     PowerSum,
     Quantile,
 )
+from whet.formats.pattern import Pattern, parse_pattern
 
 Shape = tuple[int, int]  # (out, in)
 Dtype = Literal["U8", "I8", "I32", "I64", "F16", "BF16", "F32", "F8_E4M3", "F8_E5M2"]
@@ -72,6 +75,11 @@ EXAMPLES: tuple[str, ...] = (
     "codebook2-channel-shared",
     "int2-g64 + int2-g64", "int4-channel + nf2-g32",
 )  # a name of every kind; the laws run on each  # fmt: skip
+SPARSE: tuple[str, ...] = (
+    "2:4(bf16)", "2:4(int4-g64)", "4:8(int8-channel)", "1:4(int4-g32-affine)", "5:16(nf4-g64)",
+    "sparse50(bf16)", "sparse50(int4-g64)", "sparse62.5(int3-channel)", "sparse70(int4-tensor)",
+    "sparse50-tensor(f16)", "sparse50-tensor(int4-g64)", "sparse30-tensor(nvfp4)",
+)  # a name of every kind that keeps some of the weights alone  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +203,46 @@ class Sum(Format):
         return " + ".join(map(str, self.terms))
 
 
+@dataclass(frozen=True, slots=True)
+class Sparse(Format):
+    """The weights that a pattern keeps, in another format; the others are zero.
+
+    Groups of `inner` are counted in inputs of the matrix, kept or not. Planes: `mask`, and those of
+    `inner`, of which `codes` (or `value`) holds the kept weights alone: row by row, or as one
+    stream where rows keep different counts.
+    """
+
+    pattern: Pattern
+    inner: Coded | Float
+
+    def __post_init__(self) -> None:
+        """Refuse tables that are learned: they need not have a zero."""
+        if isinstance(self.inner, Coded) and isinstance(self.inner.element, Learned):
+            raise RecipeError(
+                f"format {self}: {self.inner} learns its levels, of which none need be zero",
+                "choose integers, floats, nf or log, e.g. 2:4(int4-g64)",
+            )
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the mask, and the planes of the inner format, fewer of its codes."""
+        rows, inputs = shape
+        planes = self.inner.planes(shape)
+        name, bits = ("codes", self.inner.element.bits) if isinstance(self.inner, Coded) else ("value", 0)
+        lines, kept = rows, self.pattern.of_row(inputs)
+        if kept is None:
+            lines, kept = 1, self.pattern.of_matrix(rows, inputs)
+        planes[name] = Plane(planes[name].dtype, (lines, ceil(kept * bits / 8) if bits else kept))
+        return {"mask": Plane("U8", (rows, self.pattern.mask_bytes(inputs)))} | planes
+
+    def __str__(self) -> str:
+        """Return e.g. `2:4(int4-g64)`."""
+        return f"{self.pattern}({self.inner})"
+
+
 def parse(text: str) -> Format:
     """Read a format's name. Law: `parse(str(f)) == f`."""
+    if found := _SPARSE.fullmatch(text.strip()):
+        return _sparse(found["pattern"], found["inner"])
     if text.lower() in ("f32", "f16", "bf16"):
         return Float(cast('Literal["F32", "F16", "BF16"]', text.upper()))
     if "+" in text:
@@ -212,6 +258,9 @@ def smaller_group(format_: Format, inputs: int) -> Format:
     if isinstance(format_, Sum):
         terms = (smaller_group(term, inputs) for term in format_.terms)
         return Sum(tuple(term for term in terms if isinstance(term, Coded)))
+    if isinstance(format_, Sparse):
+        inner = smaller_group(format_.inner, inputs)
+        return replace(format_, inner=inner) if isinstance(inner, Coded) else format_
     if not isinstance(format_, Coded) or not isinstance(format_.grouping, int):
         return format_
     sizes = range(min(format_.grouping, inputs), 15, -1)
@@ -227,6 +276,21 @@ _NAME = re.compile(
 _KINDS: dict[str, type[Integer | Quantile | Log | PowerSum | Learned]] = {
     "int": Integer, "nf": Quantile, "log": Log, "apot": PowerSum, "codebook": Learned
 }  # fmt: skip
+
+_SPARSE = re.compile(r"(?P<pattern>[^()+]+)\((?P<inner>[^()]+)\)")
+
+
+def _sparse(pattern: str, inner: str) -> Sparse:
+    found = parse_pattern(pattern)
+    if found is None:
+        raise RecipeError(
+            f"unknown pattern {pattern.strip()!r} of kept weights",
+            "patterns are e.g. 2:4, 4:8, sparse50, sparse62.5-tensor",
+        )
+    what = parse(inner)
+    if not isinstance(what, Coded | Float):
+        raise RecipeError(f"{pattern}({inner}) holds a sum", "one format of codes goes there")
+    return Sparse(found, what)
 
 
 def _coded(text: str) -> Coded:
@@ -318,6 +382,8 @@ def _unknown(name: str) -> RecipeError:
     near = get_close_matches(name, (*EXAMPLES, *_LONG), n=1, cutoff=0.6)
     if re.fullmatch(r"(int|nf|log|apot|codebook)[2-8]|fp8-e4m3|fp8-e5m2|fp4", name):
         hint = f"say what shares a scale: {name}-g64, {name}-channel or {name}-tensor"
+    elif parse_pattern(name) is not None:
+        hint = f"say how the kept weights are stored: {name}(bf16) or {name}(int4-g64)"
     else:
         hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {_some(EXAMPLES[2:])}"
     return RecipeError(f"unknown number format {name!r}", hint)
