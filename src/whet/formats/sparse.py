@@ -112,14 +112,15 @@ def kept(scores: Float[Tensor, "out in"], pattern: Pattern) -> Bool[Tensor, "out
     if isinstance(pattern, Within):
         filled = torch.nn.functional.pad(scores, (0, -inputs % pattern.group), value=-torch.inf)
         groups = filled.reshape(-1, pattern.group)
-        return _greatest(groups, pattern.kept).reshape(rows, -1)[:, :inputs].contiguous()
+        return greatest(groups, pattern.kept).reshape(rows, -1)[:, :inputs].contiguous()
     count = pattern.of_row(inputs)
     if count is not None:
-        return _greatest(scores, count)
-    return _greatest(scores.reshape(1, -1), pattern.of_matrix(rows, inputs)).reshape(rows, inputs)
+        return greatest(scores, count)
+    return greatest(scores.reshape(1, -1), pattern.of_matrix(rows, inputs)).reshape(rows, inputs)
 
 
-def _greatest(scores: Float[Tensor, "lines items"], count: int) -> Bool[Tensor, "lines items"]:
+def greatest(scores: Float[Tensor, "lines items"], count: int) -> Bool[Tensor, "lines items"]:
+    """Return the mask of the `count` greatest of each line; of equal ones the first."""
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, value=True)
 

@@ -6,7 +6,7 @@ arXiv:2504.02692), followed by coordinate descent (QuantEase, arXiv:2309.01885).
 in `whet.methods.solve`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -20,11 +20,13 @@ from whet.formats.codec import Scalar, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.scaled import Scaled
+from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Coded, Format
 from whet.formats.weight import Weight, written
 from whet.methods.solve.complete import Problem, Rule, Solution, solved
 from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest
+from whet.methods.solve.support import refitted
 from whet.methods.solve.target import Drift, corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
@@ -91,7 +93,8 @@ class Gptq(LinearPass):
             return self._rewritten(weight, stats, role)
 
     def _rewritten(self, weight: Float[Tensor, "out in"], stats: Stats, role: str) -> Rewrite:
-        codec = codec_of(self.format)
+        whole = codec_of(self.format)
+        codec = whole.inner if isinstance(whole, Sparse) else whole
         if not isinstance(codec, Scalar):
             return Rewrite(written(weight, self.format))
         gram, inputs = stats[Gram], weight.shape[1]
@@ -105,8 +108,14 @@ class Gptq(LinearPass):
             return self._plain(weight, None, error.message)
         target, shift = corrected(weight, self._drift(stats, role), found)
         search = Search(self.range, self.range_steps)
-        terms = solved(Problem(target, gram.symmetric(), found), codec, search, self.sweeps)
-        new = Weight(self.format, _planes(terms), (weight.shape[0], weight.shape[1]))
+        problem = Problem(target, gram.symmetric(), found)
+        if isinstance(whole, Sparse):
+            problem = _bound(problem, weight)
+        terms = solved(problem, codec, search, self.sweeps)
+        planes = _planes(terms)
+        if isinstance(whole, Sparse):
+            planes = whole.write(planes, kept(weight.abs(), whole.pattern))
+        new = Weight(self.format, planes, (weight.shape[0], weight.shape[1]))
         return Rewrite(new, _facts(weight, target, shift, found, terms), _raised(found))
 
     def _factored(self, gram: Gram, damping: float) -> Factor:
@@ -132,6 +141,13 @@ class Gptq(LinearPass):
         search = Search("hessian" if usable else "mse", self.range_steps)
         new = nearest(weight, self.format, search, importance if usable else None)
         return Rewrite(new, {}, f"rounded to nearest: {why}")
+
+
+def _bound(problem: Problem, weight: Float[Tensor, "out in"]) -> Problem:
+    """Return a problem in which what is zero stays zero: the mask that an earlier step has left."""
+    own = (weight != 0).T.to(problem.target.dtype)
+    free = refitted(problem.target, problem.H, problem.factor.ridge, own)
+    return replace(problem, mask=own, free=free)
 
 
 def _facts(
