@@ -18,7 +18,17 @@ DTYPES = {
     torch.uint8: "U8", torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
     torch.float8_e4m3fn: "F8_E4M3",
 }  # fmt: skip
-PATTERNS = ["2:4", "4:8", "1:4", "3:7", "5:16", "sparse50", "sparse33.3", "sparse50-tensor", "sparse0"]
+PATTERNS = [
+    "2:4",
+    "4:8",
+    "1:4",
+    "3:7",
+    "5:16",
+    "sparse50",
+    "sparse33.3",
+    "sparse50-tensor",
+    "sparse0",
+]
 
 
 def matrix(rows: int, inputs: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which weights of a matrix stay: patterns as values with a name, and the size of their masks. Needs no torch.
+"""Which weights of a matrix stay: patterns as values, and the size of their masks. Needs no torch.
 
     2:4             of every 4 inputs of a row, 2 stay (a shorter last group keeps at most 2)
     sparse50        every row loses half of its inputs, wherever they are

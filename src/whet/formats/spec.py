@@ -227,7 +227,9 @@ class Sparse(Format):
         """Return the mask, and the planes of the inner format, fewer of its codes."""
         rows, inputs = shape
         planes = self.inner.planes(shape)
-        name, bits = ("codes", self.inner.element.bits) if isinstance(self.inner, Coded) else ("value", 0)
+        name, bits = (
+            ("codes", self.inner.element.bits) if isinstance(self.inner, Coded) else ("value", 0)
+        )
         lines, kept = rows, self.pattern.of_row(inputs)
         if kept is None:
             lines, kept = 1, self.pattern.of_matrix(rows, inputs)

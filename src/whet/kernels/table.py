@@ -5,13 +5,13 @@
     reference   everything, decoded to float32 in torch
 
 The first that does not refuse is taken. A sum of formats is multiplied term by term, so a kernel
-refuses it where it refuses a term.
+refuses it where it refuses a term. A sparse format runs dense, in the kernel of its inner format.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from whet.formats.spec import Coded, Float, Format, Shape, Sum
+from whet.formats.spec import Coded, Float, Format, Shape, Sparse, Sum
 from whet.kernels.described import described
 from whet.kernels.native import missing, native
 
@@ -112,5 +112,7 @@ def decision(
 def _terms(format_: Format) -> tuple[Coded | Float, ...]:
     if isinstance(format_, Sum):
         return format_.terms
+    if isinstance(format_, Sparse):
+        return (format_.inner,)
     assert isinstance(format_, Coded | Float)
     return (format_,)

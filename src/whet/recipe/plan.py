@@ -254,7 +254,9 @@ def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site) -> None:
 def _follows(first: LinearPass, second: LinearPass) -> bool:
     """Return whether a step rounds what another has pruned to plain numbers, in the same pattern."""
     one, two = first.format, second.format
-    both = first.prunes and not second.prunes and isinstance(one, Sparse) and isinstance(two, Sparse)
+    both = (
+        first.prunes and not second.prunes and isinstance(one, Sparse) and isinstance(two, Sparse)
+    )
     return both and isinstance(one.inner, Float) and one.pattern == two.pattern
 
 

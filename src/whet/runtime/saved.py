@@ -65,7 +65,8 @@ class Saved:
         found: dict[str, Wanted] = {}
         for part in every:
             for number, name in enumerate(self._names(part)):
-                nbytes = part.scheme.format.bits((part.rows, part.cols)) // 8
+                every_term = scalars(part.scheme.format)
+                nbytes = sum(one.bits((part.rows, part.cols)) for one in every_term) // 8
                 found[name] = Wanted(name, nbytes, partial(self._pack, part, number))
         return list(found.values())
 

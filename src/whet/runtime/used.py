@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from whet.formats.spec import Coded, Float, Sum
-from whet.graph.executors.weights import Precision, way
+from whet.formats.spec import Sparse
+from whet.graph.executors.weights import Precision, scalars, way
 from whet.graph.lower import parts_of
 from whet.graph.weights import Part
 from whet.kernels.described import described
@@ -47,18 +47,19 @@ def _used(part: Part, precision: Precision) -> Used:
     if lacking is not None:
         return Used(part.site.module, str(part.scheme), "", (lacking,))
     format_ = part.scheme.format
-    terms = format_.terms if isinstance(format_, Sum) else (format_,)
+    terms = scalars(format_)
     tier, chosen = native().chosen_tier(), way(part, precision)
     names: list[str] = []
     reasons = dict.fromkeys(_slower(tier))
     for term in terms:
-        assert isinstance(term, Coded | Float)
         given = (described(term), part.rows, part.cols, tier, chosen.mode, chosen.input_scale)
         heard: dict[str, str] = dict(native().kernel_refusals(*given))
         names += [name for name, reason in heard.items() if not reason][:1]
         reasons |= dict.fromkeys(f"{name}: {reason}" for name, reason in heard.items() if reason)
     taken = len(names) == len(terms)
     kernel = f"{' + '.join(names)}, {tier}, activations {chosen.mode}" if taken else ""
+    if taken and isinstance(format_, Sparse):
+        kernel += f", stored sparse, run dense as {format_.inner}"
     return Used(part.site.module, str(part.scheme), kernel, tuple(reasons))
 
 

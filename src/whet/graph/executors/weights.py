@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from whet.formats.activation import Activation
 from whet.formats.bits import packed, unpacked
 from whet.formats.element import Integer, Learned
-from whet.formats.spec import Coded, Float, Format, Sum
+from whet.formats.spec import Coded, Float, Format, Sparse, Sum
+from whet.graph.executors.dense import widened
 from whet.graph.weights import Part
 from whet.kernels.levels import levels
 from whet.store.array import Array, Planar
@@ -53,18 +54,21 @@ def _coded_by_kernels(activation: Activation) -> bool:
 
 
 def _integer(format_: Format) -> bool:
-    terms = format_.terms if isinstance(format_, Sum) else (format_,)
-    return all(isinstance(t, Coded) and isinstance(t.element, Integer) for t in terms)
+    return all(isinstance(t, Coded) and isinstance(t.element, Integer) for t in scalars(format_))
 
 
 def scalars(format_: Format) -> tuple[Coded | Float, ...]:
-    """Return the formats whose matrices add up to one of this format."""
+    """Return the formats whose matrices add up to one of this format; a sparse one runs dense."""
+    if isinstance(format_, Sparse):
+        return (format_.inner,)
     found = format_.terms if isinstance(format_, Sum) else (format_,)
     return tuple(one for one in found if isinstance(one, Coded | Float))
 
 
 def terms(weight: Planar) -> tuple[Planar, ...]:
-    """Return the matrices that add up to a weight."""
+    """Return the matrices that add up to a weight; a sparse one is widened."""
+    if isinstance(weight.format, Sparse):
+        return (widened(weight),)
     if not isinstance(weight.format, Sum):
         return (weight,)
     return tuple(
@@ -137,6 +141,8 @@ def planes(weight: Planar) -> dict[str, NDArray[Any]]:
 
 def table(weight: Planar) -> Table:
     """Return a weight as a table whose rows are looked up."""
+    if isinstance(weight.format, Sparse):
+        weight = widened(weight)
     rows, width = weight.shape
     if isinstance(weight.format, Float):
         plain = np.ascontiguousarray(weight.planes["value"].data)

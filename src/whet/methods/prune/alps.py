@@ -1,9 +1,9 @@
 """ALPS: choose all weights that stay together, then give them their best values.
 
 Meng, Behdin, Wang, Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
-Language Models" (arXiv:2406.07831, §3): a mask by ADMM, then exact least squares on it; here for a target that
-makes good what earlier layers have lost (QEP, arXiv:2504.09629). With a format of codes the kept
-weights are rounded column by column and improved by coordinate descent (QuantEase,
+Language Models" (arXiv:2406.07831, §3): a mask by ADMM, then exact least squares on it; here for a
+target that makes good what earlier layers have lost (QEP, arXiv:2504.09629). With a format of codes
+the kept weights are rounded column by column and improved by coordinate descent (QuantEase,
 arXiv:2309.01885), for the same loss and with the mask as it is: pruned and rounded as one problem.
 """
 
@@ -89,4 +89,6 @@ class Alps(LinearPass):
             ridge = problem.factor.ridge
             mask = support(problem.target, problem.H, ridge, codec.pattern, self.turns)
             search = Search("hessian", self.range_steps)
-            return solution(problem, weight, mask, settled(problem, mask, codec, search, self.sweeps))
+            return solution(
+                problem, weight, mask, settled(problem, mask, codec, search, self.sweeps)
+            )

@@ -1,7 +1,7 @@
 """Keep the weights of greatest magnitude: the baseline, and the criterion without data.
 
 Han, Pool, Tran, Dally, "Learning both Weights and Connections" (arXiv:1506.02626). With `refit` the kept
-weights then become those of least output error (arXiv:2406.07831, §3.3).
+weights then become those of least output error (ALPS, arXiv:2406.07831, §3).
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@ Large Language Models" (ICLR 2024), relative importance and activations:
 
     (|W_ij| / Σ_j |W_ij| + |W_ij| / Σ_i |W_ij|) · ‖x_j‖^power
 
-With `refit` the kept weights then become those of least output error (arXiv:2406.07831, §3.3).
+With `refit` the kept weights then become those of least output error (ALPS, arXiv:2406.07831, §3).
 """
 
 from dataclasses import dataclass, field

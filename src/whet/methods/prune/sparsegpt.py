@@ -2,8 +2,8 @@
 
 Frantar, Alistarh, "SparseGPT" (arXiv:2301.00774, §3.2 and §3.3; joint with codes, §3.5), in the form of
 `whet.methods.solve.columns`: before each block of inputs the weights of least t²·L_jj² in it are chosen
-to go, t being what is best for them now. Exactly as many go as the pattern says. With a format of codes, weights
-are pruned and rounded in the same pass.
+to go, t being what is best for them now. Exactly as many go as the pattern says. With a format of
+codes, weights are pruned and rounded in the same pass.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,8 @@ class SparseGpt(LinearPass):
         default=128, metadata=says("inputs whose weights compete, where the pattern is no n:m [1]")
     )
     refit: bool = field(
-        default=False, metadata=says("then fit what is kept anew: least squares, or descent of codes")
+        default=False,
+        metadata=says("then fit what is kept anew: least squares, or descent of codes"),
     )
     damping: float = field(
         default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")

@@ -2,7 +2,7 @@
 
 Sun, Liu, Bair, Kolter, "A Simple and Effective Pruning Approach for Large Language Models"
 (arXiv:2306.11695, §3): |W_ij|·‖x_j‖, compared within each output, which row patterns do by themselves.
-With `refit` the kept weights then become those of least output error (arXiv:2406.07831, §3.3).
+With `refit` the kept weights then become those of least output error (ALPS, arXiv:2406.07831, §3).
 """
 
 from dataclasses import dataclass, field

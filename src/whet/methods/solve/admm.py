@@ -1,6 +1,6 @@
 """Which weights to keep so that the others can make good what is lost: ADMM with a growing penalty.
 
-Meng, Behdin, Wang, Mazumder, "ALPS" (arXiv:2406.07831, §3.1 and §3.2). With the inputs scaled so that H
+Meng, Behdin, Wang, Mazumder, "ALPS" (arXiv:2406.07831, §3). With the inputs scaled so that H
 has a unit diagonal, a matrix X of least loss and a sparse D are drawn together:
 
     X = (H + rho)⁻¹ (H T - V + rho D),   D = the greatest of X + V / rho,   V += rho (X - D),

@@ -45,7 +45,7 @@ def sparse_of(format_: Format) -> Sparse:
     """Return the codec of a sparse format. Raises ValueError for a format that keeps everything."""
     codec = codec_of(format_)
     if not isinstance(codec, Sparse):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - what a setting out of its range raises
             f"format {format_} keeps every weight, expected one that says how many stay, "
             "e.g. 2:4(bf16), sparse50(int4-g64)"
         )
@@ -85,8 +85,10 @@ def _drift(stats: Stats, asked: Asked) -> Drift:
 def settled(
     problem: Problem, mask: Bool[Tensor, "out in"], codec: Sparse, search: Search, sweeps: int
 ) -> Weight:
-    """Return the best weight of a support that is found: exact least squares, or, for codes, these
-    rounded column by column and improved by coordinate descent, the mask as it is.
+    """Return the best weight of a support that is found.
+
+    Plain numbers by exact least squares. Codes by rounding these, or the target column by column,
+    and by coordinate descent with the mask as it is.
     """
     own = mask.T.to(problem.target.dtype)
     free = refitted(problem.target, problem.H, problem.factor.ridge, own)
@@ -148,7 +150,9 @@ def filled(
 def unable(weight: Float[Tensor, "out in"], codec: Sparse, why: str) -> Rewrite:
     """Return a weight pruned by magnitude, saying why by nothing better."""
     mask = kept(weight.abs(), codec.pattern)
-    return Rewrite(nearest_kept(weight, mask, codec), _sparse(weight, mask), f"pruned by magnitude: {why}")
+    return Rewrite(
+        nearest_kept(weight, mask, codec), _sparse(weight, mask), f"pruned by magnitude: {why}"
+    )
 
 
 def solution(
@@ -163,9 +167,7 @@ def solution(
     return Rewrite(new, facts | _sparse(weight, mask), why)
 
 
-def _sparse(
-    weight: Float[Tensor, "out in"], mask: Bool[Tensor, "out in"]
-) -> dict[str, Quantity]:
+def _sparse(weight: Float[Tensor, "out in"], mask: Bool[Tensor, "out in"]) -> dict[str, Quantity]:
     pruned = 1 - float(mask.double().mean())
     whole = float(weight.double().square().sum())
     gone = float((weight.double() * ~mask).square().sum())

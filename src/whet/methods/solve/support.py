@@ -1,7 +1,7 @@
 """Exact least squares on a support: the best numbers for the weights that a mask keeps.
 
 For each output, with M its kept inputs: Q_M = (H_MM + ridge·I)⁻¹ ((H + ridge·I) T)_M, the exact
-minimum of (Q-T)ᵀ(H + ridge·I)(Q-T) (Meng, Behdin, Wang, Mazumder, "ALPS", arXiv:2406.07831, §3.3). Matrices
+minimum of (Q-T)ᵀ(H + ridge·I)(Q-T) (Meng, Behdin, Wang, Mazumder, "ALPS", arXiv:2406.07831, §3). Matrices
 of up to `NARROW` inputs are solved by Cholesky factors, some outputs at a time; for wider ones
 conjugate gradients, preconditioned by the diagonal, treat all outputs at once.
 """
