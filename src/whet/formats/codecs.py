@@ -37,7 +37,8 @@ def scalar_of(format_: Format) -> Scalar:
     codec = codec_of(format_)
     if not isinstance(codec, Scalar):
         raise FormatError(
-            f"{format_} holds plain numbers, expected a format of codes", "choose e.g. int4-g64"
+            f"{format_} is no format of codes for every weight, as is expected here",
+            "choose e.g. int4-g64",
         )
     return codec
 

@@ -11,6 +11,8 @@ from whet.formats.pack import pack, unpack
 from whet.formats.pattern import Pattern, Within, numbered
 from whet.formats.spec import Shape
 
+FEW = 8  # items of a line up to which each is compared with every other
+
 
 class Sparse(Codec):
     """A mask, and what it keeps, in the inner format; what it does not keep is exactly zero."""
@@ -121,8 +123,19 @@ def kept(scores: Float[Tensor, "out in"], pattern: Pattern) -> Bool[Tensor, "out
 
 def greatest(scores: Float[Tensor, "lines items"], count: int) -> Bool[Tensor, "lines items"]:
     """Return the mask of the `count` greatest of each line; of equal ones the first."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, value=True)
+    width = scores.shape[1]
+    if not 0 < count < width:
+        return torch.full(scores.shape, count > 0, dtype=torch.bool)
+    if width <= FEW:  # those that come before each one are counted
+        before = torch.zeros(scores.shape, dtype=torch.uint8)
+        for j in range(width):
+            other = scores[:, j : j + 1]
+            before[:, :j] += other > scores[:, :j]
+            before[:, j + 1 :] += other >= scores[:, j + 1 :]
+        return before < count
+    least = scores.kthvalue(width - count + 1, dim=1, keepdim=True).values
+    above, equal = scores > least, scores == least
+    return above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
 
 
 def packed_mask(mask: Bool[Tensor, "out in"], pattern: Pattern) -> Tensor:
