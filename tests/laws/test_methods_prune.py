@@ -184,7 +184,7 @@ def test_least_squares_is_never_worse_and_its_gradient_vanishes(
         assert gradient.abs().max() < 1e-5 * H.abs().max() * target.abs().max()
         damped = H + ridge * torch.eye(48, dtype=torch.float64)
         before = lost((target * mask).T, target.T, damped)
-        assert (lost(found.T, target.T, damped) <= before * (1 + 1e-9)).all()
+        assert (lost(found.T, target.T, damped) <= before * (1 + 1e-9) + 1e-20).all()
     assert NARROW == 1024
 
 
@@ -301,7 +301,7 @@ def test_refusals_are_known_before_work() -> None:
         with pytest.raises(ValueError, match=r"keeps every weight, expected .* 2:4"):
             kind(format=parse("int4-g64"))
         with pytest.raises(ValueError, match="damping is -1"):
-            kind(damping=-1)
+            kind(damping=-1.0)
 
 
 def test_only_what_is_needed_is_asked_for() -> None:

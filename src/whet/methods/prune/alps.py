@@ -18,8 +18,15 @@ from whet.formats import spec
 from whet.formats.codec import Search
 from whet.formats.pattern import Within
 from whet.formats.spec import Format
-from whet.methods.solve.admm import support
-from whet.methods.solve.prune import Asked, posed, settled, solution, sparse_of, unable
+from whet.methods.solve.prune import (
+    Asked,
+    best_support,
+    posed,
+    settled,
+    solution,
+    sparse_of,
+    unable,
+)
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass, Rewrite, says
@@ -86,8 +93,7 @@ class Alps(LinearPass):
             problem = posed(weight, stats, self._asked)
             if isinstance(problem, str):
                 return unable(weight, codec, problem)
-            ridge = problem.factor.ridge
-            mask = support(problem.target, problem.H, ridge, codec.pattern, self.turns)
+            mask = best_support(problem, codec.pattern, self.turns)
             search = Search("hessian", self.range_steps)
             return solution(
                 problem, weight, mask, settled(problem, mask, codec, search, self.sweeps)

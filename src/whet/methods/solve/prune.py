@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -11,10 +12,12 @@ from whet.base.quantity import Quantity
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Planes, Search
 from whet.formats.codecs import codec_of
+from whet.formats.pattern import Pattern
 from whet.formats.scaled import Scaled
 from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Format
 from whet.formats.weight import Weight
+from whet.methods.solve.admm import support
 from whet.methods.solve.complete import Problem, solved
 from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest_kept
@@ -98,6 +101,26 @@ def settled(
     ((_, found),) = solved(bound, codec.inner, search, sweeps)
     planes: Planes = codec.inner.write(found.values.T.contiguous().float(), found.params)
     return Weight(codec.format, codec.write(planes, mask), (len(mask), mask.shape[1]))
+
+
+def best_support(problem: Problem, pattern: Pattern, turns: int) -> Bool[Tensor, "out in"]:
+    """Return the mask of ADMM, or the one that it began with where least squares do better on that.
+
+    Law: never worse, after least squares, than the greatest of |T|·√H_jj.
+    """
+    H, ridge = problem.H, problem.factor.ridge
+    start, found = (support(problem.target, H, ridge, pattern, n) for n in (0, turns))
+    before, after = (_lost(problem, mask) for mask in (start, found))
+    if pattern.of_row(len(problem.target)) is None:
+        before, after = before.sum().expand_as(before), after.sum().expand_as(after)
+    return torch.where((before < after).unsqueeze(1), start, found)
+
+
+def _lost(problem: Problem, mask: Bool[Tensor, "out in"]) -> Float[Tensor, "out"]:
+    """Return the least loss of each output that a mask allows."""
+    own = mask.T.to(problem.target.dtype)
+    free = refitted(problem.target, problem.H, problem.factor.ridge, own)
+    return problem.factor.energy(free - problem.target)
 
 
 def error(problem: Problem, weight: Float[Tensor, "out in"], new: Weight) -> Quantity:
