@@ -75,7 +75,7 @@ def _zeros(format_: Coded, planes: dict[str, Array], shape: tuple[int, int]) -> 
         rows = shape[0] if format_.grouping != "tensor" else 1
         zero = unpacked(np.ascontiguousarray(planes["zero"].data.T), bits, rows).T
         columns = np.arange(shape[1]) // max(format_.group(shape[1]), 1)
-        return np.ascontiguousarray(np.broadcast_to(zero[:, columns], shape))
+        return np.broadcast_to(zero[:, columns], shape).copy()
     if isinstance(format_.element, Integer):
         return np.full(shape, 1 << (bits - 1), np.uint8)
     base = planes["base"].data if "base" in planes else None
