@@ -248,7 +248,10 @@ def test_a_tap_that_cannot_be_rescaled_is_said(
 
 def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
-    assert list(found) == ["activations", "awq", "gptq", "hqq", "rtn", "smoothquant"]
+    assert list(found) == [
+        "activations", "alps", "awq", "gptq", "hqq", "magnitude", "ria", "rtn", "smoothquant",
+        "sparsegpt", "wanda",
+    ]  # fmt: skip
     for name, use in found.items():
         doc = import_module(use.__module__).__doc__ or ""
         assert name in {"hqq", "rtn", "activations"} or re.search(r"arXiv:\d{4}\.\d{5}", doc), name
@@ -278,7 +281,7 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
     assert caught.value.hint == "Did you mean 'gptq'?"
     with pytest.raises(RecipeError, match="unknown method") as caught:
         method("zzzzzz")
-    assert "activations, awq, gptq" in caught.value.hint
+    assert "activations, alps, awq, gptq" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def _name(node: ast.ClassDef) -> str | None:
 
 def formats() -> tuple[Entry, ...]:
     """Return a number format of every kind, with its bits per weight in a large matrix."""
-    from whet.formats.spec import EXAMPLES
+    from whet.formats.spec import EXAMPLES, SPARSE
 
-    return tuple(format_entry(name) for name in EXAMPLES)
+    return tuple(format_entry(name) for name in (*EXAMPLES, *SPARSE))
 
 
 def format_entry(name: str) -> Entry:

@@ -3,7 +3,7 @@
 from functools import cache
 
 from whet.base.errors import FormatError
-from whet.formats import compose, element, lowrank
+from whet.formats import compose, element, lowrank, sparse
 from whet.formats.codebook import Codebook
 from whet.formats.codec import Codec, Scalar
 from whet.formats.dense import Dense
@@ -12,7 +12,7 @@ from whet.formats.log import TunedLog, log_levels, sum_levels
 from whet.formats.minifloat import Minifloat
 from whet.formats.quantile import quantile_levels
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sum
+from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse, Sum
 from whet.formats.table import Table
 
 
@@ -30,6 +30,8 @@ def codec_of(format_: Format) -> Codec:
             return _product(format_)
         case Corrected(codes, product):
             return lowrank.Corrected(format_, codec_of(codes), _product(product))
+        case Sparse(_, inner):
+            return sparse.Sparse(format_, codec_of(inner))
         case _:
             raise FormatError(f"no codec reads the format {format_}")
 
@@ -39,7 +41,8 @@ def scalar_of(format_: Format) -> Scalar:
     codec = codec_of(format_)
     if not isinstance(codec, Scalar):
         raise FormatError(
-            f"{format_} is no grid of levels, expected a format of codes", "choose e.g. int4-g64"
+            f"{format_} is no format of codes for every weight, as is expected here",
+            "choose e.g. int4-g64",
         )
     return codec
 

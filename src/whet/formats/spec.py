@@ -22,6 +22,8 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
                         two in another format
     int4-g64 + lowrank-16  codes, and a product for what they left
     bf16, f16, f32      plain numbers
+    2:4(int4-g64)       2 of every 4 inputs of a row are kept, as int4-g64 (`formats.pattern`)
+    sparse50(bf16)      half of each row is kept; sparse50-tensor(bf16): half of the matrix
 
 The inputs of a row are cut into groups from the first; the last group may be shorter.
 
@@ -47,6 +49,7 @@ from whet.formats.element import (
     PowerSum,
     Quantile,
 )
+from whet.formats.pattern import Pattern, parse_pattern
 from whet.formats.plane import WIDTH as WIDTH
 from whet.formats.plane import Dtype as Dtype
 from whet.formats.plane import Format as Format
@@ -74,6 +77,11 @@ EXAMPLES: tuple[str, ...] = (
     "int2-g64 + int2-g64", "int4-channel + nf2-g32",
     "lowrank-8", "lowrank-8(int8-g64)", "int4-g64 + lowrank-8", "int3-g64-affine + lowrank-4(int8-g64)",
 )  # a name of every kind; the laws run on each  # fmt: skip
+SPARSE: tuple[str, ...] = (
+    "2:4(bf16)", "2:4(int4-g64)", "4:8(int8-channel)", "1:4(int4-g32-affine)", "5:16(nf4-g64)",
+    "sparse50(bf16)", "sparse50(int4-g64)", "sparse62.5(int3-channel)", "sparse70(int4-tensor)",
+    "sparse50-tensor(f16)", "sparse50-tensor(int4-g64)", "sparse30-tensor(nvfp4)",
+)  # a name of every kind that keeps some of the weights alone  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +241,56 @@ class Corrected(Format):
         return f"{self.codes} + {self.product}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sparse(Format):
+    """The weights that a pattern keeps, in another format; the others are zero.
+
+    Groups of `inner` are counted in inputs of the matrix, kept or not. Planes: `mask`, and those of
+    `inner`, of which `codes` (or `value`) holds the kept weights alone: row by row, or as one
+    stream where rows keep different counts.
+    """
+
+    pattern: Pattern
+    inner: Coded | Float
+
+    def __post_init__(self) -> None:
+        """Refuse tables that are learned: they need not have a zero."""
+        if isinstance(self.inner, Coded) and isinstance(self.inner.element, Learned):
+            raise RecipeError(
+                f"format {self}: {self.inner} learns its levels, of which none need be zero",
+                "choose integers, floats, nf or log, e.g. 2:4(int4-g64)",
+            )
+
+    def planes(self, shape: Shape) -> dict[str, Plane]:
+        """Return the mask, and the planes of the inner format, fewer of its codes."""
+        rows, inputs = shape
+        planes = self.inner.planes(shape)
+        name, bits = (
+            ("codes", self.inner.element.bits) if isinstance(self.inner, Coded) else ("value", 0)
+        )
+        lines, kept = rows, self.pattern.of_row(inputs)
+        if kept is None:
+            lines, kept = 1, self.pattern.of_matrix(rows, inputs)
+        planes[name] = Plane(planes[name].dtype, (lines, ceil(kept * bits / 8) if bits else kept))
+        return {"mask": Plane("U8", (rows, self.pattern.mask_bytes(inputs)))} | planes
+
+    def __str__(self) -> str:
+        """Return e.g. `2:4(int4-g64)`."""
+        return f"{self.pattern}({self.inner})"
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Refuse a pattern that the inputs of a row do not divide into."""
+        return self.pattern.unfit(shape[1])
+
+
 def parse(text: str) -> Format:
     """Read a format's name. Law: `parse(str(f)) == f`."""
     head, plus, last = text.rpartition("+")
     if found := _LOWRANK.fullmatch(last.strip().lower()):
         product = LowRank(int(found["rank"]), _inner(found["inner"] or "bf16"))
         return Corrected(parse(head.strip()), product) if plus else product
+    if found := _SPARSE.fullmatch(text.strip()):
+        return _sparse(found["pattern"], found["inner"])
     if text.lower() in ("f32", "f16", "bf16"):
         return Float(cast('Literal["F32", "F16", "BF16"]', text.upper()))
     if "+" in text:
@@ -259,6 +311,9 @@ def smaller_group(format_: Format, inputs: int) -> Format:
         return Corrected(codes, cast("LowRank", product))
     if isinstance(format_, LowRank):
         return replace(format_, inner=cast("Float | Coded", smaller_group(format_.inner, inputs)))
+    if isinstance(format_, Sparse):
+        inner = smaller_group(format_.inner, inputs)
+        return replace(format_, inner=inner) if isinstance(inner, Coded) else format_
     if not isinstance(format_, Coded) or not isinstance(format_.grouping, int):
         return format_
     sizes = range(min(format_.grouping, inputs), 15, -1)
@@ -275,6 +330,21 @@ _NAME = re.compile(
 _KINDS: dict[str, type[Integer | Quantile | Log | PowerSum | Learned]] = {
     "int": Integer, "nf": Quantile, "log": Log, "apot": PowerSum, "codebook": Learned
 }  # fmt: skip
+
+_SPARSE = re.compile(r"(?P<pattern>[^()+]+)\((?P<inner>[^()]+)\)")
+
+
+def _sparse(pattern: str, inner: str) -> Sparse:
+    found = parse_pattern(pattern)
+    if found is None:
+        raise RecipeError(
+            f"unknown pattern {pattern.strip()!r} of kept weights",
+            "patterns are e.g. 2:4, 4:8, sparse50, sparse62.5-tensor",
+        )
+    what = parse(inner)
+    if not isinstance(what, Coded | Float):
+        raise RecipeError(f"{pattern}({inner}) holds a sum", "one format of codes goes there")
+    return Sparse(found, what)
 
 
 def _inner(text: str) -> Float | Coded:
@@ -378,6 +448,8 @@ def _unknown(name: str) -> RecipeError:
         hint = f"say what shares a scale: {name}-g64, {name}-channel or {name}-tensor"
     elif _LOWRANK.fullmatch(name):
         hint = "a low-rank term comes last, e.g. int4-g64 + lowrank-16"
+    elif parse_pattern(name) is not None:
+        hint = f"say how the kept weights are stored: {name}(bf16) or {name}(int4-g64)"
     else:
         hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {_some(EXAMPLES[2:])}"
     return RecipeError(f"unknown number format {name!r}", hint)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Shape, Sum
+from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Shape, Sparse, Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,15 @@ class Term:
     """One matrix: its format and shape, and what its planes' names begin with.
 
     `whole` reads the input and has an output for each of the weight's; `right` reads the input,
-    `left` what `right` makes of it.
+    `left` what `right` makes of it. `stored` is the format on disk of a sparse matrix, which kernels
+    multiply by in its inner format.
     """
 
     format: Coded | Float
     shape: Shape
     prefix: str = ""
     side: Literal["whole", "right", "left"] = "whole"
+    stored: Sparse | None = None
 
 
 def terms(format_: Format, shape: Shape, prefix: str = "") -> Iterator[Term]:
@@ -30,6 +32,8 @@ def terms(format_: Format, shape: Shape, prefix: str = "") -> Iterator[Term]:
     match format_:
         case Coded() | Float():
             yield Term(format_, shape, prefix)
+        case Sparse(inner=inner):
+            yield Term(inner, shape, prefix, stored=format_)
         case Sum(every):
             yield from (Term(term, shape, f"{prefix}{i}.") for i, term in enumerate(every))
         case LowRank(inner=inner):

@@ -39,9 +39,11 @@ class LinearPass(ABC):
     fields of a recipe's step; the recipe schema, the command line and `whet list` are made from
     them, each with what `says` has said of it.
     Law: rows are independent where the format's codec is `rowwise`.
+    Law: a weight that satisfies the pattern of a sparse format keeps its zeros.
     """
 
     name: ClassVar[str]
+    prunes: ClassVar[bool] = False  # it chooses which weights stay; its format is sparse
     format: Format
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
-from whet.formats.spec import WIDTH, Coded, Float, Format, smaller_group
+from whet.formats.spec import WIDTH, Coded, Float, Format, Sparse, smaller_group
 from whet.kernels.arithmetic import usual
 from whet.model.family import find
 from whet.model.site import Site
@@ -249,12 +249,37 @@ def _placed(recipe: Recipe, site: Site, before: int) -> Placed:
 
 
 def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site, before: int) -> None:
-    rounding = [i + before + 1 for i in steps if isinstance(recipe.steps[i].use, LinearPass)]
-    if len(rounding) > 1:
+    """Refuse two steps that round a site, but for one that prunes and one that rounds what it left."""
+    linear = [
+        (i + before + 1, use)
+        for i in steps
+        if isinstance(use := recipe.steps[i].use, LinearPass)
+    ]
+    if len(linear) == 2 and _follows(linear[0][1], linear[1][1]):
+        return
+    if len(linear) > 1:
         raise RecipeError(
-            f"steps {rounding[0]} and {rounding[1]} would both round {site.module}",
-            "Let their `where` name different sites.",
+            f"steps {linear[0][0]} and {linear[1][0]} would both round {site.module}",
+            "Let their `where` name different sites; or prune first, as plain numbers, and round "
+            "in the same pattern, e.g. 2:4(bf16) and then 2:4(int4-g64).",
         )
+    for number, use in linear:
+        if isinstance(use.format, Sparse) and not use.prunes:
+            raise RecipeError(
+                f"step {number} ({use.name}) keeps the zeros of {use.format} on {site.module}, and "
+                "no step before it has made any",
+                f"Put a step that prunes before it, as {use.format.pattern}(bf16), or let alps or "
+                "sparsegpt prune and round at once.",
+            )
+
+
+def _follows(first: LinearPass, second: LinearPass) -> bool:
+    """Return whether a step rounds what another has pruned to plain numbers, in the same pattern."""
+    one, two = first.format, second.format
+    both = (
+        first.prunes and not second.prunes and isinstance(one, Sparse) and isinstance(two, Sparse)
+    )
+    return both and isinstance(one.inner, Float) and one.pattern == two.pattern
 
 
 def _note(asked: Format, got: Format, site: Site) -> str:
@@ -262,7 +287,8 @@ def _note(asked: Format, got: Format, site: Site) -> str:
     inputs = site.shape[1]
     if asked != smaller_group(asked, inputs):
         return f"{inputs} inputs do not divide by the group of {asked}: stored as {got}"
-    group = asked.grouping if isinstance(asked, Coded) else None
+    inner = asked.inner if isinstance(asked, Sparse) else asked
+    group = inner.grouping if isinstance(inner, Coded) else None
     if isinstance(group, int) and inputs % group:
         return (
             f"{inputs} inputs do not divide by the group of {asked}: the last has {inputs % group}"

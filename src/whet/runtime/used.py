@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from whet.formats.spec import Sparse
 from whet.formats.terms import terms as terms_of
 from whet.graph.executors.weights import Precision, way_of
 from whet.graph.lower import parts_of
@@ -60,6 +61,8 @@ def _used(part: Part, precision: Precision) -> Used:
     taken = len(names) == len(terms)
     modes = dict.fromkeys(way_of(term, part, precision).mode for term in terms)
     kernel = f"{' + '.join(names)}, {tier}, activations {' and '.join(modes)}" if taken else ""
+    if taken and isinstance(format_, Sparse):
+        kernel += f", stored sparse, run dense as {format_.inner}"
     return Used(part.site.module, str(part.scheme), kernel, tuple(reasons))
 
 

@@ -11,9 +11,10 @@ from whet.base.errors import UnsupportedError
 from whet.formats.activation import Activation
 from whet.formats.bits import packed, unpacked
 from whet.formats.element import Integer, Learned
-from whet.formats.spec import Coded, Corrected, Float, Format, LowRank
+from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse
 from whet.formats.terms import Term
 from whet.formats.terms import terms as terms_of
+from whet.graph.executors.dense import widened
 from whet.graph.weights import Part
 from whet.kernels.levels import levels
 from whet.store.array import Array, Planar
@@ -128,7 +129,8 @@ def of_term(weight: Planar, term: Term) -> Planar:
         for name, plane in weight.planes.items()
         if name.startswith(term.prefix)
     }
-    return Planar(term.format, found, term.shape)
+    stored = Planar(term.stored or term.format, found, term.shape)
+    return widened(stored) if term.stored else stored
 
 
 def terms(weight: Planar) -> tuple[Planar, ...]:
@@ -192,6 +194,8 @@ def planes(weight: Planar) -> dict[str, NDArray[Any]]:
 
 def table(weight: Planar) -> Table:
     """Return a weight as a table whose rows are looked up."""
+    if isinstance(weight.format, Sparse):
+        weight = widened(weight)
     rows, width = weight.shape
     if isinstance(weight.format, LowRank | Corrected):
         raise UnsupportedError(

@@ -6,7 +6,7 @@ arXiv:2504.02692), followed by coordinate descent (QuantEase, arXiv:2309.01885).
 in `whet.methods.solve`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -18,12 +18,14 @@ from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Scalar, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
+from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Coded, Corrected, Format, LowRank
 from whet.formats.weight import Weight, written
 from whet.methods.solve.complete import Problem, Rule, added, planes_of, solved
 from whet.methods.solve.facts import raised, told
 from whet.methods.solve.nearest import nearest
 from whet.methods.solve.posed import drift_of, factored
+from whet.methods.solve.support import refitted
 from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
@@ -89,7 +91,8 @@ class Gptq(LinearPass):
             return self._rewritten(weight, stats, role)
 
     def _rewritten(self, weight: Float[Tensor, "out in"], stats: Stats, role: str) -> Rewrite:
-        codec = codec_of(self.format)
+        whole = codec_of(self.format)
+        codec = whole.inner if isinstance(whole, Sparse) else whole
         if not isinstance(codec, Scalar):
             return Rewrite(written(weight, self.format))
         gram, inputs = stats[Gram], weight.shape[1]
@@ -103,11 +106,17 @@ class Gptq(LinearPass):
         alpha = self.alpha_down if role.endswith(".down") else self.alpha
         target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
         search = Search(self.range, self.range_steps)
-        terms = solved(Problem(target, gram.symmetric(), found), codec, search, self.sweeps)
-        new = Weight(self.format, planes_of(terms), (weight.shape[0], weight.shape[1]))
-        kept = sum(part.kept for _, part in terms)
+        problem = Problem(target, gram.symmetric(), found)
+        if isinstance(whole, Sparse):
+            problem = _bound(problem, weight)
+        terms = solved(problem, codec, search, self.sweeps)
+        planes = planes_of(terms)
+        if isinstance(whole, Sparse):
+            planes = whole.write(planes, kept(weight.abs(), whole.pattern))
+        new = Weight(self.format, planes, (weight.shape[0], weight.shape[1]))
+        began = sum(part.kept for _, part in terms)
         facts = told(weight, target, shift, found, added(terms))
-        facts["rows_from_rtn"] = Quantity(kept, "1", "outputs that rounding to nearest began")
+        facts["rows_from_rtn"] = Quantity(began, "1", "outputs that rounding to nearest began")
         return Rewrite(new, facts, raised(found))
 
     def _plain(self, weight: Float[Tensor, "out in"], gram: Gram | None, why: str) -> Rewrite:
@@ -117,3 +126,10 @@ class Gptq(LinearPass):
         search = Search("hessian" if usable else "mse", self.range_steps)
         new = nearest(weight, self.format, search, importance if usable else None)
         return Rewrite(new, {}, f"rounded to nearest: {why}")
+
+
+def _bound(problem: Problem, weight: Float[Tensor, "out in"]) -> Problem:
+    """Return a problem in which what is zero stays zero: the mask that an earlier step has left."""
+    own = (weight != 0).T.to(problem.target.dtype)
+    free = refitted(problem.target, problem.H, problem.factor.ridge, own)
+    return replace(problem, mask=own, free=free)

@@ -22,7 +22,7 @@ from whet.formats.codec import Params, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Coded, Corrected, Format, LowRank, Sum
+from whet.formats.spec import Coded, Corrected, Format, LowRank, Sparse, Sum
 from whet.formats.weight import Weight, written
 from whet.methods.solve.groups import spread, sums
 from whet.methods.solve.nearest import weight_error
@@ -58,7 +58,9 @@ class Hqq(LinearPass):
             raise ValueError(f"iterations is {self.iterations}, expected 0 or more")
 
     def refuses(self, site: Site) -> str | None:
-        """Refuse sums, whose terms have no ranges of their own."""
+        """Refuse sums, whose terms have no ranges of their own, and masks, which it would not keep."""
+        if isinstance(self.format, Sparse):
+            return "hqq rounds every weight; use gptq or rtn where some are pruned"
         several = isinstance(self.format, Sum | LowRank | Corrected)
         return "hqq fits one range, not those of a sum" if several else None
 

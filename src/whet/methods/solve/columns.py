@@ -10,10 +10,11 @@ No inverse of H is formed. The sum is kept up to date by halves, so that nearly 
 products of large matrices.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from whet.methods.solve.factor import Factor
@@ -21,17 +22,28 @@ from whet.methods.solve.lattice import Members
 
 LEAF = 16  # inputs whose sums are updated one by one
 
+Choose = Callable[
+    [Int64[Tensor, "block"], Float[Tensor, "block out"], Float[Tensor, "block"]], None
+]
+
 
 def rounded(
-    target: Float[Tensor, "in out"], factor: Factor, lattice: Members, leaf: int = LEAF
+    target: Float[Tensor, "in out"],
+    factor: Factor,
+    lattice: Members,
+    leaf: int = LEAF,
+    choose: Choose | None = None,
 ) -> tuple[Float[Tensor, "in out"], Float[Tensor, "out"]]:
     """Return Q, and the loss of each of its columns with the damping of `factor`.
+
+    `choose` is told of each `leaf` of inputs before they are rounded: which they are, what would be
+    best for them now, were they and those after them free, and the L_jj. It may change `lattice`.
 
     Law: the loss is the diagonal of (Q-T)ᵀ (H + ridge·I) (Q-T).
     Law: `leaf` changes nothing but rounding errors.
     Law: for diagonal H this is rounding to nearest; a target on the grid is returned as it is.
     """
-    walk = _Walk(target, factor, lattice, torch.empty_like(target), leaf)
+    walk = _Walk(target, factor, lattice, torch.empty_like(target), leaf, choose)
     walk.down(0, len(target))
     return walk.result, walk.loss
 
@@ -43,6 +55,7 @@ class _Walk:
     lattice: Members
     result: Tensor
     leaf: int
+    choose: Choose | None = None
 
     def __post_init__(self) -> None:
         self.order = self.factor.order.tolist()
@@ -64,6 +77,8 @@ class _Walk:
 
     def _leaf(self, low: int, high: int) -> None:
         lower = self.factor.lower
+        if self.choose is not None:
+            self._ask(self.choose, low, high)
         for j in reversed(range(low, high)):
             place, pivot = self.order[j], self.pivot[j]
             wanted = torch.add(self.target[place], self.owed[j], alpha=-1 / pivot)
@@ -73,6 +88,12 @@ class _Walk:
             self.loss.addcmul_(wanted.sub_(found), wanted, value=pivot * pivot)
             if j > low:
                 self.owed[low:j].addr_(lower[j, low:j], self.delta[j])
+
+    def _ask(self, choose: Choose, low: int, high: int) -> None:
+        """Tell `choose` of some inputs: (Lᵀ δ)_j = -owed_j for what is best of them."""
+        lower, places = self.factor.lower[low:high, low:high], self.factor.order[low:high]
+        best = torch.linalg.solve_triangular(lower.T, self.owed[low:high], upper=True)
+        choose(places, self.target[places] - best, lower.diagonal())
 
 
 def _half(count: int, leaf: int) -> int:

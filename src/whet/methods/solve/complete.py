@@ -18,7 +18,7 @@ from whet.formats.scaled import Scaled
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import Factor
-from whet.methods.solve.lattice import Joint, Lattice, Members
+from whet.methods.solve.lattice import Joint, Lattice, Masked, Members
 from whet.methods.solve.levels import relevel
 
 TURNS = 2  # times that each term of a sum is solved for what the others leave
@@ -28,11 +28,23 @@ Rule = Literal["minmax", "percentile", "mse", "hessian", "kl"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """min tr((Q-T) H (Q-T)ᵀ): the target T, H, and the factor of H with its ridge."""
+    """min tr((Q-T) H (Q-T)ᵀ): the target T, H, and the factor of H with its ridge.
+
+    `mask` says which weights may differ from zero; `free` is what these would be if any number
+    could be written, and what ranges are fitted to.
+    """
 
     target: Float[Tensor, "in out"]
     H: Float[Tensor, "in in"]
     factor: Factor
+    mask: Float[Tensor, "in out"] | None = None
+    free: Float[Tensor, "in out"] | None = None
+
+    def lattice(self, codec: Scaled, params: Params) -> Lattice:
+        """Return what can be written."""
+        if self.mask is None:
+            return Lattice(codec, params, len(self.target))
+        return Masked(codec, params, len(self.target), self.mask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +69,10 @@ def solved(problem: Problem, codec: Scalar, search: Search, sweeps: int) -> Solv
     Law: in no output is the loss above that of rounding to nearest with the same ranges.
     """
     target, importance = problem.target, (problem.H.diagonal() + problem.factor.ridge).float()
-    params = codec.fit(target.T.contiguous().float(), search, importance)
+    shown = target if problem.free is None else problem.free
+    params = codec.fit(shown.T.contiguous().float(), search, importance)
     if isinstance(codec, Scaled):
-        start = _started(problem, Lattice(codec, params, len(target)), params)
+        start = _started(problem, problem.lattice(codec, params), params)
         return ((codec, improved(problem, codec, start, sweeps)),)
     assert isinstance(codec, Sum)
     assert isinstance(params, Terms)
@@ -70,7 +83,7 @@ def solved(problem: Problem, codec: Scalar, search: Search, sweeps: int) -> Solv
 def _started(problem: Problem, members: Members, params: Params) -> Solution:
     """Return the better of GPTQ and of rounding to nearest, for each output."""
     values, loss = rounded(problem.target, problem.factor, members)
-    nearest = members.snapped(problem.target)
+    nearest = members.snapped(problem.target if problem.free is None else problem.free)
     loss_nearest = problem.factor.energy(nearest - problem.target)
     worse = loss_nearest < loss
     values = torch.where(worse, nearest, values)
@@ -84,7 +97,7 @@ def improved(problem: Problem, codec: Scaled, start: Solution, sweeps: int) -> S
     """
     if not sweeps:
         return start
-    lattice = Lattice(codec, start.params, len(problem.target))
+    lattice = problem.lattice(codec, start.params)
     values = start.values.clone()
     walk = Descent(problem.target, values, problem.H, problem.factor.ridge, lattice)
     for left in reversed(range(sweeps)):

@@ -112,7 +112,7 @@ class _Slab:
         for low in range(0, len(self.values), self.lattice.group):
             high = min(low + self.lattice.group, len(self.values))
             self._rescale(low, high)
-            if self.lattice.zero is not None:
+            if self.lattice.moves_zero:
                 self._rezero(low, high)
 
     def _rescale(self, low: int, high: int) -> None:

@@ -57,6 +57,7 @@ class Lattice:
         self.zero = None if params.zero is None else params.zero.T.contiguous()
         self.levels = params.levels
         self.top = 2**codec.bits - 1
+        self.moves_zero = self.zero is not None  # zero points may be changed
 
     def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
         """Return the nearest representable values of one input."""
@@ -100,3 +101,36 @@ class Lattice:
         """Return the parameters as they are now."""
         zero = None if self.zero is None else self.zero.T.contiguous()
         return replace(self.given, scale=self.scale.T.contiguous(), zero=zero, levels=self.levels)
+
+
+class Masked(Lattice):
+    """A lattice of which some inputs of each output are zero, and stay so; zero points stay, too."""
+
+    def __init__(
+        self, codec: Scaled, params: Params, inputs: int, mask: Float[Tensor, "in out"]
+    ) -> None:
+        super().__init__(codec, params, inputs)
+        self.mask, self.moves_zero = mask, False
+
+    def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
+        """Return the nearest representable values of one input, zero where it is not kept."""
+        return super().nearest(wanted, column).mul_(self.mask[column])
+
+    def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
+        """Return the nearest representable values of all inputs, zero where they are not kept."""
+        return super().snapped(target).mul_(self.mask)
+
+
+class Kept:
+    """Plain numbers, of which some inputs of each output are zero."""
+
+    def __init__(self, mask: Float[Tensor, "in out"]) -> None:
+        self.mask = mask
+
+    def nearest(self, wanted: Float[Tensor, "out"], column: int) -> Float[Tensor, "out"]:
+        """Return the numbers themselves, zero where the input is not kept."""
+        return wanted * self.mask[column]
+
+    def snapped(self, target: Float[Tensor, "in out"]) -> Float[Tensor, "in out"]:
+        """Return the numbers themselves, zero where the inputs are not kept."""
+        return target * self.mask
