@@ -14,6 +14,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from whet.base.quantity import Quantity
+from whet.formats.spec import Format
+from whet.formats.weight import Weight
+from whet.model.site import Site
 from whet.model.source import Source
 
 Config = Mapping[str, Any]  # of config.json
@@ -44,10 +47,12 @@ class Outcome:
     """The tensors of the result, by the checkpoint's names, and what is known of it by site.
 
     `tensors` is read once, piece by piece; tensors that it leaves out are copied from the source
-    where the new configuration still calls for them.
+    where the new configuration still calls for them. `weights`, read once after `tensors`, are the
+    linears that leave in the format which `ModelPass.promised` tells of their site.
     """
 
     tensors: Iterator[tuple[str, Tensor]]
+    weights: Iterator[tuple[Site, Weight]] = field(default_factory=lambda: iter(()))
     facts: Mapping[str, Mapping[str, Quantity]] = field(
         default_factory=dict[str, Mapping[str, Quantity]]
     )
@@ -66,6 +71,13 @@ class ModelPass(ABC):
     def config(self, config: Config) -> Config:
         """Return the config.json of the result. Law: known from the settings, before any work."""
         return config
+
+    def promised(self, site: Site, stored: Format) -> Format:
+        """Return the format of a linear in the result, from the one that the source has it in.
+
+        Law: known from the settings, before any work.
+        """
+        return stored
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:

@@ -131,9 +131,7 @@ class Rewriter:
             assert self.flows is not None, "the plan knows which passes follow samples"
             with arithmetic(self.plan.recipe.precision), self.flows(block, reference) as flow:
                 return use.rewrite(block, roles, flow)
-        return use.rewrite(
-            block, roles, lambda tap, kinds: self.look(block, reference, tap, kinds)
-        )
+        return use.rewrite(block, roles, lambda tap, kinds: self.look(block, reference, tap, kinds))
 
 
 def _record(step: str, site: Site, done: Rewrite, stats: Stats) -> Record:

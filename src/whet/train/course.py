@@ -45,6 +45,10 @@ def silent(step: int, values: Mapping[str, float]) -> None:
     """Log nothing."""
 
 
+def untouched(step: int) -> None:
+    """Change nothing after a step."""
+
+
 @dataclass(eq=False)
 class Descent:
     """Parameters on their way down; everything that matters is kept in `work`.
@@ -59,19 +63,24 @@ class Descent:
     told: Told
     stopped: Callable[[], bool]
     log: Log = silent
-    after: Callable[[int], None] = lambda step: None  # what else a step changes: masks
+    after: Callable[[int], None] = untouched  # what else a step changes, e.g. masks
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])  # by name, ÷ the course's
     losses: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
         """Make the optimiser, and go back to where an earlier run has left off."""
-        many = [p for p in self.parameters.values() if p.dim() > 1]
-        few = [p for p in self.parameters.values() if p.dim() <= 1]
         self.team = Team.joined()
         self.optimizer = torch.optim.AdamW(
-            [{"params": many}, {"params": few, "weight_decay": 0.0}],
+            [
+                {
+                    "params": [p],
+                    "weight_decay": self.course.weight_decay if p.dim() > 1 else 0.0,
+                    "peak": self.course.lr * self.rates.get(name, 1.0),
+                }
+                for name, p in self.parameters.items()
+            ],
             lr=self.course.lr,
             betas=self.course.betas,
-            weight_decay=self.course.weight_decay,
         )
         self._reopen()
 
@@ -97,7 +106,7 @@ class Descent:
     def _step(self, step: int, loss: Loss) -> float:
         """Go one step down; return the loss before it."""
         course, total = self.course, 0.0
-        rate = course.lr * share(step, course.steps, course.schedule, course.warmup)
+        rate = share(step, course.steps, course.schedule, course.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         mine = self.team.share(course.parts)
         for part in mine:
@@ -111,22 +120,17 @@ class Descent:
             )
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), course.clip or torch.inf)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["peak"]
         self.optimizer.step()
         self.after(step)
-        self.log(step, {"loss": total, "lr": rate, "gradient": float(norm)})
+        self.log(step, {"loss": total, "lr": rate * course.lr, "gradient": float(norm)})
         return total
 
     def _told(self, step: int, pace: float) -> str:
-        left = pace * (self.course.steps - step - 1)
-        recent = self.losses[-16:]
-        return (
-            f"step {step + 1} of {self.course.steps}, loss {sum(recent) / len(recent):.4f}, "
-            f"{left / 60:.0f} min left"
-            if left >= 90
-            else f"step {step + 1} of {self.course.steps}, loss {sum(recent) / len(recent):.4f}, "
-            f"{left:.0f} s left"
-        )
+        left, recent = pace * (self.course.steps - step - 1), self.losses[-16:]
+        wait = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        loss = sum(recent) / len(recent)
+        return f"step {step + 1} of {self.course.steps}, loss {loss:.4f}, {wait} left"
 
     def _keep(self) -> None:
         """Write the state in one rename."""

@@ -5,8 +5,8 @@ With teacher p and student q over the outcomes of one token:
     forward       KL(p‖q) = Σ p log(p/q)                                 (arXiv:1503.02531)
     reverse       KL(q‖p)                                                (arXiv:2306.08543)
     jsd           β KL(p‖m) + (1-β) KL(q‖m),  m = βp + (1-β)q            (arXiv:2306.13649, eq. 2)
-    skew          KL(p‖ αp + (1-α)q)                                     (arXiv:2402.03898, §3.1)
-    skew_reverse  KL(q‖ (1-α)p + αq)
+    skew          KL(p‖ ap + (1-a)q)                                     (arXiv:2402.03898, §3.1)
+    skew_reverse  KL(q‖ (1-a)p + aq)
 
 The formula of jsd tends to 0 at β = 0 and 1; there it stands for forward and for reverse, as in the
 paper's experiments. Logits are divided by a temperature T first and the result is multiplied by T²,
@@ -48,7 +48,7 @@ Teaching = Float[Tensor, "tokens vocab"] | Truncated  # logits, or what was kept
 class Objective:
     """A loss of the family: `alpha` · cross-entropy of the text + (1 - `alpha`) · divergence.
 
-    `mix` is β of jsd and α of the skewed kinds.
+    `mix` is β of jsd and the share a of the skewed kinds.
     """
 
     kind: Kind = "forward"
@@ -118,7 +118,7 @@ def divergence(
     """Return the divergence of each token from log-probabilities of the same outcomes.
 
     Law: never negative, and zero for equal distributions.
-    Law: jsd at β = ½ is symmetric and at most log 2; skew at α = 0 is forward, at α = 1 zero.
+    Law: jsd at β = ½ is symmetric and at most log 2; skew of share 0 is forward, of share 1 zero.
     """
     p, q = teacher.clamp(min=LEAST), student.clamp(min=LEAST)
     match kind:

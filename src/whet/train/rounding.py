@@ -7,6 +7,7 @@ latents in units of the scale: ∂value/∂scale = unit. Scales are rounded to t
 way forth, so that what is trained is what will be read.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,7 +22,9 @@ from whet.formats.scaled import Scaled
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.kernels.linear import reference
+from whet.model.decoder import Model
 from whet.model.linear import Linear
+from whet.model.site import Site
 
 NEAR = 0.49  # how far a latent may start from its code: at most to the border of rounding
 
@@ -92,6 +95,15 @@ class Rounded(Linear):
     def _scale(self) -> Float[Tensor, "#out groups"]:
         scale = self.params.scale * self.growth.exp()
         return scale + (self.codec.stored(scale.detach(), self.params) - scale).detach()
+
+
+def coded(model: Model) -> Iterator[tuple[Site, Weight]]:
+    """Yield the weights whose codes or scales were trained, in their formats."""
+    for part in (model.embedding, *model.blocks, model.head):
+        for site in part.sites:
+            linear = part.linears[site.role]
+            if isinstance(linear, Rounded) and site.tied is None:
+                yield site, linear.coded()
 
 
 def _ends(codec: Grid, params: Params, columns: Tensor) -> tuple[Tensor, Tensor]:

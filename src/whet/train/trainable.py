@@ -67,7 +67,9 @@ class Trained(Linear):
                 self.master.register_hook(self._masked)
         else:
             generator = torch.Generator().manual_seed(seed)
-            first = torch.randn(rank, linear.shape[1], generator=generator) * linear.shape[1] ** -0.5
+            first = (
+                torch.randn(rank, linear.shape[1], generator=generator) * linear.shape[1] ** -0.5
+            )
             self.first = nn.Parameter(first)
             self.second = nn.Parameter(torch.zeros(linear.shape[0], rank))
         self.rank = rank
@@ -87,23 +89,36 @@ class Trained(Linear):
         return change if self.kept is None else change * self.kept
 
 
-def trainable(model: Model, scope: Scope, seed: int, *, keep_zeros: bool = True) -> Model:
+def as_it_is(linear: Linear, role: str) -> Linear:
+    """Return a linear of codes as it is."""
+    return linear
+
+
+def trainable(
+    model: Model,
+    scope: Scope,
+    seed: int,
+    *,
+    keep_zeros: bool = True,
+    coded: Swap = as_it_is,
+) -> Model:
     """Return a model that shares no trained number with the one given; tied weights stay tied.
 
+    `coded` makes of linears of codes what is to be trained of them.
     Law: it computes what the given model computes.
     """
     made: dict[int, Linear] = {}
 
+    def made_of(linear: Linear, role: str) -> Linear:
+        if not isinstance(linear.weight.format, Plain):
+            return coded(linear, role)
+        if not scope.linears or (role in ("embed", "head") and scope.rank is not None):
+            return linear
+        return Trained(linear, scope.rank, stream_seed(seed, role), keep_zeros=keep_zeros)
+
     def swapped(linear: Linear, role: str) -> Linear:
         if id(linear) not in made:
-            coded = not isinstance(linear.weight.format, Plain)
-            ends = role in ("embed", "head") and scope.rank is not None
-            fixed = coded or ends or not scope.linears
-            made[id(linear)] = (
-                linear
-                if fixed
-                else Trained(linear, scope.rank, stream_seed(seed, role), keep_zeros=keep_zeros)
-            )
+            made[id(linear)] = made_of(linear, role)
         return made[id(linear)]
 
     first, last = model.embedding, model.head

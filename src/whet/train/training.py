@@ -1,7 +1,7 @@
 """Passes that train a whole model: the settings that all of them share, and what they leave."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -14,8 +14,9 @@ from whet.model.decoder import Model, load
 from whet.passes.linear_pass import says
 from whet.passes.model_pass import Config, ModelPass, Outcome, Task
 from whet.train.board import board, missing
-from whet.train.course import Course, Descent
+from whet.train.course import Course, Descent, untouched
 from whet.train.lesson import Lesson
+from whet.train.rounding import coded
 from whet.train.schedule import Schedule
 from whet.train.text import Reader
 from whet.train.trainable import Scope, parameters, saved, trainable
@@ -38,9 +39,7 @@ class Training(ModelPass):
     warmup: float = field(default=0.05, metadata=says("share of the steps that warm up [1]"))
     weight_decay: float = field(default=0.0, metadata=says("decay of matrices, AdamW's [1]"))
     clip: float = field(default=1.0, metadata=says("greatest norm of a gradient; 0 for any [1]"))
-    scope: str = field(
-        default="all", metadata=says("what is trained: all, norms, or e.g. lora-16")
-    )
+    scope: str = field(default="all", metadata=says("what is trained: all, norms, or e.g. lora-16"))
     keep_zeros: bool = field(
         default=True, metadata=says("weights that are exactly zero (pruned) stay zero")
     )
@@ -100,19 +99,38 @@ class Training(ModelPass):
         with torch.inference_mode(mode=False), torch.enable_grad():
             return self._trained(task)
 
+    def student(self, task: Task) -> Model:
+        """Return the model with what is to be trained as parameters."""
+        scope = Scope.parse(self.scope)
+        return trainable(load(task.source), scope, task.seed, keep_zeros=self.keep_zeros)
+
+    def rates(self, student: Model) -> Mapping[str, float]:
+        """Return the learning rates, ÷ `lr`, of parameters that are not trained at `lr`."""
+        return {}
+
+    def after(self, student: Model) -> Callable[[int], None]:
+        """Return what is done to the student after each step."""
+        return untouched
+
     def _trained(self, task: Task) -> Outcome:
-        student = trainable(
-            load(task.source), Scope.parse(self.scope), task.seed, keep_zeros=self.keep_zeros
-        )
+        student = self.student(task)
         reader = self._reader(task, student.arch.context)
         lesson, beside = self.lesson(student, reader, task)
         own = parameters(student)
         extra = {f"beside.{name}": p for name, p in beside.named_parameters()}
         way = Descent(
-            own | extra, self.course, task.work, task.advance, task.stopped, board(self.log)
+            own | extra,
+            self.course,
+            task.work,
+            task.advance,
+            task.stopped,
+            board(self.log),
+            self.after(student),
+            self.rates(student),
         )
         losses = way.run(lesson.loss)
-        return Outcome(saved(student, task.source), {"": self._facts(losses, own)})
+        facts = {"": self._facts(losses, own)}
+        return Outcome(saved(student, task.source), coded(student), facts=facts)
 
     def _reader(self, task: Task, context: int) -> Reader:
         """Return the text; windows are no longer than the model can read."""
@@ -133,5 +151,3 @@ class Training(ModelPass):
             "loss_first": Quantity(losses[0], "nat", "loss of the first step"),
             "loss_last": Quantity(sum(losses[-few:]) / few, "nat", "mean loss of the last tenth"),
         }
-
-

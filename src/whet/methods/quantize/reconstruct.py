@@ -134,7 +134,7 @@ def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
 
 def _unrounded(linear: Linear, original: Float[Tensor, "out in"]) -> Linear:
     if isinstance(linear.weight.format, Plain):
-        made = Trained(linear, None, 0, keep_zeros=True)
+        made = Trained(linear, None, seed=0, keep_zeros=True)
         return _fixed_bias(made)
     if isinstance(codec_of(linear.weight.format), Scaled):
         return Rounded(linear, original)
