@@ -89,7 +89,7 @@ class Trained(Linear):
         return change if self.kept is None else change * self.kept
 
 
-def as_it_is(linear: Linear, role: str) -> Linear:
+def as_it_is(linear: Linear, _role: str) -> Linear:
     """Return a linear of codes as it is."""
     return linear
 

@@ -89,7 +89,7 @@ class Qat(Taught):
         """Return what keeps codes where rounding reaches them."""
         linears = [module for module in student.modules() if isinstance(module, Rounded)]
 
-        def settle(step: int) -> None:
+        def settle(_step: int) -> None:
             for linear in linears:
                 linear.settle()
 

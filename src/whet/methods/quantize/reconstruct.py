@@ -152,7 +152,7 @@ def _copied(linear: Linear) -> Linear:
 
 def _fixed_bias(linear: Trained) -> Trained:
     if isinstance(linear.bias, nn.Parameter):
-        linear.bias.requires_grad_(False)
+        linear.bias.requires_grad_(requires_grad=False)
     return linear
 
 
