@@ -88,7 +88,7 @@ class Descent:
         """Take every step that is not taken; return the loss of each."""
         saved, began, first = time.monotonic(), time.monotonic(), len(self.losses)
         for step in range(first, self.course.steps):
-            if self.stopped():
+            if self.team.agreed(asked=self.stopped()):
                 self._keep()
                 raise StoppedError(
                     f"stopped before step {step + 1} of {self.course.steps}; what is trained is "

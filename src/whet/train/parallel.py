@@ -45,6 +45,14 @@ class Team:
         each = parts // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
+    def agreed(self, *, asked: bool) -> bool:
+        """Return whether any process was asked; so all of them stop before the same step."""
+        if self.size == 1:
+            return asked
+        whole = torch.tensor(float(asked))
+        distributed.all_reduce(whole)
+        return bool(whole)
+
     def summed(self, value: float, parameters: Iterable[nn.Parameter]) -> float:
         """Return the sum of a number over all processes, and add up their gradients in place."""
         if self.size == 1:
