@@ -108,7 +108,7 @@ def presets() -> str:
     rows = tuple(
         (
             f"`{record.site}`",
-            say.significant(record.facts["bits_per_weight"].value),
+            say.significant(bits.value) if (bits := record.facts.get("bits_per_weight")) else "–",
             say.size(record.facts["bytes"].value),
             measured(estimate(record, "kl_mean"), "kl_mean"),
             measured(estimate(record, "top1"), "top1"),

@@ -1,40 +1,33 @@
 """From a source and a recipe to a published folder: plan, execute, assemble, reload, report, publish."""
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from whet.base.errors import FolderError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
-from whet.base.record import Record, append_records, read_records
+from whet.base.record import Record, append_records
 from whet.calibrate.tokens import Tokens, calibration
-from whet.recipe.anatomy import FOREIGN
-from whet.recipe.assemble import assemble, output_records
+from whet.recipe.assemble import output_records
+from whet.recipe.carry import Journey
 from whet.recipe.estimate import estimate, refuse_misfits
 from whet.recipe.evidence import environment, plan_records, run_records
-from whet.recipe.execute import RUN, Execution
+from whet.recipe.execute import RUN
 from whet.recipe.file import dumps, read
 from whet.recipe.identity import identity
-from whet.recipe.parts import PROBE
-from whet.recipe.plan import Plan, plan
+from whet.recipe.pipeline import Pipeline, pipeline
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
-from whet.store.checkpoint import Checkpoint
 from whet.store.finite import find_nonfinite
 from whet.store.folder import Folder
 from whet.store.manifest import write_manifest
 from whet.store.resolve import resolve
 from whet.store.tokenizer import Tokenizer
 from whet.version import __version__
-
-if TYPE_CHECKING:
-    from whet.recipe.foreign import ForeignExecution
 
 FEW, SHORT = 4, 64  # windows, and tokens in each, on which a recipe without statistics is checked
 
@@ -55,12 +48,12 @@ def bound(
     seed: int | None = None,
     *,
     offline: bool = False,
-) -> Plan:
+) -> Pipeline:
     """Return a recipe bound to a model, with the command's own settings applied."""
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
-    return plan(asked, Folder(resolve(source, offline), dense=True))
+    return pipeline(asked, Folder(resolve(source, offline), dense=True))
 
 
 def default_out(source: str, recipe: str) -> Path:
@@ -69,7 +62,7 @@ def default_out(source: str, recipe: str) -> Path:
     return Path(f"{model}-{recipe}")
 
 
-def tokens_of(bound_plan: Plan) -> Tokens:
+def tokens_of(bound_plan: Pipeline) -> Tokens:
     """Return the tokens that a plan runs on."""
     recipe, model, folder = bound_plan.recipe, bound_plan.anatomy, bound_plan.folder.path
     asked = recipe.calibration
@@ -86,7 +79,7 @@ def tokens_of(bound_plan: Plan) -> Tokens:
 
 
 def carried_out(
-    bound_plan: Plan,
+    bound_plan: Pipeline,
     out: Path,
     *,
     resume: Resume = "auto",
@@ -99,44 +92,22 @@ def carried_out(
     with Workspace(out, resume, overwrite=overwrite) as workspace:
         refuse_misfits(estimate(bound_plan), out)
         _refuse_nonfinite(bound_plan.folder)
-        source, tokens = Checkpoint(bound_plan.folder), tokens_of(bound_plan)
-        digests = bound_plan.folder.digest()
+        tokens, digests = tokens_of(bound_plan), bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
-        work = workspace.folder
-        execution = _execution(bound_plan, source, tokens, work, progress, stopped)
-        execution.run()
-        shutil.rmtree(workspace.final, ignore_errors=True)
-        files = assemble(
-            bound_plan, source, execution.parts.shards(execution.count), workspace.final
-        )
-        checked = reload(workspace.final, work / PROBE)
+        told, stop = progress or Silence(), stopped or (lambda: False)
+        journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop)
+        files = journey.run()
+        checked = reload(workspace.final, journey.probe)
         about = (
             *plan_records(bound_plan, tokens),
-            *execution.parts.records(execution.count),
+            *journey.records(),
             *output_records(bound_plan, workspace.final, files),
             checked.record(),
         )
-        run = (*run_records(), *_records(work / RUN), _total(time.perf_counter() - began))
+        run = (*run_records(), *journey.times(), _total(time.perf_counter() - began))
         _describe(bound_plan, workspace.final, about, run)
         workspace.publish()
     return Result(out, (*about, *run))
-
-
-def _execution(
-    bound_plan: Plan,
-    source: Checkpoint,
-    tokens: Tokens,
-    work: Path,
-    progress: Progress | None,
-    stopped: Callable[[], bool] | None,
-) -> "Execution | ForeignExecution":
-    """Return what runs a model of this kind: block by block, or by the code of transformers."""
-    told, stop = progress or Silence(), stopped or (lambda: False)
-    if bound_plan.anatomy.family != FOREIGN:
-        return Execution(bound_plan, source, tokens.ids, work, told, stop)
-    from whet.recipe.foreign import ForeignExecution
-
-    return ForeignExecution(bound_plan, tokens.ids, work, told, stop)
 
 
 def _refuse_nonfinite(folder: Folder) -> None:
@@ -149,12 +120,6 @@ def _refuse_nonfinite(folder: Folder) -> None:
         )
 
 
-def _records(path: Path) -> Iterator[Record]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            yield from read_records(lines, path)
-
-
 def _total(seconds: float) -> Record:
     facts = {
         "seconds": Quantity(seconds, "s", "wall time of the last run of the command"),
@@ -164,7 +129,7 @@ def _total(seconds: float) -> Record:
 
 
 def _describe(
-    bound_plan: Plan, folder: Path, about: tuple[Record, ...], run: tuple[Record, ...]
+    bound_plan: Pipeline, folder: Path, about: tuple[Record, ...], run: tuple[Record, ...]
 ) -> None:
     """Add the evidence to a folder: records, pages, and at last the manifest."""
     append_records(folder / "records.jsonl", about)

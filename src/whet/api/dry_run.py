@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whet.api.compression import tokens_of
+from whet.base.record import Record
 from whet.recipe.estimate import Estimate, refuse_misfits
-from whet.recipe.plan import Plan
+from whet.recipe.evidence import stage_records
+from whet.recipe.pipeline import Pipeline
 from whet.recipe.trial import trial
 
 
@@ -13,15 +15,16 @@ from whet.recipe.trial import trial
 class Preview:
     """A plan, the exact size of its weights, and predictions of the rest."""
 
-    plan: Plan
+    plan: Pipeline
     out: Path
     weights_bytes: int  # exact [byte]
     need: Estimate
+    stages: tuple[Record, ...] = ()  # what each leaves, where a pass works on the whole model
 
 
-def previewed(bound: Plan, out: Path) -> Preview:
+def previewed(bound: Pipeline, out: Path) -> Preview:
     """Return what carrying out a plan would need; raise if it cannot fit."""
     samples, length = tokens_of(bound).ids.shape
     need = trial(bound, (samples, length))
     refuse_misfits(need, out)
-    return Preview(bound, out, bound.weights_bytes, need)
+    return Preview(bound, out, bound.weights_bytes, need, tuple(stage_records(bound)))

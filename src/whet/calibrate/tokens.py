@@ -67,6 +67,23 @@ def calibration(
     return Tokens(ids, documents, description, len(stream), samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Windows of a source, as many as are asked for and always the same ones.
+
+    A source that is too short for so many is read again from its beginning.
+    """
+
+    source: str
+    tokenizer: Encoder
+    seed: int = 0
+
+    def __call__(self, samples: int, time: int) -> Int64[Tensor, "samples time"]:
+        """Return so many windows of so many tokens."""
+        ids = calibration(self.source, self.tokenizer, samples, time, self.seed).ids
+        return ids[torch.arange(samples) % len(ids)]
+
+
 def _stream(
     source: str, tokenizer: Encoder, budget: int
 ) -> tuple[Int64[Tensor, "tokens"], Int64[Tensor, "documents"]]:

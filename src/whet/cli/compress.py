@@ -114,6 +114,10 @@ def _show_preview(found: "Preview", style: str) -> None:
         ("time", f"about {say.duration(need.seconds)}, {need.how}" if need.seconds else "unknown"),
         ("written as", f"{plan.choice.dialect.name}: {plan.choice.reason}"),
     ]
+    for stage in found.stages:
+        told = f"{say.short_count(stage.facts['parameters'].value)} parameters"
+        told += f", {say.size(stage.facts['bytes'].value)}"
+        rows.append((f"after stage {stage.site}", f"{told}: {stage.notes['steps']}"))
     output.result(output.pairs(rows) + "\n")
     schemes = tuple((p.site.module, str(p.scheme), p.note) for p in plan.placed if p.scheme)
     output.result(output.columns(Table(words("module", "scheme", "note"), schemes)))
@@ -124,6 +128,8 @@ def _show_preview(found: "Preview", style: str) -> None:
 
 def _preview_values(found: "Preview") -> dict[str, Any]:
     """Return a preview as plain values."""
+    from whet.cli import output
+
     plan, need = found.plan, found.need
     return {
         "out": found.out,
@@ -138,4 +144,5 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
             if p.scheme
         ],
         "skipped": dict(plan.skipped),
+        "stages": output.record_dicts(found.stages),
     }

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+WIDE = 1024  # hidden channels from which `fast` is worth it
+
 
 @contextmanager
 def arithmetic(precision: str) -> Generator[None]:
@@ -18,6 +20,11 @@ def arithmetic(precision: str) -> Generator[None]:
         yield
     finally:
         backend.fp32_precision = before
+
+
+def usual(hidden: int) -> str:
+    """Return the arithmetic that suits a model: narrow ones are quick anyway, and feel rounding more."""
+    return "fast" if hidden >= WIDE and has_fast() else "exact"
 
 
 def is_fast() -> bool:

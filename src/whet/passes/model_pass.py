@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from jaxtyping import Int64
 from torch import Tensor
 
+from whet.base.errors import StoppedError
 from whet.base.quantity import Quantity
-from whet.formats.spec import Format
 from whet.formats.weight import Weight
 from whet.model.site import Site
 from whet.model.source import Source
@@ -28,7 +28,8 @@ class Task:
     """What a model pass works on.
 
     `teacher` is the model as the user gave it, `source` what the stages before have made of it.
-    `windows` reads so many windows of so many tokens from the recipe's text, always the same ones.
+    `windows` reads so many windows of so many tokens from the recipe's text, always the same ones;
+    a text that is too short for them is read again from its beginning.
     `work` is a folder of the pass's own, in which it may keep what it needs to go on after a kill;
     it lasts until the stage is finished.
     """
@@ -41,14 +42,20 @@ class Task:
     advance: Callable[[float, str], None]  # (share that is done, what is under way)
     stopped: Callable[[], bool]  # asked often; then save and raise StoppedError
 
+    def heed(self, share: float, what: str) -> None:
+        """Say how far the work is; raise StoppedError if it is to stop."""
+        self.advance(share, what)
+        if self.stopped():
+            raise StoppedError(f"stopped at {what}", "Run the same command to go on.")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """The tensors of the result, by the checkpoint's names, and what is known of it by site.
 
     `tensors` is read once, piece by piece; tensors that it leaves out are copied from the source
-    where the new configuration still calls for them. `weights`, read once after `tensors`, are the
-    linears that leave in the format which `ModelPass.promised` tells of their site.
+    where the new configuration still calls for them. `weights`, read once after `tensors`, are
+    linears of codes that have changed; each is in the format that the source has it in.
     """
 
     tensors: Iterator[tuple[str, Tensor]]
@@ -60,9 +67,13 @@ class Outcome:
 
 
 class ModelPass(ABC):
-    """A method over a model; a frozen, keyword-only dataclass like `LinearPass`."""
+    """A method over a model; a frozen, keyword-only dataclass like `LinearPass`.
+
+    `coded`: it also works on weights that a step before it has quantized, and leaves them so.
+    """
 
     name: ClassVar[str]
+    coded: ClassVar[bool] = False
 
     def refuses(self, config: Config) -> str | None:
         """Return why a model of this config.json cannot be changed so; asked before work starts."""
@@ -71,13 +82,6 @@ class ModelPass(ABC):
     def config(self, config: Config) -> Config:
         """Return the config.json of the result. Law: known from the settings, before any work."""
         return config
-
-    def promised(self, site: Site, stored: Format) -> Format:
-        """Return the format of a linear in the result, from the one that the source has it in.
-
-        Law: known from the settings, before any work.
-        """
-        return stored
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:

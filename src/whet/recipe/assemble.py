@@ -6,46 +6,46 @@ from pathlib import Path
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.recipe.file import dumps
-from whet.recipe.plan import Plan
+from whet.recipe.pipeline import Pipeline, Stage
+from whet.recipe.recipe import Recipe
 from whet.store.checkpoint import Checkpoint
 from whet.store.durable import write_atomic, write_json
 from whet.store.side_files import copy_side_files
 from whet.store.writer import Shards
 
 
-def assemble(plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path) -> tuple[str, ...]:
+def assemble(
+    stage: Stage, recipe: Recipe, source: Checkpoint, parts: Iterable[Path], into: Path
+) -> tuple[str, ...]:
     """Write everything but the evidence; return the names of the weight files.
 
+    `recipe` is the whole one, of which the stage may be a part.
     Law: the bytes depend on the plan and the parts alone.
     """
     into.mkdir(parents=True, exist_ok=True)
-    copy_side_files(plan.folder, into)
-    config = dict(plan.folder.config)
-    config.pop("quantization_config", None)
-    if quantization := plan.choice.config(plan.schemes, plan.skipped):
-        config["quantization_config"] = quantization
-    write_json(into / "config.json", config)
-    write_atomic(into / "recipe.yaml", [_header(plan).encode(), dumps(plan.recipe).encode()])
-    return _weights(plan, source, parts, into)
+    copy_side_files(source.folder, into)
+    write_json(into / "config.json", dict(stage.config))
+    text = f"# whet compress {recipe.name}: every default written out\n" + dumps(recipe)
+    write_atomic(into / "recipe.yaml", [text.encode()])
+    return _weights(stage, source, parts, into)
 
 
-def _weights(plan: Plan, source: Checkpoint, parts: Iterable[Path], into: Path) -> tuple[str, ...]:
+def _weights(
+    stage: Stage, source: Checkpoint, parts: Iterable[Path], into: Path
+) -> tuple[str, ...]:
     """Join the parts' tensors and those of the source that no part has replaced."""
     shards = Shards(into)
     made: set[str] = set()
+    renamed = stage.renamed
     for path in parts:
         made |= shards.add(path)
     for name in source.names():
-        if name in plan.copied and name not in made:
-            shards.copy(plan.folder.shard_of(name), name)
+        if name in stage.copied and renamed.get(name, name) not in made:
+            shards.copy(source.folder.shard_of(name), name)
     return shards.finish()
 
 
-def _header(plan: Plan) -> str:
-    return f"# whet compress {plan.recipe.name}: every default written out\n"
-
-
-def output_records(plan: Plan, into: Path, files: tuple[str, ...]) -> Iterator[Record]:
+def output_records(plan: Pipeline, into: Path, files: tuple[str, ...]) -> Iterator[Record]:
     """Yield what was written: sizes, bits per weight, the dialect and why."""
     chosen = [p for p in plan.placed if p.scheme is not None]
     weights = sum(p.site.shape[0] * p.site.shape[1] for p in chosen)

@@ -6,10 +6,12 @@ from pathlib import Path
 from whet.base.errors import FitError
 from whet.base.machine import free_disk, free_memory, resident
 from whet.base.quantity import Quantity
+from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
 
 FLOAT = 4  # [byte]
 TOKENS_AT_ONCE = 4096
+WHOLE = 4  # copies of the largest tensor that a pass over the whole model may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,13 @@ class Estimate:
         return facts
 
 
-def estimate(plan: Plan) -> Estimate:
-    """Return an upper estimate from shapes alone."""
-    return Estimate(_memory(plan), _disk(plan), 0.0, "from shapes")
+def estimate(pipeline: Pipeline) -> Estimate:
+    """Return an upper estimate from shapes alone: of the stage that needs most."""
+    memory = max(_memory(stage) for stage in pipeline.stages)
+    disk = max(_disk(pipeline, number) for number in range(len(pipeline.stages)))
+    names = [stage.use.name for stage in pipeline.whole]
+    told = f"; {', '.join(names)}: the largest block alone" if names else ""
+    return Estimate(memory, disk, 0.0, f"from shapes{told}")
 
 
 def refuse_misfits(need: Estimate, out: Path) -> None:
@@ -52,9 +58,12 @@ def refuse_misfits(need: Estimate, out: Path) -> None:
         )
 
 
-def _memory(plan: Plan) -> int:
-    layers = range(plan.anatomy.layers)
-    return resident() + max((_block_memory(plan, plan.of_layer(i)) for i in layers), default=0)
+def _memory(stage: Stage) -> int:
+    if isinstance(stage, Whole):
+        largest = max((s.info.nbytes for s in stage.folder.tensors.values()), default=0)
+        return resident() + WHOLE * FLOAT * largest
+    layers = range(stage.anatomy.layers)
+    return resident() + max((_block_memory(stage, stage.of_layer(i)) for i in layers), default=0)
 
 
 def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
@@ -69,12 +78,21 @@ def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
     return 2 * weights + 6 * largest * FLOAT + statistics + batch
 
 
-def _disk(plan: Plan) -> int:
+def _disk(pipeline: Pipeline, number: int) -> int:
+    """Return what a stage keeps on disk: what it reads, if an earlier one has left it, and makes."""
+    stage = pipeline.stages[number]
+    read = stage.folder.nbytes if number else 0
+    spooled = _spooled(stage) if isinstance(stage, Plan) else 0
+    return read + 2 * stage.weights_bytes + spooled
+
+
+def _spooled(plan: Plan) -> int:
+    """Return the size of the hidden states between two blocks [byte]."""
     calibration = plan.recipe.calibration
     widest = max((p.site.shape[1] for p in plan.placed if p.site.layer is not None), default=0)
     inside = widest + 2 * plan.anatomy.hidden if plan.needs_statistics else 0
     each = calibration.samples * calibration.length * (2 * plan.anatomy.hidden + inside) * FLOAT
-    return 2 * plan.weights_bytes + (2 if plan.compares else 1) * each
+    return (2 if plan.compares else 1) * each
 
 
 def _mib(size: int) -> str:

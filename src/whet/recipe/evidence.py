@@ -14,19 +14,21 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.calibrate.tokens import Tokens
 from whet.recipe.file import dumps
-from whet.recipe.plan import Placed, Plan
+from whet.recipe.pipeline import Pipeline, Stage, Whole, stage_leaves
+from whet.recipe.plan import Placed
+from whet.store.folder import Folder
 from whet.store.source_card import source_card, source_name
 from whet.version import __version__
 
 
-def plan_records(plan: Plan, tokens: Tokens) -> Iterator[Record]:
+def plan_records(plan: Pipeline, tokens: Tokens) -> Iterator[Record]:
     """Yield what was decided: source, recipe, calibration, and the scheme of every module."""
     folder, text = plan.folder, dumps(plan.recipe)
     facts = {"bytes": Quantity(folder.nbytes, "byte", "weight files on disk")}
     notes = {"path": source_name(folder.path), "family": plan.anatomy.family}
     notes["model_type"] = str(folder.config.get("model_type", ""))
     notes |= source_card(folder.path)
-    yield Record("source", "", facts | {"parameters": _parameters(plan)}, notes=notes)
+    yield Record("source", "", facts | {"parameters": _parameters(folder)}, notes=notes)
     yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
     samples, length = tokens.ids.shape
     seen = {
@@ -36,19 +38,42 @@ def plan_records(plan: Plan, tokens: Tokens) -> Iterator[Record]:
     used = {"source": tokens.description, "digest": tokens.digest}
     used["use"] = "statistics" if plan.needs_statistics else "drift and reload check only"
     yield Record("calibration", "", seen, notes=used)
+    yield from stage_records(plan)
     yield from (_scheme(placed) for placed in plan.placed if placed.scheme is not None)
     for module, reason in plan.skipped.items():
         yield Record("skip", module, notes={"reason": reason})
 
 
-def _parameters(plan: Plan) -> Quantity:
+def stage_records(plan: Pipeline) -> Iterator[Record]:
+    """Yield what each stage leaves, where a recipe has several or changes the whole model."""
+    if not plan.whole:
+        return
+    for number, stage in enumerate(plan.stages, 1):
+        left = stage_leaves(stage)
+        counted = left if isinstance(stage, Whole) else stage.folder  # codes stand for as many
+        facts = {
+            "parameters": _parameters(counted, "of the model after the stage"),
+            "bytes": Quantity(left.nbytes, "byte", "tensors after the stage"),
+        }
+        notes = {"steps": " + ".join(_uses(stage)), "number": str(number)}
+        yield Record("stage", str(number), facts, notes=notes)
+
+
+def _uses(stage: Stage) -> list[str]:
+    """Return the names of a stage's steps."""
+    if isinstance(stage, Whole):
+        return [stage.use.name]
+    return [step.use.name for step in stage.recipe.steps]
+
+
+def _parameters(folder: Folder, how: str = "numbers stored in the source") -> Quantity:
     count = 0
-    for stored in plan.folder.tensors.values():
+    for stored in folder.tensors.values():
         size = 1
         for extent in stored.info.shape:
             size *= extent
         count += size
-    return Quantity(count, "1", "numbers stored in the source")
+    return Quantity(count, "1", how)
 
 
 def _scheme(placed: Placed) -> Record:

@@ -13,6 +13,7 @@ from whet.base.errors import MissingError, RecipeError
 from whet.formats.activation import Activation
 from whet.formats.spec import Format
 from whet.methods import catalogue
+from whet.passes.model_pass import ModelPass
 from whet.recipe.recipe import Calibration, Recipe, Step
 from whet.recipe.schema import recipe_model, step_fields, step_models
 
@@ -196,14 +197,16 @@ def _step(parsed: Any) -> Step:  # noqa: ANN401
     use = catalogue()[parsed.use]
     settings = {f.name: getattr(parsed, f.name) for f in step_fields(use)}
     try:
-        return Step(cast("Any", use)(**settings), tuple(parsed.where))
+        made = cast("Any", use)(**settings)
+        return Step(made) if issubclass(use, ModelPass) else Step(made, tuple(parsed.where))
     except ValueError as error:
         raise RecipeError(f"step {parsed.use!r}: {error}", FIELDS) from error
 
 
 def _plain_step(step: Step) -> dict[str, Any]:
     settings = {f.name: _plain(getattr(step.use, f.name)) for f in step_fields(type(step.use))}
-    return {"use": step.use.name, "where": list(step.where), **settings}
+    where = {} if isinstance(step.use, ModelPass) else {"where": list(step.where)}
+    return {"use": step.use.name, **where, **settings}
 
 
 def _plain(value: object) -> object:

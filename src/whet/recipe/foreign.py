@@ -88,7 +88,7 @@ class ForeignExecution:
     def _rewrite(self, model: Foreign, part: int, sites: tuple[Site, ...]) -> None:
         steps = self.plan.recipe.steps
         kinds = tuple(
-            {k: None for s in sites for i in self.plan.steps[s.module] for k in steps[i].use.needs}
+            {k: None for s in sites for i in self.plan.steps[s.module] for k in steps[i].needs}
         )
         seen = (
             model.observe(self._inputs(model), [s.module for s in sites], _stats(kinds))

@@ -1,18 +1,21 @@
 """Everything that can be known before work starts: who is compressed how, what it will weigh, what is wrong.
 
 `plan` raises all errors that do not need the weights' values: unknown families, tensors that do not
-fit the configuration, steps that match nothing, formats that cannot be stored.
+fit the configuration, steps that match nothing, formats that cannot be stored. It plans one stage,
+of passes over linears and blocks; `pipeline` plans all stages of a recipe.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from whet.base.errors import FolderError, RecipeError
 from whet.formats.activation import Activation
 from whet.formats.spec import WIDTH, Coded, Float, Format, smaller_group
-from whet.kernels.arithmetic import has_fast
+from whet.kernels.arithmetic import usual
+from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
@@ -21,8 +24,6 @@ from whet.recipe.recipe import Precision, Recipe, Step, matches
 from whet.store.dialects import WHET, Choice, choose
 from whet.store.folder import Folder
 from whet.store.scheme import Place, Scheme
-
-WIDE = 1024  # hidden channels from which `auto` is fast
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class Plan:
     @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
-        return any(step.use.needs or _follows(step) for step in self.recipe.steps)
+        return any(step.needs or _follows(step) for step in self.recipe.steps)
 
     @property
     def compares(self) -> bool:
         """Return whether any step compares with what the original model sees."""
-        paired = any(kind.pairs for step in self.recipe.steps for kind in step.use.needs)
+        paired = any(kind.pairs for step in self.recipe.steps for kind in step.needs)
         return paired or any(_follows(step) for step in self.recipe.steps)
 
     @property
@@ -85,6 +86,15 @@ class Plan:
         return kept + sum(self._nbytes(p) for p in made)
 
     @property
+    def config(self) -> dict[str, Any]:
+        """Return the config.json of the result."""
+        config = dict(self.folder.config)
+        config.pop("quantization_config", None)
+        if quantization := self.choice.config(self.schemes, self.skipped):
+            config["quantization_config"] = quantization
+        return config
+
+    @property
     def rewritten(self) -> frozenset[str]:
         """Return the source's tensors that the result holds in another form or under other names."""
         return frozenset(p.site.tensor for p in self.placed if p.scheme is not None or p.site.stack)
@@ -93,6 +103,17 @@ class Plan:
     def copied(self) -> frozenset[str]:
         """Return the source's tensors that keep their form; blocks may still rescale norms."""
         return self.anatomy.tensors - self.rewritten
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Return the tensors that keep their values under another name: routers of stacked experts."""
+        if self.anatomy.family == FOREIGN:
+            return {}
+        family = find(self.folder.config)
+        arch = family.architecture(self.folder.config, self.folder.tensors)
+        layers = arch.experts.layers if arch.experts and arch.stacked else ()
+        pairs = {family.router_tensor(arch, i): f"{family.router(arch, i)}.weight" for i in layers}
+        return {old: new for old, new in pairs.items() if old != new}
 
     def _nbytes(self, placed: Placed) -> int:
         if placed.scheme is not None:
@@ -106,12 +127,12 @@ def _follows(step: Step) -> bool:
     return isinstance(step.use, BlockPass) and step.use.follows
 
 
-def plan(recipe: Recipe, folder: Folder) -> Plan:
-    """Bind a recipe to a model folder."""
-    _refuse_compressed(folder)
+def plan(recipe: Recipe, folder: Folder, before: int = 0) -> Plan:
+    """Bind steps over linears and blocks to a model folder; `before` counts the steps before them."""
+    refuse_compressed(folder)
     found = anatomy(folder)
-    _check_steps(recipe, found)
-    bound = [_placed(recipe, site) for site in found.sites]
+    _check_steps(recipe, found, before)
+    bound = [_placed(recipe, site, before) for site in found.sites]
     choice = _choice(folder, found, {p.site: p.scheme for p in bound if p.scheme is not None})
     passes = {
         (index, p.site.module): _fitted(use, p.site)
@@ -120,15 +141,15 @@ def plan(recipe: Recipe, folder: Folder) -> Plan:
         if isinstance(use := recipe.steps[index].use, LinearPass)
     }
     skipped = dict(found.skipped) | {p.site.module: p.note for p in bound if p.scheme is None}
-    recipe = replace(recipe, precision=_precision(recipe, found))
+    recipe = replace(recipe, precision=settled(recipe, found))
     return Plan(recipe, folder, found, tuple(bound), skipped, choice, passes)
 
 
-def _precision(recipe: Recipe, model: Anatomy) -> Precision:
+def settled(recipe: Recipe, model: Anatomy) -> Precision:
     """Settle `auto`: narrow models are quick anyway, and feel rounding more."""
     if recipe.precision != "auto":
         return recipe.precision
-    return "fast" if model.hidden >= WIDE and has_fast() else "exact"
+    return "fast" if usual(model.hidden) == "fast" else "exact"
 
 
 def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> Choice:
@@ -141,7 +162,8 @@ def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> 
     return choice
 
 
-def _refuse_compressed(folder: Folder) -> None:
+def refuse_compressed(folder: Folder) -> None:
+    """Raise if a folder holds codes already."""
     quantization = folder.config.get("quantization_config")
     if quantization:
         known = isinstance(quantization, dict) and quantization.get("quant_method")
@@ -151,10 +173,10 @@ def _refuse_compressed(folder: Folder) -> None:
         )
 
 
-def _check_steps(recipe: Recipe, model: Anatomy) -> None:
+def _check_steps(recipe: Recipe, model: Anatomy, before: int) -> None:
     for pattern in recipe.skip:
         _check_pattern(f"recipe {recipe.name}: skip", pattern, model)
-    for number, step in enumerate(recipe.steps, 1):
+    for number, step in enumerate(recipe.steps, before + 1):
         where = f"recipe {recipe.name}, step {number} ({step.use.name})"
         if isinstance(step.use, BlockPass) and model.family == FOREIGN:
             raise RecipeError(
@@ -197,7 +219,7 @@ def _check_site(where: str, step: Step, site: Site) -> None:
             f"{where} works on blocks, and {site.role} is in none",
             "Select blocks, or parts of them.",
         )
-    if site.tap == "tokens" and step.use.needs:
+    if site.tap == "tokens" and step.needs:
         raise RecipeError(
             f"{where} needs activations, and the embedding reads tokens", "Use rtn or hqq for it."
         )
@@ -208,14 +230,14 @@ def _check_site(where: str, step: Step, site: Site) -> None:
         )
 
 
-def _placed(recipe: Recipe, site: Site) -> Placed:
+def _placed(recipe: Recipe, site: Site, before: int) -> Placed:
     if pattern := recipe.skips(site):
         return Placed(site, (), None, f"the recipe skips {pattern!r}")
     steps = tuple(i for i, step in enumerate(recipe.steps) if step.selects(site))
     if not steps:
         tied = f" (tied to {site.tied})" if site.tied else ""
         return Placed(site, (), None, f"no step selects it{tied}")
-    _refuse_twice(recipe, steps, site)
+    _refuse_twice(recipe, steps, site, before)
     format_, note = None, ""
     activation: Activation | None = None
     for index in steps:
@@ -230,8 +252,8 @@ def _placed(recipe: Recipe, site: Site) -> Placed:
     return Placed(site, steps, scheme, note if scheme else "only equalised")
 
 
-def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site) -> None:
-    rounding = [i + 1 for i in steps if isinstance(recipe.steps[i].use, LinearPass)]
+def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site, before: int) -> None:
+    rounding = [i + before + 1 for i in steps if isinstance(recipe.steps[i].use, LinearPass)]
     if len(rounding) > 1:
         raise RecipeError(
             f"steps {rounding[0]} and {rounding[1]} would both round {site.module}",

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from whet.calibrate.statistics import Statistic
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
+from whet.passes.model_pass import ModelPass
 
 Precision = Literal["auto", "exact", "fast"]
 
@@ -26,11 +28,16 @@ class Step:
 
     A pattern is a glob over a site's role ("mlp.down"), its role with its layer ("layers.3.mlp.*"),
     or its module's name in the checkpoint ("*.q_proj"); or one of the words `blocks` (every linear
-    inside a block), `embed`, `head`.
+    inside a block), `embed`, `head`. A pass over the whole model has no use for patterns.
     """
 
-    use: LinearPass | BlockPass
+    use: LinearPass | BlockPass | ModelPass
     where: tuple[str, ...] = ("blocks",)
+
+    @property
+    def needs(self) -> tuple[type[Statistic], ...]:
+        """Return the statistics that the pass is given; one over the whole model gathers its own."""
+        return () if isinstance(self.use, ModelPass) else self.use.needs
 
     def selects(self, site: Site) -> bool:
         """Return whether this step is to rewrite a site."""

@@ -14,6 +14,7 @@ from whet.base.errors import FormatError, RecipeError
 from whet.formats.activation import Activation, parse_activation
 from whet.formats.spec import Format, parse
 from whet.methods import catalogue
+from whet.passes.model_pass import ModelPass
 from whet.recipe.recipe import Precision
 
 
@@ -75,13 +76,12 @@ def step_fields(use: type) -> tuple[Field[Any], ...]:
 
 def _step_model(name: str, use: type) -> type[Strict]:
     hints = get_type_hints(use)
-    definitions: dict[str, Any] = {
-        "use": (Literal[name], Described(description=_summary(use))),
-        "where": (
+    definitions: dict[str, Any] = {"use": (Literal[name], Described(description=_summary(use)))}
+    if not issubclass(use, ModelPass):
+        definitions["where"] = (
             Annotated[list[str], BeforeValidator(_listed)],
             Described(["blocks"], description="patterns of sites, or blocks, embed, head"),
-        ),
-    }
+        )
     for setting in step_fields(use):
         definitions[setting.name] = (_annotation(hints[setting.name]), _default(setting))
     return create_model(f"{name}_step", __base__=Strict, __doc__=_summary(use), **definitions)

@@ -20,6 +20,7 @@ from whet.base.machine import peak_rss
 from whet.recipe.estimate import Estimate, estimate
 from whet.recipe.execute import Execution
 from whet.recipe.file import dumps, loads
+from whet.recipe.pipeline import Pipeline
 from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Silence
 from whet.recipe.streams import TOKENS_AT_ONCE
@@ -27,8 +28,13 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 
 
-def trial(bound: Plan, windows: tuple[int, int]) -> Estimate:
-    """Return what a run on (number, length) windows will need; falls back to shapes if it fails."""
+def trial(bound: Pipeline, windows: tuple[int, int]) -> Estimate:
+    """Return what a run on (number, length) windows will need; falls back to shapes if it fails.
+
+    Only a recipe of one streamed stage is tried: what others read is still to be made.
+    """
+    if bound.whole:
+        return estimate(bound)
     with tempfile.TemporaryDirectory(prefix="whet-trial-") as folder:
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(dumps(bound.recipe), encoding="utf-8")

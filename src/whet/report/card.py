@@ -33,7 +33,8 @@ def front(e: Evidence) -> dict[str, Any]:
     matter: dict[str, Any] = {}
     if base := model_id(summary.base_model(e)):
         matter |= {"base_model": base}
-    matter |= {"base_model_relation": "quantized", "library_name": "transformers"}
+    relation = "quantized" if e.modules or not e.every("stage") else "finetune"
+    matter |= {"base_model_relation": relation, "library_name": "transformers"}
     matter |= {"pipeline_tag": "text-generation"}
     for name in INHERITED:
         if told := note(source, name):
@@ -61,7 +62,9 @@ def _tags(e: Evidence) -> list[str]:
     """Return the words that the Hub finds this model by."""
     methods = [part for m in e.modules for part in m.method.split(" + ") if part]
     dialect = note(e.last("output"), "dialect")
-    words = ["whet", "quantized", dialect, *(m.format for m in e.modules), *methods]
+    whole = [step for r in e.every("stage") for step in note(r, "steps").split(" + ")]
+    kind = "quantized" if e.modules or not whole else "pruned"
+    words = ["whet", kind, dialect, *(m.format for m in e.modules), *methods, *whole]
     return [tag for tag in dict.fromkeys(words) if tag][:24]
 
 

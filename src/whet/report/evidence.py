@@ -18,6 +18,7 @@ EVENTS = frozenset(
         "recipe",
         "calibration",
         "plan",
+        "stage",
         "scheme",
         "skip",
         "block",

@@ -47,6 +47,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
         ("Tasks", tables.tasks),
         ("The modules that changed most", tables.worst),
         ("The tokens that changed most", tables.tokens),
+        ("Stages", resources.stages),
         ("Size", resources.sizes),
         ("Speed", resources.speed),
         ("Fallbacks", tables.fallbacks),

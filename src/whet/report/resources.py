@@ -40,6 +40,8 @@ def parts(e: Evidence) -> tuple[Part, ...]:
     each = total / parameters if parameters else 2.0
     found = [_part(name, [m for m in e.modules if m.part == name], each) for name in PARTS]
     known = [part for part in found if part.weights]
+    if gone := _removed(e):
+        known.append(Part("removed", gone, gone * each, 0.0))
     rest = Part(
         "everything else",
         max((parameters or 0.0) - fsum(p.weights for p in known), 0.0),
@@ -47,6 +49,13 @@ def parts(e: Evidence) -> tuple[Part, ...]:
         max(after - fsum(p.after for p in known), 0.0),
     )
     return (*known, rest)
+
+
+def _removed(e: Evidence) -> float:
+    """Return how many weights the stages have taken away."""
+    stages = e.every("stage")
+    left = value(stages[-1], "parameters") if stages else None
+    return max((value(e.last("source"), "parameters") or 0.0) - left, 0.0) if left else 0.0
 
 
 def _part(name: str, modules: list[Module], each: float) -> Part:
@@ -78,6 +87,23 @@ def sizes(e: Evidence) -> Table | None:
         "Everything else: norms, biases, file headers and what the recipe left as it was. "
         "Scales and zero points are counted.",
     )
+
+
+def stages(e: Evidence) -> Table | None:
+    """Return what each stage of a recipe leaves, where a pass works on the whole model."""
+    records = e.every("stage")
+    if not records:
+        return None
+    rows = tuple(
+        (
+            note(r, "number", r.site),
+            note(r, "steps", MISSING),
+            say.short_count(value(r, "parameters") or 0.0),
+            say.size(value(r, "bytes") or 0.0),
+        )
+        for r in records
+    )
+    return Table(words("stage", "steps") + numbers("parameters", "size"), rows)
 
 
 def _size_row(part: Part) -> tuple[str, ...]:

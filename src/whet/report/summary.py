@@ -69,6 +69,8 @@ def _size(e: Evidence) -> Headline:
     told = f"{say.size(before)} → {say.size(after)}"
     bits = value(output, "bits_per_weight")
     sentence = f"{say.significant(bits)} bit per compressed weight" if bits else ""
+    if not bits and (stages := e.every("stage")):
+        sentence = f"{say.short_count(value(stages[-1], 'parameters') or 0.0)} parameters"
     if bits and (whole := value(output, "bits_per_weight_model")):
         sentence += f", {say.significant(whole)} over the whole model"
     return Headline("smaller", say.times(before / after), told, sentence)
@@ -124,7 +126,7 @@ def _interval(found: Estimate) -> str:
 
 def sentences(e: Evidence) -> tuple[str, ...]:
     """Return what was done, in plain words, one fact a sentence."""
-    told = (_what(e), _how_weights(e), _calibrated(e), _checked(e), _exceptions(e))
+    told = (_what(e), _staged(e), _how_weights(e), _calibrated(e), _checked(e), _exceptions(e))
     return tuple(sentence for sentence in told if sentence)
 
 
@@ -138,6 +140,20 @@ def _what(e: Evidence) -> str:
     aside = f" ({', '.join(about)})" if about else ""
     recipe = f" with the recipe {recipe_name(e)}" if recipe_name(e) else ""
     return f"{title(e)}{aside} was compressed{recipe}."
+
+
+def _staged(e: Evidence) -> str:
+    """Return what became of the size of a model that was changed as a whole."""
+    stages = e.every("stage")
+    if not stages:
+        return ""
+    steps = say.listing([note(stage, "steps") for stage in stages])
+    before = value(e.last("source"), "parameters") or 0.0
+    last = value(stages[-1], "parameters") or 0.0
+    return (
+        f"It was changed in {say.plural(len(stages), 'stage')}, {steps}: "
+        f"{say.short_count(before)} → {say.short_count(last)} parameters."
+    )
 
 
 def _how_weights(e: Evidence) -> str:

@@ -97,7 +97,7 @@ class Rounded(Linear):
         return scale + (self.codec.stored(scale.detach(), self.params) - scale).detach()
 
 
-def coded(model: Model) -> Iterator[tuple[Site, Weight]]:
+def recoded(model: Model) -> Iterator[tuple[Site, Weight]]:
     """Yield the weights whose codes or scales were trained, in their formats."""
     for part in (model.embedding, *model.blocks, model.head):
         for site in part.sites:

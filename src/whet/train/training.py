@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from whet.passes.model_pass import Config, ModelPass, Outcome, Task
 from whet.train.board import board, missing
 from whet.train.course import Course, Descent, untouched
 from whet.train.lesson import Lesson
-from whet.train.rounding import coded
+from whet.train.rounding import recoded
 from whet.train.schedule import Schedule
 from whet.train.text import Reader
 from whet.train.trainable import Scope, parameters, saved, trainable
@@ -24,8 +25,9 @@ from whet.train.trainable import Scope, parameters, saved, trainable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training(ModelPass):
-    """What every pass that trains is told."""
+    """What every pass that trains is told; weights that are codes already stay as they are."""
 
+    coded: ClassVar[bool] = True
     tokens: int = field(default=500_000, metadata=says("text to train on [token]"))
     length: int = field(default=256, metadata=says("tokens a window [token]"))
     batch: int = field(default=8, metadata=says("windows a step [1]"))
@@ -130,7 +132,7 @@ class Training(ModelPass):
         )
         losses = way.run(lesson.loss)
         facts = {"": self._facts(losses, own)}
-        return Outcome(saved(student, task.source), coded(student), facts=facts)
+        return Outcome(saved(student, task.source), recoded(student), facts=facts)
 
     def _reader(self, task: Task, context: int) -> Reader:
         """Return the text; windows are no longer than the model can read."""

@@ -10,7 +10,7 @@ import torch
 from whet.base.errors import FolderError, MissingError, RecipeError, UnsupportedError, WhetError
 from whet.calibrate import texts as module
 from whet.calibrate.texts import Rows, texts
-from whet.calibrate.tokens import calibration
+from whet.calibrate.tokens import Reader, calibration
 
 
 class Bytes:
@@ -248,3 +248,15 @@ def test_hub_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError) as caught:
         read("hf:org/name")
     assert caught.value.hint == 'pip install "whet[data]"'
+
+
+def test_a_reader_gives_the_same_windows_and_begins_again_where_text_ends(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("some words and more of them, " * 3)
+    reader = Reader(str(path), Bytes(), 0)
+    once = reader(2, 8)
+    assert torch.equal(once, reader(2, 8))
+    whole = calibration(str(path), Bytes(), 1000, 8).ids
+    many = reader(len(whole) + 2, 8)
+    assert torch.equal(many[: len(whole)], whole)
+    assert torch.equal(many[len(whole) :], whole[:2])

@@ -85,7 +85,9 @@ def preview():
     need = SimpleNamespace(
         memory=6e8, disk=2e8, seconds=40.0, how="one block was tried", facts=lambda: facts
     )
-    return SimpleNamespace(plan=plan, out=Path("out"), weights_bytes=5_441_000, need=need)
+    return SimpleNamespace(
+        plan=plan, out=Path("out"), weights_bytes=5_441_000, need=need, stages=()
+    )
 
 
 def test_a_dry_run_only_looks(compress, monkeypatch, capsys):

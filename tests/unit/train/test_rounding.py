@@ -1,6 +1,5 @@
 """Codes and scales that are trained: they begin as they are and are written as they compute."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,14 @@ from whet.formats.activation import Activation
 from whet.formats.codec import Search
 from whet.formats.spec import parse
 from whet.formats.weight import Weight
+from whet.methods.distill.distill import Distill
 from whet.methods.distill.qat import Qat
 from whet.methods.quantize.reconstruct import Reconstruct, unrounded
 from whet.methods.solve.nearest import nearest
 from whet.model.block import Block
 from whet.model.decoder import Model, load
 from whet.model.linear import Linear
+from whet.model.site import Site
 from whet.model.source import InMemory
 from whet.passes.block_pass import Change
 from whet.recipe.flow import flowing
@@ -145,24 +146,47 @@ def apart(model: Model, original: InMemory) -> float:
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
+class Coded(InMemory):
+    """A source whose linears inside blocks are codes."""
+
+    def weight(self, site: Site) -> Weight:
+        dense = InMemory.weight(self, site)
+        if site.layer is None:
+            return dense
+        return nearest(dense.dense(), parse(FORMAT), Search())
+
+
+FORMAT = "int3-g16"
+
+
 @pytest.mark.parametrize("format_", ["int2-g16-affine", "int3-g16", "nf4-g16", "fp4-g16"])
 @pytest.mark.parametrize("codes", [True, False])
-def test_training_that_knows_of_rounding_brings_the_codes_nearer(tmp_path: Path, format_, codes):
+def test_training_that_knows_of_rounding_brings_the_codes_nearer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_, codes
+):
+    monkeypatch.setitem(globals(), "FORMAT", format_)
     original = source("llama")
-    use = Qat(**SHORT, format=format_, codes=codes, lr=3e-3, lr_code=0.03, lr_scale=0.01)
-    plain = load(original)
-    for block in plain.blocks:
-        rounded(block, format_)
-    done = use.run(task(tmp_path))
-    model = load(InMemory(original.config, dict(original.tensors) | dict(done.tensors)))
-    for site, weight in done.weights:
-        assert weight.format == use.promised(site, original.weight(site).format) == parse(format_)
+    rounded_ = Coded(original.config, original.tensors)
+    use = Qat(**SHORT, codes=codes, lr=3e-3, lr_code=0.03, lr_scale=0.01)
+    done = use.run(task(tmp_path, rounded_, original))
+    changed = Coded(original.config, dict(original.tensors) | dict(done.tensors))
+    model = load(changed)
+    weights = list(done.weights)
+    assert len(weights) == 14
+    for site, weight in weights:
+        assert weight.format == parse(format_)
         model.blocks[site.layer or 0].linears[site.role].replace(weight)
-    assert apart(model, original) < 0.8 * apart(plain, original)
+    assert apart(model, original) < 0.8 * apart(load(rounded_), original)
 
 
-def test_qat_without_a_format_needs_codes(tmp_path: Path):
+def test_qat_without_codes_is_refused(tmp_path: Path):
     with pytest.raises(RecipeError, match="no weight that is a code"):
         Qat(**SHORT).run(task(tmp_path, noised(source("llama"), 0.01)))
-    with pytest.raises(ValueError, match="format"):
-        replace(Qat(), format="bf16")
+
+
+def test_codes_that_are_not_asked_for_stay_as_they_are(tmp_path: Path):
+    original = source("llama")
+    rounded_ = Coded(original.config, original.tensors)
+    done = Distill(**SHORT, scope="norms").run(task(tmp_path, rounded_, original))
+    assert not list(done.weights)
+    assert {name for name, _ in done.tensors} == {n for n in original.names() if "norm" in n}

@@ -3,7 +3,8 @@
 Rounding is passed over on the way back, and step sizes are learned (LSQ, arXiv:1902.08153, §2). With
 `codes` off only scales and norms are trained, the codes stay as earlier steps have found them: the
 second phase of EfficientQAT (arXiv:2407.11062, §3.3), with the original's distribution for a target
-in place of the text (LLM-QAT, arXiv:2305.17888, §2).
+in place of the text (LLM-QAT, arXiv:2305.17888, §2). It goes on from what an earlier step has
+rounded, by whichever method and to whichever format of codes with scales.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +12,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from whet.base.errors import RecipeError
-from whet.formats.codec import Search
 from whet.formats.codecs import codec_of
 from whet.formats.scaled import Scaled
-from whet.formats.spec import Float as Plain
-from whet.formats.spec import Format, parse, smaller_group
-from whet.methods.solve.nearest import nearest
 from whet.model.decoder import Model, load
 from whet.model.linear import Linear
-from whet.model.site import Site
 from whet.passes.linear_pass import says
 from whet.passes.model_pass import Task
 from whet.train.rounding import Rounded
@@ -29,15 +25,9 @@ from whet.train.trainable import Scope, trainable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qat(Taught):
-    """Train codes, scales and norms on what the original makes of the text."""
+    """Train codes, scales and norms on what the original makes of the text; after rounding."""
 
     name: ClassVar[str] = "qat"
-    format: str = field(
-        default="",
-        metadata=says(
-            "number format of linears in blocks that are no codes yet; empty: leave them"
-        ),
-    )
     codes: bool = field(default=True, metadata=says("train codes too; else scales and norms alone"))
     lr_code: float = field(
         default=0.01, metadata=says("greatest step of a code, in units of its scale [1]")
@@ -47,32 +37,17 @@ class Qat(Taught):
     def check(self) -> None:
         """Refuse settings out of their range."""
         Taught.check(self)
-        if self.format and not isinstance(codec_of(parse(self.format)), Scaled):
-            raise ValueError(f"format is {self.format}, expected one of codes with scales")
         for name in ("lr_code", "lr_scale"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
-    def promised(self, site: Site, stored: Format) -> Format:
-        """Return the format of a linear in the result."""
-        if self.format and site.layer is not None and isinstance(stored, Plain):
-            return smaller_group(parse(self.format), site.shape[1])
-        return stored
-
     def student(self, task: Task) -> Model:
         """Return the model with codes, scales and norms as parameters."""
-        model = load(task.source)
-        for block in model.blocks:
-            for site in block.sites:
-                linear = block.linears[site.role]
-                stored = linear.weight.format
-                wanted = self.promised(site, stored)
-                if wanted != stored:
-                    linear.replace(nearest(linear.weight.dense(), wanted, Search()))
-        made = trainable(model, Scope(linears=False), task.seed, coded=self._rounded)
+        norms = Scope(linears=False)
+        made = trainable(load(task.source), norms, task.seed, coded=self._rounded)
         if not any(isinstance(module, Rounded) for module in made.modules()):
             raise RecipeError(
-                "qat finds no weight that is a code", "Round before it, or set its format."
+                "qat finds no weight that is a code", "Put it after the step that rounds."
             )
         return made
 

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.methods.solve.factor import Factor
+from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
+from whet.methods.solve.factor import Factor, factor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,3 +50,21 @@ def corrected(
     shift = factor.solve(asked)
     size = (shift * asked).sum(0) - factor.ridge * shift.square().sum(0)
     return shift.add_(weight.T), size.clamp(min=0)
+
+
+def needed(alpha: float, rho: float) -> tuple[type[Statistic], ...]:
+    """Return the statistics that `aimed` reads."""
+    return (Gram, *((Cross,) if alpha else ()), *((Residual,) if rho else ()))
+
+
+def aimed(
+    weight: Float[Tensor, "out in"], stats: Stats, alpha: float, rho: float, damping: float
+) -> Float[Tensor, "out in"]:
+    """Return T, as far as the statistics tell of drift; an expert's tap tells of none."""
+    tokens = stats[Gram].tokens
+    cross = stats[Cross] if Cross in stats and stats[Cross].tokens == tokens else None
+    pull = stats[Residual] if Residual in stats and stats[Residual].tokens == tokens else None
+    if not tokens or (cross is None and pull is None):
+        return weight
+    drift = Drift(cross and cross.total, pull and pull.total, alpha, rho)
+    return corrected(weight, drift, factor(stats[Gram].symmetric(), damping))[0].T.contiguous()

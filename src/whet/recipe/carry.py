@@ -1,0 +1,151 @@
+"""Carry out a pipeline: each stage reads the folder that the one before has left, and leaves one.
+
+    source ─▶ stage ─▶ plain folder ─▶ stage ─▶ … ─▶ the folder that is published
+
+A recipe of one streamed stage works in the working folder itself; others have a folder a stage.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whet.base.errors import NumericalError
+from whet.base.record import Record, read_records
+from whet.calibrate.tokens import Reader, Tokens
+from whet.model.source import Source
+from whet.recipe.anatomy import FOREIGN
+from whet.recipe.assemble import assemble
+from whet.recipe.execute import RUN, Execution
+from whet.recipe.parts import PROBE, Parts, probed
+from whet.recipe.pipeline import Pipeline, Stage, Whole
+from whet.recipe.plan import Plan
+from whet.recipe.progress import Progress, commit, finished
+from whet.recipe.reload import logits
+from whet.recipe.whole import WholeExecution
+from whet.store.checkpoint import Checkpoint
+from whet.store.finite import find_nonfinite
+from whet.store.folder import Folder
+from whet.store.tokenizer import Tokenizer
+from whet.store.writer import write_shard
+
+if TYPE_CHECKING:
+    from whet.recipe.foreign import ForeignExecution
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Journey:
+    """A pipeline under way in a working folder."""
+
+    pipeline: Pipeline
+    tokens: Tokens
+    work: Path
+    final: Path
+    progress: Progress
+    stopped: Callable[[], bool]
+
+    def run(self) -> tuple[str, ...]:
+        """Do every stage that is not done; return the names of the weight files in `final`.
+
+        Law: a stage that is done is not done again; resumed and straight runs give the same bytes.
+        """
+        files: tuple[str, ...] = ()
+        done = finished(self.work) - 1 if self._several else 0  # it counts the stages begun
+        for number, stage in enumerate(self.pipeline.stages):
+            if number >= done:
+                files = self._do(number, stage)
+        return files
+
+    @property
+    def probe(self) -> Path:
+        """Return the tokens and logits that a reloaded model must reproduce."""
+        return self._place(len(self.pipeline.stages) - 1) / PROBE
+
+    def records(self) -> Iterator[Record]:
+        """Yield what all stages have recorded, in order."""
+        for number in range(len(self.pipeline.stages)):
+            place = self._place(number)
+            yield from Parts(place / "parts").records(finished(place))
+
+    def times(self) -> Iterator[Record]:
+        """Yield how long the parts of the work took."""
+        for number in range(len(self.pipeline.stages)):
+            path = self._place(number) / RUN
+            if path.is_file():
+                with path.open(encoding="utf-8") as lines:
+                    yield from read_records(lines, path)
+
+    def _do(self, number: int, stage: Stage) -> tuple[str, ...]:
+        """Do one stage, and leave its folder."""
+        place, into = self._place(number), self._left(number)
+        source = Folder(self._left(number - 1), dense=True) if number else self.pipeline.folder
+        if self._several:
+            place.mkdir(parents=True, exist_ok=True)
+            commit(self.work, number + 1)
+        execution = self._execution(stage, Checkpoint(source), place)
+        execution.run()
+        shutil.rmtree(into, ignore_errors=True)
+        shards = execution.parts.shards(execution.count)
+        files = assemble(stage, self.pipeline.recipe, Checkpoint(source), shards, into)
+        if isinstance(execution, WholeExecution):
+            _refuse_nonfinite(stage, into)
+        if number < len(self.pipeline.stages) - 1:
+            commit(self.work, number + 2)
+            self._tidy(number)
+        elif isinstance(execution, WholeExecution):
+            ids = probed(self.tokens.ids)
+            write_shard(self.probe, {"ids": ids, "logits": logits(into, ids)})
+        return files
+
+    def _execution(
+        self, stage: Stage, source: Checkpoint, place: Path
+    ) -> "Execution | ForeignExecution | WholeExecution":
+        """Return what runs a stage: block by block, as a whole, or by the code of transformers."""
+        told, ids = (self.progress, self.stopped), self.tokens.ids
+        if not isinstance(stage, Plan):
+            recipe = self.pipeline.recipe
+            text = Reader(recipe.calibration.source, Tokenizer(source.folder.path), recipe.seed)
+            teacher: Source = Checkpoint(self.pipeline.folder)
+            return WholeExecution(stage, source, teacher, text, recipe.seed, place, *told)
+        bound = replace(stage, folder=source.folder)
+        if stage.anatomy.family != FOREIGN:
+            return Execution(bound, source, ids, place, *told)
+        from whet.recipe.foreign import ForeignExecution
+
+        return ForeignExecution(bound, ids, place, *told)
+
+    @property
+    def _several(self) -> bool:
+        return len(self.pipeline.stages) > 1 or bool(self.pipeline.whole)
+
+    def _place(self, number: int) -> Path:
+        """Return where a stage works."""
+        return self.work / f"stage-{number + 1}" if self._several else self.work
+
+    def _left(self, number: int) -> Path:
+        """Return the folder that a stage leaves."""
+        last = number == len(self.pipeline.stages) - 1
+        return self.final if last else self._place(number) / "model"
+
+    def _tidy(self, number: int) -> None:
+        """Remove what only this stage needed; its records stay."""
+        place = self._place(number)
+        for name in ("spool", "pass"):
+            shutil.rmtree(place / name, ignore_errors=True)
+        for shard in (place / "parts").glob("*.safetensors"):
+            shard.unlink()
+        if number:
+            shutil.rmtree(self._left(number - 1), ignore_errors=True)
+
+
+def _refuse_nonfinite(stage: Stage, folder: Path) -> None:
+    """Raise if a pass over the whole model has made a number that is none."""
+    found = find_nonfinite(Folder(folder))
+    if found is not None and isinstance(stage, Whole):
+        name, index = found
+        raise NumericalError(
+            f"step {stage.number} ({stage.use.name}) has made {name}[{', '.join(map(str, index))}] "
+            "a number that is not finite",
+            "Use gentler settings there, or more calibration text.",
+        )
