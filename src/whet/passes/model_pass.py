@@ -15,6 +15,8 @@ from torch import Tensor
 
 from whet.base.errors import StoppedError
 from whet.base.quantity import Quantity
+from whet.formats.weight import Weight
+from whet.model.site import Site
 from whet.model.source import Source
 
 Config = Mapping[str, Any]  # of config.json
@@ -52,10 +54,12 @@ class Outcome:
     """The tensors of the result, by the checkpoint's names, and what is known of it by site.
 
     `tensors` is read once, piece by piece; tensors that it leaves out are copied from the source
-    where the new configuration still calls for them.
+    where the new configuration still calls for them. `weights`, read once after `tensors`, are
+    linears of codes that have changed; each is in the format that the source has it in.
     """
 
     tensors: Iterator[tuple[str, Tensor]]
+    weights: Iterator[tuple[Site, Weight]] = field(default_factory=lambda: iter(()))
     facts: Mapping[str, Mapping[str, Quantity]] = field(
         default_factory=dict[str, Mapping[str, Quantity]]
     )

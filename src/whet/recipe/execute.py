@@ -123,7 +123,7 @@ class Execution:
         return streams
 
     def _rewriter(self, streams: Streams) -> Rewriter:
-        return Rewriter(self.plan, streams.look, streams.touched)
+        return Rewriter(self.plan, streams.look, streams.touched, streams.flows)
 
     def _head(self) -> decoder.Head:
         """Return the head; a tied one multiplies by the compressed embedding."""

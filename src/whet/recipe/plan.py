@@ -65,12 +65,13 @@ class Plan:
     @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
-        return any(step.needs for step in self.recipe.steps)
+        return any(step.needs or _follows(step) for step in self.recipe.steps)
 
     @property
     def compares(self) -> bool:
         """Return whether any step compares with what the original model sees."""
-        return any(kind.pairs for step in self.recipe.steps for kind in step.needs)
+        paired = any(kind.pairs for step in self.recipe.steps for kind in step.needs)
+        return paired or any(_follows(step) for step in self.recipe.steps)
 
     @property
     def source_bytes(self) -> int:
@@ -119,6 +120,11 @@ class Plan:
             return self.choice.dialect.nbytes(placed.site, placed.scheme)
         width = WIDTH[self.folder.tensors[placed.site.tensor].info.dtype]
         return placed.site.shape[0] * placed.site.shape[1] * width
+
+
+def _follows(step: Step) -> bool:
+    """Return whether a step reads samples on both sides of a block."""
+    return isinstance(step.use, BlockPass) and step.use.follows
 
 
 def plan(recipe: Recipe, folder: Folder, before: int = 0) -> Plan:

@@ -1,6 +1,7 @@
 """Carry out the steps of a recipe on one part of a model: observe, rewrite, replace, record."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol, cast, runtime_checkable
@@ -17,7 +18,7 @@ from whet.kernels.arithmetic import arithmetic
 from whet.model.block import Block
 from whet.model.linear import Linear
 from whet.model.site import Site
-from whet.passes.block_pass import BlockPass, Change
+from whet.passes.block_pass import BlockPass, Change, Observe
 from whet.passes.linear_pass import LinearPass, Rewrite
 from whet.recipe.plan import Plan
 
@@ -41,6 +42,7 @@ class Part(Protocol):
 
 Look = Callable[[Part, Part, str, Kinds], Stats]  # (part, reference, tap, kinds) -> statistics
 Touched = Callable[[Part, str | None], None]  # linears of a tap have changed, or anything (None)
+Flows = Callable[[Block, Block], AbstractContextManager[Observe]]  # (block, reference) -> a `Flow`
 
 
 def _unheeded(part: Part, tap: str | None) -> None:
@@ -54,6 +56,7 @@ class Rewriter:
     plan: Plan
     look: Look
     touched: Touched = _unheeded
+    flows: Flows | None = None
 
     def rewrite(self, part: Part, reference: Part) -> Iterator[Record]:
         """Change `part` in place, step by step; yield what was done.
@@ -103,10 +106,10 @@ class Rewriter:
     ) -> Iterator[Record]:
         """Ask a pass over a whole block what to do, do it, and yield what it says of it."""
         modules = {site.role: site.module for site in chosen}
-        change = use.rewrite(
-            block, tuple(modules), lambda tap, kinds: self.look(block, reference, tap, kinds)
-        )
+        change = self._change(use, block, reference, tuple(modules))
         _fold(change, block, reference)
+        for role, weight in change.weights.items():
+            block.linears[role].replace(weight)
         for role, (activation, scale) in change.activations.items():
             block.linears[role].activation = activation
             block.linears[role].input_scale = scale
@@ -119,6 +122,16 @@ class Rewriter:
                 change.fallbacks.get(place),
                 {"role": place, "layer": str(block.layer)},
             )
+
+    def _change(
+        self, use: BlockPass, block: Block, reference: Block, roles: tuple[str, ...]
+    ) -> Change:
+        """Return what a pass over a block asks for."""
+        if use.follows:
+            assert self.flows is not None, "the plan knows which passes follow samples"
+            with arithmetic(self.plan.recipe.precision), self.flows(block, reference) as flow:
+                return use.rewrite(block, roles, flow)
+        return use.rewrite(block, roles, lambda tap, kinds: self.look(block, reference, tap, kinds))
 
 
 def _record(step: str, site: Site, done: Rewrite, stats: Stats) -> Record:

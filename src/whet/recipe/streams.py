@@ -1,6 +1,7 @@
 """The calibration tokens' hidden states between two blocks, in the compressed and the original model."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,6 +13,8 @@ from whet.calibrate.spool import Spool
 from whet.calibrate.statistics import Stats
 from whet.calibrate.sweep import Tapped, advance, drift, observe
 from whet.kernels.arithmetic import arithmetic
+from whet.model.block import Block
+from whet.recipe.flow import Flowing, flowing
 from whet.recipe.parts import probed
 from whet.recipe.rewrite import Kinds, Part
 
@@ -53,6 +56,13 @@ class Streams:
         self.working.rewind(taps, tap)
         if tap is None and self.reference is not None:
             self.reference.rewind()
+
+    def flows(self, block: Block, reference: Block) -> AbstractContextManager[Flowing]:
+        """Return the samples on both sides of a block, for as long as a pass reads them."""
+        assert self.reference is not None, "the plan follows the original for passes that ask"
+        ideal = self.reference.inputs
+        into = ideal.path.with_name(f"{ideal.path.stem}.leaving.bin")
+        return flowing(block, reference, self.working.inputs, ideal, into, self.look, self.batch)
 
     def advanced(self, block: Tapped, reference: Tapped, folder: Path, part: int) -> "Streams":
         """Return the hidden states that leave the two blocks."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
@@ -17,7 +18,9 @@ from whet.recipe.parts import Parts
 from whet.recipe.pipeline import Whole
 from whet.recipe.progress import Progress, commit, finished
 from whet.store.checkpoint import Checkpoint
+from whet.store.dialects import BY_METHOD
 from whet.store.dtypes import DTYPES
+from whet.store.scheme import Scheme
 
 HELD = 256 << 20  # tensors that are kept in memory before they are written [byte]
 PARTS = 1000  # into which the work is divided for who watches
@@ -80,12 +83,21 @@ class WholeExecution:
         """Write the tensors a few at a time, then the records; return how many parts there are."""
         seen: set[str] = set()
         count = 0
-        for group in _gathered(self._checked(outcome.tensors, seen)):
+        tensors = chain(outcome.tensors, self._coded(outcome))
+        for group in _gathered(self._checked(tensors, seen)):
             self.parts.save(count, group, [])
             count += 1
         self._check_rest(seen)
         self.parts.save(count, {}, list(self._records(outcome)))
         return count + 1
+
+    def _coded(self, outcome: Outcome) -> Iterator[tuple[str, Tensor]]:
+        """Yield the planes of weights that stay codes, as the source's dialect names them."""
+        for site, weight in outcome.weights:
+            dialect = BY_METHOD[self.source.config["quantization_config"]["quant_method"]]
+            activation, scale = self.source.activation(site) or (None, None)
+            scheme = Scheme(weight.format, activation)
+            yield from dialect.tensors(site, weight, scheme, scale).items()
 
     def _checked(
         self, tensors: Iterator[tuple[str, Tensor]], seen: set[str]

@@ -1,0 +1,183 @@
+"""Block reconstruction: what a block has become learns to give what the original block gave.
+
+Codes are found again by descent on the block's output, from the codes that earlier steps have left:
+AutoRound (arXiv:2309.05516, §3) trains where each weight is rounded, EfficientQAT's first phase
+(arXiv:2407.11062, §3.2) rounding and scales together; BRECQ (arXiv:2102.05426, §3.2) says why the
+block is the right piece. The input is what the compressed model gives, the target what the original
+gave, so that a block also makes good what the blocks before it have lost.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from whet.base.quantity import Quantity
+from whet.base.seed import stream_seed
+from whet.formats.codecs import codec_of
+from whet.formats.scaled import Scaled
+from whet.formats.spec import Float as Plain
+from whet.formats.weight import Weight, written
+from whet.model.block import Block
+from whet.model.linear import Linear
+from whet.passes.block_pass import BlockPass, Change, Flow, Observe
+from whet.passes.linear_pass import says
+from whet.train.forward import mixed
+from whet.train.rounding import Rounded
+from whet.train.schedule import share
+from whet.train.text import Reader
+from whet.train.trainable import Trained
+
+JUDGED = 32  # samples, at most, over which the result is compared with the beginning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruct(BlockPass):
+    """Train codes and scales, or unrounded weights, on the block's output; after other steps."""
+
+    name: ClassVar[str] = "reconstruct"
+    follows: ClassVar[bool] = True
+    steps: int = field(default=200, metadata=says("steps of descent for each block [1]"))
+    batch: int = field(default=4, metadata=says("calibration windows a step [1]"))
+    lr: float = field(
+        default=0.01, metadata=says("greatest step of a code, in units of its scale [1]")
+    )
+    lr_scale: float = field(default=0.002, metadata=says("greatest relative step of a scale [1]"))
+    lr_weight: float = field(
+        default=0.002, metadata=says("greatest step of an unrounded weight, ÷ their size [1]")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range."""
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("lr", "lr_scale", "lr_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+
+    def rewrite(self, block: Block, roles: tuple[str, ...], observe: Observe) -> Change:
+        """Return the weights that were found, if the block's output is nearer with them."""
+        assert isinstance(observe, Flow), "the executor gives passes that follow a flow"
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            return self._reconstructed(block, roles, observe)
+
+    def _reconstructed(self, block: Block, roles: tuple[str, ...], flow: Flow) -> Change:
+        student = unrounded(block, roles, flow.original)
+        judged = torch.linspace(0, flow.samples - 1, min(JUDGED, flow.samples)).long()
+        before = _loss(student, flow, judged, self.batch)
+        self._descend(student, flow, block.layer)
+        after = _loss(student, flow, judged, self.batch)
+        place = "block"
+        how = "‖y − ỹ‖² ÷ ‖ỹ‖² of what leaves the block, over calibration samples"
+        facts = {
+            place: {
+                "block_error_before": Quantity(before, "1", how),
+                "block_error": Quantity(min(after, before), "1", how),
+                "steps": Quantity(self.steps, "1", "steps of descent"),
+            }
+        }
+        if not after < before:
+            why = f"left as it was: descent took the block's error from {before:.3g} to {after:.3g}"
+            return Change(facts=facts, fallbacks={place: why})
+        return Change(weights=_weights(student, block, roles), facts=facts)
+
+    def _descend(self, student: Block, flow: Flow, layer: int) -> None:
+        """Train in place."""
+        optimizer = torch.optim.Adam(self._groups(student), betas=(0.9, 0.95))
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        reader = Reader(
+            torch.arange(flow.samples)[:, None], self.batch, stream_seed(layer, "reconstruct")
+        )
+        for step in range(self.steps):
+            numbers = reader.numbers(step)
+            optimizer.zero_grad(set_to_none=True)
+            with mixed(student.arch.hidden):
+                error, whole = _errors(student, flow, numbers)
+            (error / whole).backward()
+            rate = share(step, self.steps, "cosine", 0.05)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate
+            optimizer.step()
+            for linear in student.linears.values():
+                if isinstance(linear, Rounded):
+                    linear.settle()
+
+    def _groups(self, student: Block) -> list[dict[str, object]]:
+        """Return what is trained, with its learning rate."""
+        groups: list[dict[str, object]] = []
+        for linear in student.linears.values():
+            if isinstance(linear, Rounded):
+                groups.append({"params": [linear.growth], "lr": self.lr_scale})
+                if linear.moves:
+                    groups.append({"params": [linear.latent], "lr": self.lr})
+            elif isinstance(linear, Trained):
+                size = float(linear.master.detach().square().mean().sqrt())
+                groups.append({"params": [linear.master], "lr": self.lr_weight * size})
+        return groups
+
+
+def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
+    """Return a block whose linears of `roles` can be trained. Law: it computes the same."""
+    linears = {
+        role: _unrounded(linear, original.linears[role].weight.dense())
+        if role in roles
+        else _copied(linear)
+        for role, linear in block.linears.items()
+    }
+    router = None if block.router is None else block.router.clone()
+    norms = dict(block.norms)
+    return Block(block.arch, block.layer, block.sites, linears, norms, block.names, router)
+
+
+def _unrounded(linear: Linear, original: Float[Tensor, "out in"]) -> Linear:
+    if isinstance(linear.weight.format, Plain):
+        made = Trained(linear, None, seed=0, keep_zeros=True)
+        return _fixed_bias(made)
+    if isinstance(codec_of(linear.weight.format), Scaled):
+        return Rounded(linear, original)
+    return _copied(linear)
+
+
+def _copied(linear: Linear) -> Linear:
+    """Return a linear whose numbers can stand in a pass that is differentiated."""
+    weight = linear.weight
+    planes = {"value": weight.dense().clone()}
+    plain = Weight(Plain("F32"), planes, weight.shape)
+    bias = None if linear.bias is None else linear.bias.clone()
+    return Linear(plain, bias, linear.activation, linear.input_scale)
+
+
+def _fixed_bias(linear: Trained) -> Trained:
+    if isinstance(linear.bias, nn.Parameter):
+        linear.bias.requires_grad_(requires_grad=False)
+    return linear
+
+
+def _weights(student: Block, block: Block, roles: tuple[str, ...]) -> dict[str, Weight]:
+    found: dict[str, Weight] = {}
+    for role in roles:
+        linear = student.linears[role]
+        if isinstance(linear, Rounded):
+            found[role] = linear.coded()
+        elif isinstance(linear, Trained):
+            found[role] = written(linear.dense().detach(), block.linears[role].weight.format)
+    return found
+
+
+def _errors(student: Block, flow: Flow, numbers: Int64[Tensor, "batch"]) -> tuple[Tensor, Tensor]:
+    """Return ‖y − ỹ‖² and ‖ỹ‖² over some samples."""
+    target = flow.leaving(numbers)
+    made = student(flow.entering(numbers)).float()
+    return (made - target).square().sum(), target.square().sum()
+
+
+@torch.no_grad()
+def _loss(student: Block, flow: Flow, numbers: Int64[Tensor, "some"], batch: int) -> float:
+    error = whole = 0.0
+    for some in numbers.split(batch):
+        lost, energy = _errors(student, flow, some)
+        error, whole = error + float(lost), whole + float(energy)
+    return error / whole if whole else 0.0

@@ -1,0 +1,1 @@
+"""Descent on gradients: losses of distillation, trainable models, the loop that trains them."""

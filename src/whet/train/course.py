@@ -1,0 +1,167 @@
+"""The loop that trains: AdamW on a schedule, with exact resume.
+
+AdamW: arXiv:1711.05101. Gradients are clipped by their common norm (arXiv:1211.5063).
+"""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whet.base.errors import FolderError, NumericalError, StoppedError
+from whet.store.durable import write_atomic
+from whet.train.parallel import Team
+from whet.train.schedule import Schedule, share
+
+STATE = "training.pt"
+OFTEN = 60.0  # between two saved states [s]
+AFRESH = "Start afresh with --resume never."
+
+Loss = Callable[[int, int], Tensor]  # (step, part of it) -> mean loss of that part
+Told = Callable[[float, str], None]
+Log = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How far, how fast and how steadily to go down; `parts` batches make one step."""
+
+    steps: int
+    lr: float
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    parts: int = 1
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+def silent(step: int, values: Mapping[str, float]) -> None:
+    """Log nothing."""
+
+
+def untouched(step: int) -> None:
+    """Change nothing after a step."""
+
+
+@dataclass(eq=False)
+class Descent:
+    """Parameters on their way down; everything that matters is kept in `work`.
+
+    Law: stopped and taken up again, it gives the same losses and parameters, bit for bit.
+    Law: several processes that share the parts of a step give the losses of one, but for rounding.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    course: Course
+    work: Path
+    told: Told
+    stopped: Callable[[], bool]
+    log: Log = silent
+    after: Callable[[int], None] = untouched  # what else a step changes, e.g. masks
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])  # by name, ÷ the course's
+    losses: list[float] = field(default_factory=list[float])
+
+    def __post_init__(self) -> None:
+        """Make the optimiser, and go back to where an earlier run has left off."""
+        self.team = Team.joined()
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": [p],
+                    "weight_decay": self.course.weight_decay if p.dim() > 1 else 0.0,
+                    "peak": self.course.lr * self.rates.get(name, 1.0),
+                }
+                for name, p in self.parameters.items()
+            ],
+            lr=self.course.lr,
+            betas=self.course.betas,
+        )
+        self._reopen()
+
+    def run(self, loss: Loss) -> list[float]:
+        """Take every step that is not taken; return the loss of each."""
+        saved, began, first = time.monotonic(), time.monotonic(), len(self.losses)
+        for step in range(first, self.course.steps):
+            if self.team.agreed(asked=self.stopped()):
+                self._keep()
+                raise StoppedError(
+                    f"stopped before step {step + 1} of {self.course.steps}; what is trained is "
+                    f"kept in {self.work}",
+                    "Run the same command to go on.",
+                )
+            self.losses.append(self._step(step, loss))
+            if time.monotonic() - saved > OFTEN:
+                self._keep()
+                saved = time.monotonic()
+            pace = (time.monotonic() - began) / (step + 1 - first)
+            self.told((step + 1) / self.course.steps, self._told(step, pace))
+        return self.losses
+
+    def _step(self, step: int, loss: Loss) -> float:
+        """Go one step down; return the loss before it."""
+        course, total = self.course, 0.0
+        rate = share(step, course.steps, course.schedule, course.warmup)
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = self.team.share(course.parts)
+        for part in mine:
+            value = loss(step, part)
+            (value / course.parts).backward()
+            total += float(value.detach()) / course.parts
+        total = self.team.summed(total, self.parameters.values())
+        if not torch.isfinite(torch.tensor(total)):
+            raise NumericalError(
+                f"the loss of step {step + 1} is {total}", f"Lower lr, which is {course.lr:g}."
+            )
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), course.clip or torch.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["peak"]
+        self.optimizer.step()
+        self.after(step)
+        self.log(step, {"loss": total, "lr": rate * course.lr, "gradient": float(norm)})
+        return total
+
+    def _told(self, step: int, pace: float) -> str:
+        left, recent = pace * (self.course.steps - step - 1), self.losses[-16:]
+        wait = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        loss = sum(recent) / len(recent)
+        return f"step {step + 1} of {self.course.steps}, loss {loss:.4f}, {wait} left"
+
+    def _keep(self) -> None:
+        """Write the state in one rename."""
+        if not self.team.first:
+            return
+        state = {
+            "steps": self.course.steps,
+            "losses": self.losses,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.work.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.work / STATE, [buffer.getbuffer()])
+
+    def _reopen(self) -> None:
+        path = self.work / STATE
+        if not path.is_file():
+            return
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+            known: dict[str, Tensor] = state["parameters"]
+        except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+            raise FolderError(f"{path} is no state of training: {error}", AFRESH) from error
+        shapes = {name: value.shape for name, value in known.items()}
+        if state["steps"] != self.course.steps or shapes != {
+            name: p.shape for name, p in self.parameters.items()
+        }:
+            raise FolderError(f"{path} is the state of another training", AFRESH)
+        for name, value in known.items():
+            self.parameters[name].data.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = list(state["losses"])
