@@ -103,7 +103,7 @@ def _entered(source: Source, ids: Tensor, path: Path, batch: int) -> Spool:
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
     embedding = decoder.embedding(source, family, arch)
-    spool = Spool.create(path, (*ids.shape, arch.hidden))
+    spool = Spool.create(path, (len(ids), ids.shape[1], arch.hidden))
     for start in range(0, len(ids), batch):
         spool.write(start, embedding(ids[start : start + batch]))
     return spool

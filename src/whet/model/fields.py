@@ -40,7 +40,7 @@ WHOLE_HEADS = ("llama", "gemma2", "gemma3")  # transformers wants hidden to be a
 
 def field(family: str, size: str) -> str | None:
     """Return the name of a size in a family's config.json, or `None` where it has none."""
-    return (USUAL | DIFFERENT.get(family, {})).get(size) or None
+    return DIFFERENT.get(family, {}).get(size, USUAL.get(size)) or None
 
 
 def resized(config: Config, family: str, **sizes: object) -> dict[str, Any]:

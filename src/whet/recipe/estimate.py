@@ -1,17 +1,19 @@
 """What a run will need, predicted before it starts; a run that cannot fit is refused."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from whet.base.errors import FitError
 from whet.base.machine import free_disk, free_memory, resident
 from whet.base.quantity import Quantity
+from whet.model.architecture import Architecture
+from whet.model.family import Family, find
 from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
 
 FLOAT = 4  # [byte]
 TOKENS_AT_ONCE = 4096
-WHOLE = 4  # copies of the largest tensor that a pass over the whole model may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +62,40 @@ def refuse_misfits(need: Estimate, out: Path) -> None:
 
 def _memory(stage: Stage) -> int:
     if isinstance(stage, Whole):
-        largest = max((s.info.nbytes for s in stage.folder.tensors.values()), default=0)
-        return resident() + WHOLE * FLOAT * largest
+        family, arch = _kind(stage)
+        blocks = [family.block_sites(arch, layer) for layer in {0, arch.layers - 1}]
+        shapes = ([site.shape for site in block] for block in blocks)
+        return resident() + max(_working(each, arch.hidden, statistics=True) for each in shapes)
     layers = range(stage.anatomy.layers)
     return resident() + max((_block_memory(stage, stage.of_layer(i)) for i in layers), default=0)
 
 
+def _kind(stage: Whole) -> tuple[Family, Architecture]:
+    family = find(stage.folder.config)
+    return family, family.architecture(stage.folder.config, stage.folder.tensors)
+
+
 def _block_memory(plan: Plan, placed: tuple[Placed, ...]) -> int:
-    """Return the working set of one block: its weights, one tap's statistics, the solver, a batch."""
     sizes = [p.site.shape for p in placed]
+    return _working(sizes, plan.anatomy.hidden, statistics=plan.needs_statistics)
+
+
+def _working(sizes: Sequence[tuple[int, int]], hidden: int, *, statistics: bool) -> int:
+    """Return the working set of one block: its weights, one tap's statistics, the solver, a batch."""
     weights = sum(rows * cols for rows, cols in sizes)
     largest = max((rows * cols for rows, cols in sizes), default=0)
     widest = max((cols for _, cols in sizes), default=0)
-    statistics = 5 * widest**2 * FLOAT if plan.needs_statistics else 0
+    gathered = 5 * widest**2 * FLOAT if statistics else 0
     tallest = max((rows for rows, _ in sizes), default=0)
-    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * plan.anatomy.hidden) * FLOAT
-    return 2 * weights + 6 * largest * FLOAT + statistics + batch
+    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * hidden) * FLOAT
+    return 2 * weights + 6 * largest * FLOAT + gathered + batch
 
 
 def _disk(pipeline: Pipeline, number: int) -> int:
     """Return what a stage keeps on disk: what it reads, if an earlier one has left it, and makes."""
     stage = pipeline.stages[number]
     read = stage.folder.nbytes if number else 0
-    spooled = _spooled(stage) if isinstance(stage, Plan) else 0
+    spooled = _walked(stage) if isinstance(stage, Whole) else _spooled(stage)
     return read + 2 * stage.weights_bytes + spooled
 
 
@@ -93,6 +106,13 @@ def _spooled(plan: Plan) -> int:
     inside = widest + 2 * plan.anatomy.hidden if plan.needs_statistics else 0
     each = calibration.samples * calibration.length * (2 * plan.anatomy.hidden + inside) * FLOAT
     return (2 if plan.compares else 1) * each
+
+
+def _walked(stage: Whole) -> int:
+    """Return the size of the hidden states of a pass that walks through the blocks [byte]."""
+    _, arch = _kind(stage)
+    tokens = getattr(stage.use, "samples", 0) * getattr(stage.use, "length", 0)
+    return 2 * tokens * (3 * arch.hidden + arch.ffn) * FLOAT
 
 
 def _mib(size: int) -> str:

@@ -131,7 +131,7 @@ def _remove(W: Tensor, inverse: Tensor, columns: Int64[Tensor, "columns"]) -> No
     """Fit the rest to what the columns did, and forget them; both in place."""
     rows = inverse[columns]
     share = torch.linalg.solve(rows[:, columns], rows)
-    W -= W[:, columns] @ share
+    W.sub_(W[:, columns] @ share)
     inverse -= rows.T @ share
     W[:, columns] = 0
     inverse[columns] = 0
