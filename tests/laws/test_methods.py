@@ -248,7 +248,9 @@ def test_a_tap_that_cannot_be_rescaled_is_said(
 
 def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
-    assert list(found) == ["activations", "awq", "gptq", "hqq", "rtn", "smoothquant"]
+    assert list(found) == [
+        "activations", "awq", "gptq", "hqq", "residual", "rtn", "smoothquant", "svd",
+    ]  # fmt: skip
     for name, use in found.items():
         doc = import_module(use.__module__).__doc__ or ""
         assert name in {"hqq", "rtn", "activations"} or re.search(r"arXiv:\d{4}\.\d{5}", doc), name

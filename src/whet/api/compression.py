@@ -105,6 +105,7 @@ def carried_out(
         work = workspace.folder
         execution = _execution(bound_plan, source, tokens, work, progress, stopped)
         execution.run()
+        bound_plan = bound_plan.settled(execution.parts.records(execution.count))
         shutil.rmtree(workspace.final, ignore_errors=True)
         files = assemble(
             bound_plan, source, execution.parts.shards(execution.count), workspace.final
