@@ -3,9 +3,10 @@
 The product is the best of its rank for the outputs (EoRA, arXiv:2410.21271, §3; L²QER,
 arXiv:2402.02446, weighs channels alone; QERA, arXiv:2410.06040, proves the exact solution). The
 codes are those of GPTQ-complete. Then both take turns, as in LoftQ (arXiv:2310.08659) and CALDERA
-(arXiv:2405.18886, §4), but codes are chosen knowing that the left factor will be the best one for
-them: with the Gram matrix of what the right factor does not reach. A turn is kept if it goes
-downhill. The mathematics is in `whet.methods.solve`.
+(arXiv:2405.18886, §4). The better of two beginnings is taken: codes first, or the product first and
+codes for the rest, whose ranges are narrower. After that codes are chosen knowing that the left
+factor will be the best one for them: with the Gram matrix of what the right factor does not reach.
+A turn is kept if it goes downhill. The mathematics is in `whet.methods.solve`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ class CodesAndProduct(LinearPass):
         default=DEFAULT, metadata=says("codes and product, e.g. int4-g64 + lowrank-16")
     )
     rounds: int = field(
-        default=4, metadata=says("turns of codes and product after the first of each [1]")
+        default=4, metadata=says("turns of codes and product; 0: codes, then the product, once [1]")
     )
     damping: float = field(
         default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
@@ -138,8 +139,9 @@ class CodesAndProduct(LinearPass):
         alone = solved(problem, codes, search, self.sweeps)
         least = self._best(problem, Pair(alone, nothing(form, problem.target)), alone)
         if self.rounds:
-            known = freed(problem, right_of(least.product))
-            least = self._best(problem, least, solved(known, codes, search, self.sweeps))
+            kept = nearest_product(problem, form, "outputs", self._coding)
+            rest = replace(problem, target=problem.target - kept.values)
+            least = self._best(problem, least, solved(rest, codes, search, self.sweeps))
         for _ in range(self.rounds):
             onward = freed(problem, right_of(least.product))
             best = self._best(problem, least, improved_terms(onward, least.terms, self.sweeps))
@@ -148,12 +150,15 @@ class CodesAndProduct(LinearPass):
             least = best
         return added(alone), least
 
+    @property
+    def _coding(self) -> Coding:
+        return Coding(Search("hessian"), self.sweeps)
+
     def _best(self, problem: Problem, least: "Pair", terms: Solved) -> "Pair":
         """Return the better of a pair, and of other codes with the product that is best for them."""
         assert isinstance(self.format, Corrected)
         left = replace(problem, target=problem.target - added(terms))
-        coding = Coding(Search("hessian"), self.sweeps)
-        found = Pair(terms, nearest_product(left, self.format.product, "outputs", coding))
+        found = Pair(terms, nearest_product(left, self.format.product, "outputs", self._coding))
         return found if found.loss(problem) < least.loss(problem) else least
 
     def _plain(self, weight: Float[Tensor, "out in"], why: str) -> Rewrite:
