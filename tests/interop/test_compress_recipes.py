@@ -138,6 +138,22 @@ def test_two_steps_on_different_sites_and_some_skipped(tmp_path: Path) -> None:
     agrees(done.path)
 
 
+def test_ranks_that_are_not_worth_it_are_left_out(tmp_path: Path) -> None:
+    step = {"use": "svd", "format": "lowrank-12", "energy": 0.8}
+    done = compress(small(tmp_path), recipe(tmp_path / "r.yaml", [step]))
+    schemes = Folder(done.path).config["quantization_config"]["schemes"]
+    ranks = {format_.rank for s in schemes if isinstance(format_ := parse(s["format"]), LowRank)}
+    assert len(ranks) > 1
+    assert max(ranks) <= 12
+    agrees(done.path)
+
+
+def test_ranks_that_no_matrix_has_are_refused(tmp_path: Path) -> None:
+    made = recipe(tmp_path / "r.yaml", [{"use": "svd", "format": "lowrank-999"}])
+    with pytest.raises(RecipeError, match="lowrank-999 has rank 999, a matrix of"):
+        compress(small(tmp_path), made)
+
+
 @pytest.mark.parametrize("format_", CHOSEN)
 def test_formats(format_: str, tmp_path: Path) -> None:
     by_both_methods(format_, tmp_path)

@@ -249,8 +249,8 @@ def test_a_tap_that_cannot_be_rescaled_is_said(
 def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
     assert list(found) == [
-        "activations", "alps", "awq", "gptq", "hqq", "magnitude", "ria", "rtn", "smoothquant",
-        "sparsegpt", "wanda",
+        "activations", "alps", "awq", "gptq", "hqq", "magnitude", "residual", "ria", "rtn",
+        "smoothquant", "sparsegpt", "svd", "wanda",
     ]  # fmt: skip
     for name, use in found.items():
         doc = import_module(use.__module__).__doc__ or ""

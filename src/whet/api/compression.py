@@ -97,6 +97,7 @@ def carried_out(
         told, stop = progress or Silence(), stopped or (lambda: False)
         journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop)
         files = journey.run()
+        bound_plan = journey.settled
         checked = reload(workspace.final, journey.probe)
         about = (
             *plan_records(bound_plan, tokens),

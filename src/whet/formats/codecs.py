@@ -27,9 +27,9 @@ def codec_of(format_: Format) -> Codec:
         case Sum(terms):
             return compose.Sum(format_, [_coded(term) for term in terms])
         case LowRank():
-            return _product(format_)
+            return product_of(format_)
         case Corrected(codes, product):
-            return lowrank.Corrected(format_, codec_of(codes), _product(product))
+            return lowrank.Corrected(format_, codec_of(codes), product_of(product))
         case Sparse(_, inner):
             return sparse.Sparse(format_, codec_of(inner))
         case _:
@@ -47,7 +47,8 @@ def scalar_of(format_: Format) -> Scalar:
     return codec
 
 
-def _product(format_: LowRank) -> lowrank.LowRank:
+def product_of(format_: LowRank) -> lowrank.LowRank:
+    """Return the mathematics of a product."""
     return lowrank.LowRank(format_, codec_of(format_.inner))
 
 

@@ -62,11 +62,16 @@ class Journey:
         """Return the tokens and logits that a reloaded model must reproduce."""
         return self._place(len(self.pipeline.stages) - 1) / PROBE
 
+    @property
+    def settled(self) -> Pipeline:
+        """Return the pipeline with the formats that its finished stages have written."""
+        stages = tuple(self._settled(n, stage) for n, stage in enumerate(self.pipeline.stages))
+        return replace(self.pipeline, stages=stages)
+
     def records(self) -> Iterator[Record]:
         """Yield what all stages have recorded, in order."""
         for number in range(len(self.pipeline.stages)):
-            place = self._place(number)
-            yield from Parts(place / "parts").records(finished(place))
+            yield from self._recorded(number)
 
     def times(self) -> Iterator[Record]:
         """Yield how long the parts of the work took."""
@@ -87,6 +92,7 @@ class Journey:
         execution.run()
         shutil.rmtree(into, ignore_errors=True)
         shards = execution.parts.shards(execution.count)
+        stage = self._settled(number, stage)
         files = assemble(stage, self.pipeline.recipe, Checkpoint(source), shards, into)
         if isinstance(execution, WholeExecution):
             _refuse_nonfinite(stage, into)
@@ -114,6 +120,14 @@ class Journey:
         from whet.recipe.foreign import ForeignExecution
 
         return ForeignExecution(bound, ids, place, *told)
+
+    def _recorded(self, number: int) -> Iterator[Record]:
+        place = self._place(number)
+        return Parts(place / "parts").records(finished(place))
+
+    def _settled(self, number: int, stage: Stage) -> Stage:
+        """Return a finished stage with the formats that it has written."""
+        return stage.settled(self._recorded(number)) if isinstance(stage, Plan) else stage
 
     @property
     def _several(self) -> bool:

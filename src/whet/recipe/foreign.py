@@ -117,8 +117,9 @@ class ForeignExecution:
         """Give the model the weights of a part that an earlier run has finished."""
         shard = Shard(path)
         held = Held(shard.tensors, partial(stored, shard), str(path))
-        reader = reader_of(self.plan.choice.config(self.plan.schemes, self.plan.skipped), held)
-        for placed in self.plan.placed:
+        plan = self.plan.settled(self.parts.records(finished(self.work)))
+        reader = reader_of(plan.choice.config(plan.schemes, plan.skipped), held)
+        for placed in plan.placed:
             site = placed.site
             if any(name.startswith(f"{site.module}.weight") for name in shard.tensors):
                 weight = reader.weight(site)

@@ -5,15 +5,16 @@ fit the configuration, steps that match nothing, formats that cannot be stored. 
 of passes over linears and blocks; `pipeline` plans all stages of a recipe.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 from whet.base.errors import FolderError, RecipeError
+from whet.base.record import Record
 from whet.formats.activation import Activation
-from whet.formats.spec import WIDTH, Coded, Float, Format, Sparse, smaller_group
+from whet.formats.spec import WIDTH, Coded, Float, Format, Sparse, parse, smaller_group
 from whet.kernels.arithmetic import usual
 from whet.model.family import find
 from whet.model.site import Site
@@ -84,6 +85,21 @@ class Plan:
         kept = sum(self.folder.tensors[name].info.nbytes for name in self.copied)
         made = (p for p in self.placed if p.site.tensor in self.rewritten)
         return kept + sum(self._nbytes(p) for p in made)
+
+    def settled(self, records: Iterable[Record]) -> "Plan":
+        """Return the plan with the formats that were written, where a method needed less.
+
+        Law: no larger than planned.
+        """
+        found = {r.site: parse(r.notes["format"]) for r in records if "format" in r.notes}
+
+        def one(placed: Placed) -> Placed:
+            format_ = found.get(placed.site.module)
+            if placed.scheme is None or format_ is None:
+                return placed
+            return replace(placed, scheme=replace(placed.scheme, format=format_))
+
+        return replace(self, placed=tuple(map(one, self.placed)))
 
     @property
     def config(self) -> dict[str, Any]:

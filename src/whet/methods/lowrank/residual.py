@@ -3,9 +3,10 @@
 The product is the best of its rank for the outputs (EoRA, arXiv:2410.21271, §3; L²QER,
 arXiv:2402.02446, weighs channels alone; QERA, arXiv:2410.06040, proves the exact solution). The
 codes are those of GPTQ-complete. Then both take turns, as in LoftQ (arXiv:2310.08659) and CALDERA
-(arXiv:2405.18886, §4): codes and scales by coordinate descent for what the product leaves, the
-product anew for what the codes leave. Each turn goes downhill, for it begins where the last one
-ended. The mathematics is in `whet.methods.solve`.
+(arXiv:2405.18886, §4). The better of two beginnings is taken: codes first, or the product first and
+codes for the rest, whose ranges are narrower. After that codes are chosen knowing that the left
+factor will be the best one for them: with the Gram matrix of what the right factor does not reach.
+A turn is kept if it goes downhill. The mathematics is in `whet.methods.solve`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,9 @@ from torch import Tensor
 from whet.base.errors import NumericalError
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Planes, Scalar, Search
-from whet.formats.codecs import codec_of
+from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.compose import joined
 from whet.formats.element import Integer
-from whet.formats.lowrank import Corrected as Codec
-from whet.formats.lowrank import LowRank as LowRankCodec
 from whet.formats.spec import Coded, Corrected, Format, LowRank
 from whet.formats.weight import Weight, written
 from whet.methods.solve.complete import (
@@ -37,7 +36,7 @@ from whet.methods.solve.complete import (
 from whet.methods.solve.facts import loss, raised, share, told
 from whet.methods.solve.nearest import weight_error
 from whet.methods.solve.posed import drift_of, factored
-from whet.methods.solve.product import Coding, Product, nearest_product
+from whet.methods.solve.product import Coding, Product, freed, nearest_product, right_of
 from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
@@ -55,7 +54,7 @@ class CodesAndProduct(LinearPass):
         default=DEFAULT, metadata=says("codes and product, e.g. int4-g64 + lowrank-16")
     )
     rounds: int = field(
-        default=4, metadata=says("turns of codes and product after the first of each [1]")
+        default=4, metadata=says("turns of codes and product; 0: codes, then the product, once [1]")
     )
     damping: float = field(
         default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
@@ -134,24 +133,33 @@ class CodesAndProduct(LinearPass):
 
     def _turns(self, problem: Problem) -> tuple[Tensor, "Pair"]:
         """Return what the codes alone would be, and the best pair of all turns."""
-        codec = codec_of(self.format)
-        assert isinstance(codec, Codec)
-        assert isinstance(codec.codes, Scalar)
+        assert isinstance(self.format, Corrected)
+        codes, form = scalar_of(self.format.codes), self.format.product
         search = Search(self.range, self.range_steps)
-        coding = Coding(Search("hessian"), self.sweeps)
-        terms = solved(problem, codec.codes, search, self.sweeps)
-        alone = added(terms)
-        best = least = Pair(terms, nothing(codec.product, problem.target))
-        for _ in range(1 + self.rounds):
-            left = replace(problem, target=problem.target - added(terms))
-            product = nearest_product(left, codec.product, "outputs", coding)
-            best = Pair(terms, product)
-            if not best.loss(problem) < least.loss(problem):
+        alone = solved(problem, codes, search, self.sweeps)
+        least = self._best(problem, Pair(alone, nothing(form, problem.target)), alone)
+        if self.rounds:
+            kept = nearest_product(problem, form, "outputs", self._coding)
+            rest = replace(problem, target=problem.target - kept.values)
+            least = self._best(problem, least, solved(rest, codes, search, self.sweeps))
+        for _ in range(self.rounds):
+            onward = freed(problem, right_of(least.product))
+            best = self._best(problem, least, improved_terms(onward, least.terms, self.sweeps))
+            if best is least:
                 break
             least = best
-            onward = replace(problem, target=problem.target - product.values)
-            terms = improved_terms(onward, terms, self.sweeps)
-        return alone, least
+        return added(alone), least
+
+    @property
+    def _coding(self) -> Coding:
+        return Coding(Search("hessian"), self.sweeps)
+
+    def _best(self, problem: Problem, least: "Pair", terms: Solved) -> "Pair":
+        """Return the better of a pair, and of other codes with the product that is best for them."""
+        assert isinstance(self.format, Corrected)
+        left = replace(problem, target=problem.target - added(terms))
+        found = Pair(terms, nearest_product(left, self.format.product, "outputs", self._coding))
+        return found if found.loss(problem) < least.loss(problem) else least
 
     def _plain(self, weight: Float[Tensor, "out in"], why: str) -> Rewrite:
         """Return the weight rounded to nearest and the plain product of what is left, saying why."""
@@ -182,7 +190,7 @@ class Pair:
         return float(problem.factor.energy(self.values - problem.target).double().sum())
 
 
-def nothing(codec: LowRankCodec, target: Float[Tensor, "in out"]) -> Product:
+def nothing(form: LowRank, target: Float[Tensor, "in out"]) -> Product:
     """Return the product that is zero."""
     zeros = torch.zeros_like(target)
-    return Product(codec.encode(zeros.T.float()), zeros)
+    return Product(form, written(zeros.T.float(), form).planes, zeros)

@@ -15,8 +15,7 @@ from torch import Tensor
 from whet.base.errors import NumericalError
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.formats.codec import Search
-from whet.formats.codecs import codec_of
-from whet.formats.lowrank import LowRank as Codec
+from whet.formats.lowrank import leading
 from whet.formats.spec import Float as Plain
 from whet.formats.spec import Format, LowRank, Shape, smaller_group
 from whet.formats.weight import Weight, written
@@ -24,7 +23,7 @@ from whet.methods.solve.complete import Problem
 from whet.methods.solve.facts import raised, told
 from whet.methods.solve.nearest import weight_error
 from whet.methods.solve.posed import drift_of, factored
-from whet.methods.solve.product import Coding, Norm, nearest_product
+from whet.methods.solve.product import Coding, Norm, Worth, nearest_product
 from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
@@ -42,6 +41,14 @@ class Svd(LinearPass):
     size: float = field(
         default=0.0,
         metadata=says("the rank is what takes this share of a bf16 matrix; 0: the format's [1]"),
+    )
+    energy: float = field(
+        default=0.0,
+        metadata=says("fewer ranks where these keep this share of the outputs' energy; 0: all [1]"),
+    )
+    gain: float = field(
+        default=0.0,
+        metadata=says("ranks that bring this share of it for a million numbers; 0: all [1]"),
     )
     norm: Norm = field(
         default="outputs",
@@ -70,10 +77,10 @@ class Svd(LinearPass):
         """Refuse settings out of their range, and formats that are no product."""
         if not isinstance(self.format, LowRank):
             raise ValueError(f"format is {self.format}, expected a product, e.g. lowrank-64")  # noqa: TRY004 - settings are values
-        for name in ("size", "alpha", "alpha_down", "rho"):
+        for name in ("size", "energy", "alpha", "alpha_down", "rho"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        for name in ("damping", "sweeps", "least_tokens"):
+        for name in ("gain", "damping", "sweeps", "least_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
@@ -114,17 +121,19 @@ class Svd(LinearPass):
             return self._plain(weight, error.message)
         alpha = self.alpha_down if role.endswith(".down") else self.alpha
         target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
-        codec = codec_of(self.format)
-        assert isinstance(codec, Codec)
-        coding = Coding(Search("hessian"), self.sweeps)
+        assert isinstance(self.format, LowRank)
+        coding, worth = Coding(Search("hessian"), self.sweeps), Worth(self.energy, self.gain)
         problem = Problem(target, gram.symmetric(), found)
-        product = nearest_product(problem, codec, self.norm, coding)
-        new = Weight(self.format, product.planes, (weight.shape[0], inputs))
+        product = nearest_product(problem, self.format, self.norm, coding, worth)
+        new = Weight(product.format, product.planes, (weight.shape[0], inputs))
         return Rewrite(new, told(weight, target, shift, found, product.values), raised(found))
 
     def _plain(self, weight: Float[Tensor, "out in"], why: str | None) -> Rewrite:
         """Return the product that is nearest to the weight itself, saying why."""
-        new = written(weight, self.format)
+        assert isinstance(self.format, LowRank)
+        exact = weight.double()
+        rank = Worth(self.energy, self.gain).rank(leading(exact, self.format.rank), exact)
+        new = written(weight, replace(self.format, rank=rank))
         facts = {"weight_error": weight_error(new, weight)}
         return Rewrite(new, facts, why and f"singular values of the weight alone: {why}")
 

@@ -13,22 +13,27 @@ alike: of the splits of the singular values, that which spends the least error o
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whet.formats import spec
 from whet.formats.codec import Codec, Planes, Scalar, Search
-from whet.formats.lowrank import LowRank, leading, opposite, sides
+from whet.formats.codecs import product_of
+from whet.formats.lowrank import leading, opposite, sides
 from whet.formats.spec import Shape
 from whet.methods.solve.complete import Problem, planes_of, solved
-from whet.methods.solve.factor import factor
+from whet.methods.solve.factor import NARROW, factor
 
 Norm = Literal["plain", "channels", "outputs"]
+LEAST = 1e-4  # damping of what a product leaves, which has no full rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Product:
     """Planes of both factors, and what they multiply to."""
 
+    format: spec.LowRank
     planes: Planes
     values: Float[Tensor, "in out"]
 
@@ -41,6 +46,32 @@ class Coding:
     sweeps: int
 
 
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Which singular values are kept, beside the rank that a format allows.
+
+    `energy`: so many that their squares are this share of all. `gain`: those whose square, as a
+    share of all, is at least so much for a million numbers stored. The same `gain` in every layer
+    spends numbers where they bring most: squares fall within a layer, so that taking greedily what
+    brings most, over all layers, ends at such a threshold. 0: all.
+    """
+
+    energy: float = 0.0
+    gain: float = 0.0
+
+    def rank(self, basis: Float[Tensor, "out rank"], matrix: Float[Tensor, "out cols"]) -> int:
+        """Return how many of the singular vectors of a matrix are kept, one at least."""
+        squares = (basis.T @ matrix).square().sum(1)
+        share = squares / matrix.square().sum().clamp(min=torch.finfo(squares.dtype).tiny)
+        kept = len(share)
+        if self.energy:
+            kept = int((share.cumsum(0) < self.energy).sum()) + 1
+        if self.gain:
+            least = self.gain * 1e-6 * (matrix.shape[0] + matrix.shape[1])
+            kept = min(kept, int((share >= least).sum()))
+        return min(max(kept, 1), len(share))
+
+
 def weighed(problem: Problem, norm: Norm) -> Float[Tensor, "out in"]:
     """Return T L, in float64: the columns in any order."""
     target = problem.target.T.double()
@@ -51,15 +82,20 @@ def weighed(problem: Problem, norm: Norm) -> Float[Tensor, "out in"]:
     return target[:, problem.factor.order] @ problem.factor.lower.double()
 
 
-def nearest_product(problem: Problem, codec: LowRank, norm: Norm, coding: Coding) -> Product:
+def nearest_product(
+    problem: Problem, form: spec.LowRank, norm: Norm, coding: Coding, worth: Worth = Worth()
+) -> Product:
     """Return the product of a rank that is nearest to the target.
 
     The left factor is stored first; the right one is of least squares for it, and is rounded in the
     norm of the outputs where it is in codes.
     Law: for factors that are not rounded, and the norm of the outputs, the loss is the least there is.
     """
-    target = problem.target.T.double()
-    left = leading(weighed(problem, norm), codec.rank)
+    target, matrix = problem.target.T.double(), weighed(problem, norm)
+    left = leading(matrix, form.rank)
+    form = replace(form, rank=worth.rank(left, matrix))
+    left = left[:, : form.rank].contiguous()
+    codec = product_of(form)
     wide = opposite(left, target)
     seen = (wide @ problem.H.double() @ wide.T).to(problem.H.dtype)
     planes = _rounded(codec.inner, left, seen, problem.factor.damping, coding)
@@ -67,7 +103,32 @@ def nearest_product(problem: Problem, codec: LowRank, norm: Norm, coding: Coding
     right = opposite(stored.double(), target)
     both = sides(planes, _right(codec.inner, right, problem, coding))
     shape: Shape = (target.shape[0], target.shape[1])
-    return Product(both, codec.decode(both, shape).T.to(problem.target.dtype))
+    return Product(form, both, codec.decode(both, shape).T.to(problem.target.dtype))
+
+
+def freed(problem: Problem, right: Float[Tensor, "rank in"]) -> Problem:
+    """Return the problem of codes that a product stands beside, its right factor R known.
+
+    Whatever the codes are, the best left factor takes all of their error that R can reach:
+
+        min over L of tr((Q + L R - T) H (Q + L R - T)ᵀ) = tr((Q - T) H' (Q - T)ᵀ),
+        H' = H - H Rᵀ (R H Rᵀ)⁺ R H,
+
+    H damped. So codes that know of the product are chosen by the same mathematics, with H' for H.
+    """
+    exact = torch.float64 if len(problem.H) <= NARROW else problem.H.dtype
+    H = problem.H.to(exact, copy=True)
+    H.diagonal().add_(problem.factor.ridge)
+    reached = right.to(exact) @ H
+    H -= reached.T @ torch.linalg.pinv(reached @ right.to(exact).T, hermitian=True) @ reached
+    left = ((H + H.T) / 2).to(problem.H.dtype)
+    return Problem(problem.target, left, factor(left, LEAST))
+
+
+def right_of(product: Product) -> Float[Tensor, "rank in"]:
+    """Return the right factor of a product."""
+    rows, cols = product.values.shape[1], product.values.shape[0]
+    return product_of(product.format).factors(product.planes, (rows, cols))[1]
 
 
 def _rounded(
