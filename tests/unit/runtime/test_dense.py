@@ -30,7 +30,9 @@ def planar(name: str, weight: Tensor) -> Planar:
     return Planar(made.format, planes, made.shape)
 
 
-@pytest.mark.parametrize("name", [*SPARSE, "2:4(log4-g64-tuned)", "2:4(mxfp4)", "2:4(int8-tensor-affine)"])
+@pytest.mark.parametrize(
+    "name", [*SPARSE, "2:4(log4-g64-tuned)", "2:4(mxfp4)", "2:4(int8-tensor-affine)"]
+)
 @pytest.mark.parametrize("shape", [(12, 136), (5, 33), (1, 1)])
 def test_widened_is_the_same_matrix(name: str, shape: tuple[int, int]) -> None:
     stored = planar(name, matrix(*shape))

@@ -93,8 +93,7 @@ class Alps(LinearPass):
             problem = posed(weight, stats, self._asked)
             if isinstance(problem, str):
                 return unable(weight, codec, problem)
-            mask = best_support(problem, codec.pattern, self.turns)
+            mask, free = best_support(problem, codec.pattern, self.turns)
             search = Search("hessian", self.range_steps)
-            return solution(
-                problem, weight, mask, settled(problem, mask, codec, search, self.sweeps)
-            )
+            new = settled(problem, mask, codec, search, self.sweeps, free)
+            return solution(problem, weight, mask, new)

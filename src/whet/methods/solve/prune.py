@@ -86,15 +86,21 @@ def _drift(stats: Stats, asked: Asked) -> Drift:
 
 
 def settled(
-    problem: Problem, mask: Bool[Tensor, "out in"], codec: Sparse, search: Search, sweeps: int
+    problem: Problem,
+    mask: Bool[Tensor, "out in"],
+    codec: Sparse,
+    search: Search,
+    sweeps: int,
+    free: Float[Tensor, "in out"] | None = None,
 ) -> Weight:
     """Return the best weight of a support that is found.
 
     Plain numbers by exact least squares. Codes by rounding these, or the target column by column,
-    and by coordinate descent with the mask as it is.
+    and by coordinate descent with the mask as it is. `free` are the least squares, where known.
     """
     own = mask.T.to(problem.target.dtype)
-    free = refitted(problem.target, problem.H, problem.factor.ridge, own)
+    if free is None:
+        free = refitted(problem.target, problem.H, problem.factor.ridge, own)
     if not isinstance(codec.inner, Scaled):
         return nearest_kept(free.T.contiguous().float(), mask, codec)
     bound = replace(problem, mask=own, free=free)
@@ -103,24 +109,30 @@ def settled(
     return Weight(codec.format, codec.write(planes, mask), (len(mask), mask.shape[1]))
 
 
-def best_support(problem: Problem, pattern: Pattern, turns: int) -> Bool[Tensor, "out in"]:
-    """Return the mask of ADMM, or the one that it began with where least squares do better on that.
+def best_support(
+    problem: Problem, pattern: Pattern, turns: int
+) -> tuple[Bool[Tensor, "out in"], Float[Tensor, "in out"]]:
+    """Return the mask of ADMM, or the one that it began with where that loses less, and its weights.
 
-    Law: never worse, after least squares, than the greatest of |T|·√H_jj.
+    The weights are least squares on the mask.
+    Law: the loss is never above that of the greatest |T|·√H_jj after least squares.
     """
     H, ridge = problem.H, problem.factor.ridge
     start, found = (support(problem.target, H, ridge, pattern, n) for n in (0, turns))
-    before, after = (_lost(problem, mask) for mask in (start, found))
+    (one, before), (two, after) = (_fitted(problem, mask) for mask in (start, found))
     if pattern.of_row(len(problem.target)) is None:
         before, after = before.sum().expand_as(before), after.sum().expand_as(after)
-    return torch.where((before < after).unsqueeze(1), start, found)
+    earlier = before < after
+    return torch.where(earlier.unsqueeze(1), start, found), torch.where(earlier, one, two)
 
 
-def _lost(problem: Problem, mask: Bool[Tensor, "out in"]) -> Float[Tensor, "out"]:
-    """Return the least loss of each output that a mask allows."""
+def _fitted(
+    problem: Problem, mask: Bool[Tensor, "out in"]
+) -> tuple[Float[Tensor, "in out"], Float[Tensor, "out"]]:
+    """Return least squares on a mask, and the loss of each output."""
     own = mask.T.to(problem.target.dtype)
     free = refitted(problem.target, problem.H, problem.factor.ridge, own)
-    return problem.factor.energy(free - problem.target)
+    return free, problem.factor.energy(free - problem.target)
 
 
 def error(problem: Problem, weight: Float[Tensor, "out in"], new: Weight) -> Quantity:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 NARROW = 1024  # inputs up to which systems are solved directly
-BATCH = 1 << 23  # numbers of the systems that are solved at a time
+BATCH = 1 << 18  # numbers of the systems that are solved at a time
 TURNS = 100  # of conjugate gradients, at most
 NEAR = 1e-6  # residual ÷ right side at which these end
 
@@ -50,7 +50,9 @@ def _direct(
     places: Int64[Tensor, "some width"] = mask.T.sort(dim=1, descending=True, stable=True)[1]
     places = places[:, :width]
     own = mask.T.gather(1, places).double()
-    system = H[places.unsqueeze(2), places.unsqueeze(1)] * own.unsqueeze(2) * own.unsqueeze(1)
+    system = H[places.unsqueeze(2), places.unsqueeze(1)]
+    if not bool(own.all()):
+        system.mul_(own.unsqueeze(2)).mul_(own.unsqueeze(1))
     system.diagonal(dim1=1, dim2=2).add_(ridge * own + (1 - own))
     right = wanted.T.gather(1, places) * own
     lower = torch.linalg.cholesky(system)
