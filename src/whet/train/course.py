@@ -65,6 +65,7 @@ class Descent:
     log: Log = silent
     after: Callable[[int], None] = untouched  # what else a step changes, e.g. masks
     rates: Mapping[str, float] = field(default_factory=dict[str, float])  # by name, ÷ the course's
+    beside: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # kept as they are
     losses: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
@@ -140,6 +141,7 @@ class Descent:
             "steps": self.course.steps,
             "losses": self.losses,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "beside": dict(self.beside),
             "optimizer": self.optimizer.state_dict(),
         }
         buffer = io.BytesIO()
@@ -163,5 +165,7 @@ class Descent:
             raise FolderError(f"{path} is the state of another training", AFRESH)
         for name, value in known.items():
             self.parameters[name].data.copy_(value)
+        for name, value in self.beside.items():
+            value.copy_(state["beside"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = list(state["losses"])
