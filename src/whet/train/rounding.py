@@ -46,6 +46,7 @@ class Rounded(Linear):
         self.codec = codec
         values, params = codec.read(weight.planes, weight.shape)
         unit = codec.unit(values, params)
+        params = replace(params, scale=params.scale.clone())  # one that gradients may pass
         plain = Weight(Plain("F32"), {"value": unit}, weight.shape)
         super().__init__(plain, linear.bias, linear.activation, linear.input_scale)
         self.coded_format, self.params = weight.format, params

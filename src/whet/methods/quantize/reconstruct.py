@@ -22,6 +22,7 @@ from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight, written
 from whet.model.block import Block
 from whet.model.linear import Linear
+from whet.model.norm import Norm
 from whet.passes.block_pass import BlockPass, Change, Flow, Observe
 from whet.passes.linear_pass import says
 from whet.train.forward import mixed
@@ -71,7 +72,7 @@ class Reconstruct(BlockPass):
         self._descend(student, flow, block.layer)
         after = _loss(student, flow, judged, self.batch)
         place = "block"
-        how = "‖y − ỹ‖² ÷ ‖ỹ‖² of what leaves the block, over calibration samples"
+        how = "mean over tokens of ‖y − ỹ‖² ÷ ‖ỹ‖², of what leaves the block"
         facts = {
             place: {
                 "block_error_before": Quantity(before, "1", how),
@@ -128,7 +129,7 @@ def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
         for role, linear in block.linears.items()
     }
     router = None if block.router is None else block.router.clone()
-    norms = dict(block.norms)
+    norms = {role: _norm(norm) for role, norm in block.norms.items()}
     return Block(block.arch, block.layer, block.sites, linears, norms, block.names, router)
 
 
@@ -150,6 +151,12 @@ def _copied(linear: Linear) -> Linear:
     return Linear(plain, bias, linear.activation, linear.input_scale)
 
 
+def _norm(norm: Norm) -> Norm:
+    """Return a norm whose numbers can stand in a pass that is differentiated."""
+    parts = (None if part is None else part.clone() for part in (norm.weight, norm.bias))
+    return Norm(norm.kind, *parts)
+
+
 def _fixed_bias(linear: Trained) -> Trained:
     if isinstance(linear.bias, nn.Parameter):
         linear.bias.requires_grad_(requires_grad=False)
@@ -168,10 +175,15 @@ def _weights(student: Block, block: Block, roles: tuple[str, ...]) -> dict[str, 
 
 
 def _errors(student: Block, flow: Flow, numbers: Int64[Tensor, "batch"]) -> tuple[Tensor, Tensor]:
-    """Return ‖y − ỹ‖² and ‖ỹ‖² over some samples."""
+    """Return the sum of ‖y − ỹ‖² ÷ ‖ỹ‖² over the tokens of some samples, and how many there are.
+
+    Every token counts alike: the next block normalises what it reads.
+    """
     target = flow.leaving(numbers)
     made = student(flow.entering(numbers)).float()
-    return (made - target).square().sum(), target.square().sum()
+    size = target.square().sum(-1).clamp(min=1e-12)
+    ratio = (made - target).square().sum(-1) / size
+    return ratio.sum(), torch.tensor(float(ratio.numel()))
 
 
 @torch.no_grad()
