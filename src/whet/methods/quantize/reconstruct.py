@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from whet.base.quantity import Quantity
@@ -26,7 +26,7 @@ from whet.model.norm import Norm
 from whet.passes.block_pass import BlockPass, Change, Flow, Observe
 from whet.passes.linear_pass import says
 from whet.train.forward import mixed
-from whet.train.rounding import Rounded
+from whet.train.rounding import STEADY, Rounded
 from whet.train.schedule import share
 from whet.train.text import Reader
 from whet.train.trainable import Trained
@@ -43,7 +43,7 @@ class Reconstruct(BlockPass):
     steps: int = field(default=200, metadata=says("steps of descent for each block [1]"))
     batch: int = field(default=4, metadata=says("calibration windows a step [1]"))
     lr: float = field(
-        default=0.01, metadata=says("greatest step of a code, in units of its scale [1]")
+        default=0.01, metadata=says("mean step of codes before they are rounded, ÷ scale [1]")
     )
     lr_scale: float = field(default=0.002, metadata=says("greatest relative step of a scale [1]"))
     lr_weight: float = field(
@@ -66,7 +66,7 @@ class Reconstruct(BlockPass):
             return self._reconstructed(block, roles, observe)
 
     def _reconstructed(self, block: Block, roles: tuple[str, ...], flow: Flow) -> Change:
-        student = unrounded(block, roles, flow.original)
+        student = unrounded(block, roles)
         judged = torch.linspace(0, flow.samples - 1, min(JUDGED, flow.samples)).long()
         before = _loss(student, flow, judged, self.batch)
         self._descend(student, flow, block.layer)
@@ -113,19 +113,18 @@ class Reconstruct(BlockPass):
             if isinstance(linear, Rounded):
                 groups.append({"params": [linear.growth], "lr": self.lr_scale})
                 if linear.moves:
-                    groups.append({"params": [linear.latent], "lr": self.lr})
+                    rate = self.lr * (1 + STEADY)
+                    groups.append({"params": [linear.latent], "lr": rate, "eps": STEADY})
             elif isinstance(linear, Trained):
                 size = float(linear.master.detach().square().mean().sqrt())
                 groups.append({"params": [linear.master], "lr": self.lr_weight * size})
         return groups
 
 
-def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
+def unrounded(block: Block, roles: tuple[str, ...]) -> Block:
     """Return a block whose linears of `roles` can be trained. Law: it computes the same."""
     linears = {
-        role: _unrounded(linear, original.linears[role].weight.dense())
-        if role in roles
-        else _copied(linear)
+        role: _unrounded(linear) if role in roles else _copied(linear)
         for role, linear in block.linears.items()
     }
     router = None if block.router is None else block.router.clone()
@@ -133,12 +132,12 @@ def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
     return Block(block.arch, block.layer, block.sites, linears, norms, block.names, router)
 
 
-def _unrounded(linear: Linear, original: Float[Tensor, "out in"]) -> Linear:
+def _unrounded(linear: Linear) -> Linear:
     if isinstance(linear.weight.format, Plain):
         made = Trained(linear, None, seed=0, keep_zeros=True)
         return _fixed_bias(made)
     if isinstance(codec_of(linear.weight.format), Scaled):
-        return Rounded(linear, original)
+        return Rounded(linear)
     return _copied(linear)
 
 
