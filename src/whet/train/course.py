@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from whet.base.errors import FolderError, NumericalError, StoppedError
 from whet.store.durable import write_atomic
 from whet.train.parallel import Team
+from whet.train.rounding import STEADY
 from whet.train.schedule import Schedule, share
 
 STATE = "training.pt"
@@ -65,6 +66,7 @@ class Descent:
     log: Log = silent
     after: Callable[[int], None] = untouched  # what else a step changes, e.g. masks
     rates: Mapping[str, float] = field(default_factory=dict[str, float])  # by name, ÷ the course's
+    beside: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # kept as they are
     losses: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class Descent:
                     "params": [p],
                     "weight_decay": self.course.weight_decay if p.dim() > 1 else 0.0,
                     "peak": self.course.lr * self.rates.get(name, 1.0),
+                    "eps": STEADY if name.endswith(".latent") else 1e-8,
                 }
                 for name, p in self.parameters.items()
             ],
@@ -140,6 +143,7 @@ class Descent:
             "steps": self.course.steps,
             "losses": self.losses,
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "beside": dict(self.beside),
             "optimizer": self.optimizer.state_dict(),
         }
         buffer = io.BytesIO()
@@ -163,5 +167,7 @@ class Descent:
             raise FolderError(f"{path} is the state of another training", AFRESH)
         for name, value in known.items():
             self.parameters[name].data.copy_(value)
+        for name, value in self.beside.items():
+            value.copy_(state["beside"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = list(state["losses"])

@@ -26,26 +26,28 @@ from whet.model.decoder import Model
 from whet.model.linear import Linear
 from whet.model.site import Site
 
-NEAR = 0.49  # how far a latent may start from its code: at most to the border of rounding
+NEAR = 0.49  # how far a latent may be from its outermost code: not to the border of rounding
+STEADY = 10.0  # Adam's epsilon for latents: against gradients of unit mean square, its steps follow these
 
 
 class Rounded(Linear):
     """A linear of codes whose scales, and on evenly spaced grids whose codes, are parameters.
 
-    With `original`, each latent starts as near to the original weight as its code allows.
+    Latents start at their codes. Their gradients are brought to unit mean square, matrix by matrix,
+    and with Adam's epsilon at `STEADY` a step is in proportion to them: a code changes where much is
+    to be gained, and not, as with steps of equal size, wherever gradients agree for long enough.
     Law: before the first step it decodes to the weight that it was made from.
     Law: `coded` decodes to what it computes with, exactly.
     """
 
-    def __init__(
-        self, linear: Linear, original: Float[Tensor, "out in"] | None, *, frozen: bool = False
-    ) -> None:
+    def __init__(self, linear: Linear, *, frozen: bool = False) -> None:
         weight = linear.weight
         codec = codec_of(weight.format)
         assert isinstance(codec, Scaled)
         self.codec = codec
         values, params = codec.read(weight.planes, weight.shape)
         unit = codec.unit(values, params)
+        params = replace(params, scale=params.scale.clone())  # one that gradients may pass
         plain = Weight(Plain("F32"), {"value": unit}, weight.shape)
         super().__init__(plain, linear.bias, linear.activation, linear.input_scale)
         self.coded_format, self.params = weight.format, params
@@ -54,8 +56,8 @@ class Rounded(Linear):
         self.growth = nn.Parameter(torch.zeros_like(params.scale))  # log of scale ÷ first scale
         self.moves = isinstance(codec, Grid) and not frozen
         if isinstance(codec, Grid) and not frozen:
-            wanted = unit if original is None else original / codec.spread(params.scale, columns)
-            self.latent = nn.Parameter(unit + (wanted - unit).clamp(-NEAR, NEAR))
+            self.latent = nn.Parameter(unit.clone())
+            self.latent.register_hook(_even)
             self.low, self.high = _ends(codec, params, columns)
 
     @property
@@ -95,6 +97,11 @@ class Rounded(Linear):
     def _scale(self) -> Float[Tensor, "#out groups"]:
         scale = self.params.scale * self.growth.exp()
         return scale + (self.codec.stored(scale.detach(), self.params) - scale).detach()
+
+
+def _even(gradient: Tensor) -> Tensor:
+    """Return a gradient of unit mean square."""
+    return gradient * torch.rsqrt(gradient.square().mean().clamp(min=1e-30))
 
 
 def recoded(model: Model) -> Iterator[tuple[Site, Weight]]:

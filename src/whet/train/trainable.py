@@ -53,7 +53,7 @@ class Trained(Linear):
     kept: Tensor | None
 
     def __init__(self, linear: Linear, rank: int | None, seed: int, *, keep_zeros: bool) -> None:
-        dense = linear.weight.dense().clone()
+        dense = linear.weight.dense().detach().clone()
         bias = None if linear.bias is None else linear.bias.float().clone()
         plain = Weight(Plain("F32"), {"value": dense}, linear.shape)
         super().__init__(plain, bias, linear.activation, linear.input_scale)
@@ -181,7 +181,7 @@ def saved(model: Model, source: Source) -> Iterator[tuple[str, Tensor]]:
         for name, value in part.extras().items():
             if isinstance(value, nn.Parameter):
                 stored = routers.get(name, name)
-                yield stored, value.to(source.tensor(stored).dtype)
+                yield stored, value.detach().to(source.tensor(stored).dtype)
         yield from _matrices(part, source)
 
 
@@ -192,6 +192,6 @@ def _matrices(part: Embedding | Block | Head, source: Source) -> Iterator[tuple[
         linear = part.linears[site.role]
         if site.tied is None and isinstance(linear, Trained):
             if site.tensor not in whole:
-                whole[site.tensor] = source.tensor(site.tensor).clone()
-            site.oriented(whole[site.tensor]).copy_(linear.dense())
+                whole[site.tensor] = source.tensor(site.tensor).detach().clone()
+            site.oriented(whole[site.tensor]).copy_(linear.dense().detach())
     yield from whole.items()

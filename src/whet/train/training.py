@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from whet.base.errors import FolderError
 from whet.base.quantity import Quantity
@@ -110,6 +110,10 @@ class Training(ModelPass):
         """Return the learning rates, ÷ `lr`, of parameters that are not trained at `lr`."""
         return {}
 
+    def beside(self, student: Model) -> Mapping[str, Tensor]:
+        """Return what else has to be kept for exact resume: masks and scores, changed in place."""
+        return {}
+
     def after(self, student: Model) -> Callable[[int], None]:
         """Return what is done to the student after each step."""
         return untouched
@@ -129,6 +133,7 @@ class Training(ModelPass):
             board(self.log),
             self.after(student),
             self.rates(student),
+            self.beside(student),
         )
         losses = way.run(lesson.loss)
         facts = {"": self._facts(losses, own)}

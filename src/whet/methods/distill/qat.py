@@ -18,7 +18,7 @@ from whet.model.decoder import Model, load
 from whet.model.linear import Linear
 from whet.passes.linear_pass import says
 from whet.passes.model_pass import Task
-from whet.train.rounding import Rounded
+from whet.train.rounding import STEADY, Rounded
 from whet.train.taught import Taught
 from whet.train.trainable import Scope, trainable
 
@@ -30,9 +30,9 @@ class Qat(Taught):
     name: ClassVar[str] = "qat"
     codes: bool = field(default=True, metadata=says("train codes too; else scales and norms alone"))
     lr_code: float = field(
-        default=0.01, metadata=says("greatest step of a code, in units of its scale [1]")
+        default=0.005, metadata=says("mean step of codes before they are rounded, ÷ scale [1]")
     )
-    lr_scale: float = field(default=0.001, metadata=says("greatest relative step of a scale [1]"))
+    lr_scale: float = field(default=0.005, metadata=says("greatest relative step of a scale [1]"))
 
     def check(self) -> None:
         """Refuse settings out of their range."""
@@ -53,7 +53,7 @@ class Qat(Taught):
 
     def rates(self, student: Model) -> Mapping[str, float]:
         """Return the learning rates of codes and scales, ÷ `lr`."""
-        peaks = {"latent": self.lr_code, "growth": self.lr_scale}
+        peaks = {"latent": self.lr_code * (1 + STEADY), "growth": self.lr_scale}
         return {
             name: peaks[kind] / self.lr
             for name, _ in student.named_parameters()
@@ -73,4 +73,4 @@ class Qat(Taught):
     def _rounded(self, linear: Linear, role: str) -> Linear:
         if not isinstance(codec_of(linear.weight.format), Scaled):
             return linear
-        return Rounded(linear, None, frozen=not self.codes)
+        return Rounded(linear, frozen=not self.codes)

@@ -82,6 +82,8 @@ class Student(ModelPass):
         for name, keys in KEYS.items():
             if value := getattr(self, name):
                 made |= {next(key for key in keys if key in config): value}
+        if self.hidden and "word_embed_proj_dim" in config:  # OPT's name for the same width
+            made |= {"word_embed_proj_dim": self.hidden}
         if self.layers:
             count = next(config[key] for key in KEYS["layers"] if key in config)
             chosen = taken(count, self.layers).tolist()

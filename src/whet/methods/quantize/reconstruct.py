@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from whet.base.quantity import Quantity
@@ -22,10 +22,11 @@ from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight, written
 from whet.model.block import Block
 from whet.model.linear import Linear
+from whet.model.norm import Norm
 from whet.passes.block_pass import BlockPass, Change, Flow, Observe
 from whet.passes.linear_pass import says
 from whet.train.forward import mixed
-from whet.train.rounding import Rounded
+from whet.train.rounding import STEADY, Rounded
 from whet.train.schedule import share
 from whet.train.text import Reader
 from whet.train.trainable import Trained
@@ -42,7 +43,7 @@ class Reconstruct(BlockPass):
     steps: int = field(default=200, metadata=says("steps of descent for each block [1]"))
     batch: int = field(default=4, metadata=says("calibration windows a step [1]"))
     lr: float = field(
-        default=0.01, metadata=says("greatest step of a code, in units of its scale [1]")
+        default=0.01, metadata=says("mean step of codes before they are rounded, ÷ scale [1]")
     )
     lr_scale: float = field(default=0.002, metadata=says("greatest relative step of a scale [1]"))
     lr_weight: float = field(
@@ -65,13 +66,13 @@ class Reconstruct(BlockPass):
             return self._reconstructed(block, roles, observe)
 
     def _reconstructed(self, block: Block, roles: tuple[str, ...], flow: Flow) -> Change:
-        student = unrounded(block, roles, flow.original)
+        student = unrounded(block, roles)
         judged = torch.linspace(0, flow.samples - 1, min(JUDGED, flow.samples)).long()
         before = _loss(student, flow, judged, self.batch)
         self._descend(student, flow, block.layer)
         after = _loss(student, flow, judged, self.batch)
         place = "block"
-        how = "‖y − ỹ‖² ÷ ‖ỹ‖² of what leaves the block, over calibration samples"
+        how = "mean over tokens of ‖y − ỹ‖² ÷ ‖ỹ‖², of what leaves the block"
         facts = {
             place: {
                 "block_error_before": Quantity(before, "1", how),
@@ -112,32 +113,31 @@ class Reconstruct(BlockPass):
             if isinstance(linear, Rounded):
                 groups.append({"params": [linear.growth], "lr": self.lr_scale})
                 if linear.moves:
-                    groups.append({"params": [linear.latent], "lr": self.lr})
+                    rate = self.lr * (1 + STEADY)
+                    groups.append({"params": [linear.latent], "lr": rate, "eps": STEADY})
             elif isinstance(linear, Trained):
                 size = float(linear.master.detach().square().mean().sqrt())
                 groups.append({"params": [linear.master], "lr": self.lr_weight * size})
         return groups
 
 
-def unrounded(block: Block, roles: tuple[str, ...], original: Block) -> Block:
+def unrounded(block: Block, roles: tuple[str, ...]) -> Block:
     """Return a block whose linears of `roles` can be trained. Law: it computes the same."""
     linears = {
-        role: _unrounded(linear, original.linears[role].weight.dense())
-        if role in roles
-        else _copied(linear)
+        role: _unrounded(linear) if role in roles else _copied(linear)
         for role, linear in block.linears.items()
     }
     router = None if block.router is None else block.router.clone()
-    norms = dict(block.norms)
+    norms = {role: _norm(norm) for role, norm in block.norms.items()}
     return Block(block.arch, block.layer, block.sites, linears, norms, block.names, router)
 
 
-def _unrounded(linear: Linear, original: Float[Tensor, "out in"]) -> Linear:
+def _unrounded(linear: Linear) -> Linear:
     if isinstance(linear.weight.format, Plain):
         made = Trained(linear, None, seed=0, keep_zeros=True)
         return _fixed_bias(made)
     if isinstance(codec_of(linear.weight.format), Scaled):
-        return Rounded(linear, original)
+        return Rounded(linear)
     return _copied(linear)
 
 
@@ -148,6 +148,12 @@ def _copied(linear: Linear) -> Linear:
     plain = Weight(Plain("F32"), planes, weight.shape)
     bias = None if linear.bias is None else linear.bias.clone()
     return Linear(plain, bias, linear.activation, linear.input_scale)
+
+
+def _norm(norm: Norm) -> Norm:
+    """Return a norm whose numbers can stand in a pass that is differentiated."""
+    parts = (None if part is None else part.clone() for part in (norm.weight, norm.bias))
+    return Norm(norm.kind, *parts)
 
 
 def _fixed_bias(linear: Trained) -> Trained:
@@ -168,10 +174,15 @@ def _weights(student: Block, block: Block, roles: tuple[str, ...]) -> dict[str, 
 
 
 def _errors(student: Block, flow: Flow, numbers: Int64[Tensor, "batch"]) -> tuple[Tensor, Tensor]:
-    """Return ‖y − ỹ‖² and ‖ỹ‖² over some samples."""
+    """Return the sum of ‖y − ỹ‖² ÷ ‖ỹ‖² over the tokens of some samples, and how many there are.
+
+    Every token counts alike: the next block normalises what it reads.
+    """
     target = flow.leaving(numbers)
     made = student(flow.entering(numbers)).float()
-    return (made - target).square().sum(), target.square().sum()
+    size = target.square().sum(-1).clamp(min=1e-12)
+    ratio = (made - target).square().sum(-1) / size
+    return ratio.sum(), torch.tensor(float(ratio.numel()))
 
 
 @torch.no_grad()

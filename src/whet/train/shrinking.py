@@ -1,0 +1,75 @@
+"""Weights that are pruned while they are trained, a few more at each step, and never come back."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from whet.train.trainable import Trained
+
+Criterion = Literal["magnitude", "movement"]
+Penalty = Literal["none", "l1", "group"]
+
+
+def pruned_share(step: int, steps: int, final: float, settle: float) -> float:
+    """Return the share of weights that are zero after a step (Zhu, Gupta, arXiv:1710.01878, eq. 1).
+
+    It grows as 1 - (1 - t)³ up to `final`, which is reached with a share `settle` of the steps left.
+    Law: never falls, and ends at `final`.
+    """
+    t = min(1.0, (step + 1) / max(1.0, steps * (1 - settle)))
+    return final * (1 - (1 - t) ** 3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrinking:
+    """A matrix under descent: what is left of it, and how much each weight is worth.
+
+    magnitude: |w|. movement (Sanh, Wolf, Rush, arXiv:2005.07683, §4): -Σ w · ∂L/∂w over the steps,
+    which is large for weights that move away from zero.
+    Penalties: l1, strength · Σ|w|; group, strength · Σ ‖row‖ (arXiv:1608.03665, §3).
+    """
+
+    linear: Trained
+    kept: Tensor
+    score: Tensor
+    criterion: Criterion
+    penalty: Penalty
+    strength: float
+
+    @classmethod
+    def of(
+        cls, linear: Trained, criterion: Criterion, penalty: Penalty, strength: float
+    ) -> "Shrinking":
+        """Watch the gradients of a linear; what is zero already counts as pruned."""
+        kept = linear.master.detach() != 0
+        made = cls(linear, kept, torch.zeros_like(kept, dtype=torch.float32), criterion, penalty,
+                   strength)  # fmt: skip
+        linear.master.register_hook(made.gradient)
+        return made
+
+    @torch.no_grad()
+    def gradient(self, gradient: Tensor) -> Tensor:
+        """Return the gradient with that of the penalty, of the weights that are left."""
+        weight = self.linear.master
+        if self.criterion == "movement":
+            self.score.sub_(weight * gradient)
+        if self.penalty == "l1":
+            gradient = gradient + self.strength * weight.sign()
+        elif self.penalty == "group":
+            length = weight.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            gradient = gradient + self.strength * weight / length
+        return gradient * self.kept
+
+    @torch.no_grad()
+    def prune(self, share: float) -> None:
+        """Set weights of least worth to zero until `share` of all are. Law: exact to the weight."""
+        weight = self.linear.master
+        worth = weight.abs() if self.criterion == "magnitude" else self.score
+        count = round(share * weight.numel()) - int((~self.kept).sum())
+        if count > 0:
+            worth = worth.masked_fill(~self.kept, torch.inf)
+            gone = worth.flatten().topk(count, largest=False).indices
+            self.kept.view(-1)[gone] = False
+        weight.mul_(self.kept)
