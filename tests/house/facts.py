@@ -139,6 +139,32 @@ def peers() -> str:
     return plain(Table(heads, cells))
 
 
+def speed() -> str:
+    """Engines side by side, the newest row of each kind of work."""
+    with (RESULTS / "speed.jsonl").open(encoding="utf-8") as lines:
+        newest = {row["row"]: row for row in map(json.loads, lines)}
+    rates = ("whet", "llama.cpp", "openvino")
+    cells = tuple(
+        (name, *(_rate(row, tool) for tool in rates), f"{row['ratio to the best peer']:.2f} ×")
+        + (_share(row.get("part of the bound of bandwidth")),)
+        for name, row in newest.items()
+    )
+    heads = words("work") + numbers("whet", "llama.cpp", "OpenVINO", "ratio", "of the bound")
+    return plain(Table(heads, cells))
+
+
+def _rate(row: Mapping[str, Any], tool: str) -> str:
+    found = next((name for name in row if name.startswith(f"{tool} ")), None)
+    if found is None:
+        return "–"
+    model = found.removeprefix(f"{tool} ").removesuffix(" [token/s]")
+    return f"{say.count(round(row[found]))} ({model})"
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
 def transcript() -> str:
     return "```text\n" + (RESULTS / "transcript.txt").read_text(encoding="utf-8").rstrip() + "\n```"
 
@@ -184,6 +210,7 @@ FACTS: Mapping[str, Callable[[], str]] = {
     "peers": peers,
     "presets": presets,
     "rewrites": rewrites,
+    "speed": speed,
     "transcript": transcript,
 }
 
