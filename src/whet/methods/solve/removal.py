@@ -15,7 +15,7 @@ from torch import Tensor
 from whet.methods.solve.factor import NARROW, factor
 
 Criterion = Literal["magnitude", "activation", "obs"]
-ROUNDS = 128  # in which the greedy search removes groups of a wide matrix
+ROUNDS = 64  # in which the greedy search removes groups of a wide matrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
