@@ -22,7 +22,7 @@ ORDERS = {
         {"use": "distill", "prompt": 4, **SHORT},
         INT3,
     ],
-    "codes trained": [INT3, {"use": "qat", "prompt": 4, **SHORT}],
+    "codes trained": [INT3, {"use": "qat", "codes": True, "prompt": 4, **SHORT}],
     "scales trained": [GPTQ, {"use": "qat", "codes": False, "prompt": 4, **SHORT}],
     "nf4 trained": [{"use": "rtn", "format": "nf4-g64"}, {"use": "qat", "prompt": 4, **SHORT}],
     "blocks reconstructed": [GPTQ, {"use": "reconstruct", "steps": 3}],

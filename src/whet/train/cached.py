@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from numpy.typing import NDArray
 from torch import Tensor
 
 from whet.base.errors import FolderError, StoppedError
@@ -60,7 +59,7 @@ class Kept:
         except OSError as error:
             raise storage_error(self.folder, error) from error
 
-    def _map(self, name: str, mode: Any = "r") -> NDArray[Any]:  # noqa: ANN401 - numpy's words
+    def _map(self, name: str, mode: Any = "r") -> "np.memmap[Any, Any]":  # noqa: ANN401 - numpy's words
         shape = self.shape if name in PLANES else self.shape[:2]
         path = self.folder / f"teacher.{name}.bin"
         return np.memmap(path, PLANES.get(name, np.float32), mode, shape=shape)

@@ -1,7 +1,7 @@
 """Quantization-aware training: codes and scales learn from the original's logits, end to end.
 
-Rounding is passed over on the way back, and step sizes are learned (LSQ, arXiv:1902.08153, §2). With
-`codes` off only scales and norms are trained, the codes stay as earlier steps have found them: the
+Rounding is passed over on the way back, and step sizes are learned (LSQ, arXiv:1902.08153, §2). Without
+`codes` only scales and norms are trained, the codes stay as earlier steps have found them: the
 second phase of EfficientQAT (arXiv:2407.11062, §3.3), with the original's distribution for a target
 in place of the text (LLM-QAT, arXiv:2305.17888, §2). It goes on from what an earlier step has
 rounded, by whichever method and to whichever format of codes with scales.
@@ -25,10 +25,10 @@ from whet.train.trainable import Scope, trainable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qat(Taught):
-    """Train codes, scales and norms on what the original makes of the text; after rounding."""
+    """Train scales, norms and, if asked, codes on what the original says; after rounding."""
 
     name: ClassVar[str] = "qat"
-    codes: bool = field(default=True, metadata=says("train codes too; else scales and norms alone"))
+    codes: bool = field(default=False, metadata=says("train codes too, not scales and norms alone"))
     lr_code: float = field(
         default=0.005, metadata=says("mean step of codes before they are rounded, ÷ scale [1]")
     )
