@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.base.errors import FolderError
+from whet.formats.spec import Coded, Float, Sparse
 from whet.graph.executors.build import Matrix
 from whet.graph.executors.weights import (
     Precision,
     Way,
     planes,
     rows_of,
-    scalars,
     table,
+    taken,
     terms,
     way,
 )
@@ -65,7 +66,7 @@ class Saved:
         found: dict[str, Wanted] = {}
         for part in every:
             for number, name in enumerate(self._names(part)):
-                every_term = scalars(part.scheme.format)
+                every_term = self._forms(part)
                 nbytes = sum(one.bits((part.rows, part.cols)) for one in every_term) // 8
                 found[name] = Wanted(name, nbytes, partial(self._pack, part, number))
         return list(found.values())
@@ -77,7 +78,7 @@ class Saved:
     def refusal(self, part: Part) -> str | None:
         """Return why no kernel multiplies by some rows, or None."""
         extension, chosen = native(), self.way(part)
-        for term in scalars(part.scheme.format):
+        for term in self._forms(part):
             given = (described(term), part.rows, part.cols, self.tier, chosen.mode)
             try:
                 extension.kernel_name(*given, chosen.input_scale)
@@ -85,10 +86,13 @@ class Saved:
                 return f"{part.site.module} ({part.scheme}): {error}"
         return None
 
+    def _forms(self, part: Part) -> tuple[Coded | Float | Sparse, ...]:
+        return taken(part, self.tier, self.way(part))
+
     def _names(self, part: Part) -> list[str]:
         chosen = self.way(part)
         ranges = ",".join(f"{start}:{stop}" for start, stop in part.ranges())
-        count = len(scalars(part.scheme.format))
+        count = len(self._forms(part))
         form = f"{part.scheme.format}|{chosen.mode}|{chosen.input_scale!r}"
         return [f"{part.site.module}|{ranges}|{form}|{number}" for number in range(count)]
 
@@ -98,8 +102,8 @@ class Saved:
         return self._opened[name]
 
     def _pack(self, part: Part, number: int) -> Layout:
-        weight: Planar = rows_of(terms(self.contents.weight(part.site))[number], part.ranges())
-        chosen = self.way(part)
-        form = described(scalars(part.scheme.format)[number])
-        given = (form, planes(weight), part.rows, part.cols)
+        chosen, form = self.way(part), self._forms(part)[number]
+        every = terms(self.contents.weight(part.site), sparse=isinstance(form, Sparse))
+        weight: Planar = rows_of(every[number], part.ranges())
+        given = (described(form), planes(weight), part.rows, part.cols)
         return native().pack(*given, self.tier, chosen.mode, chosen.input_scale)

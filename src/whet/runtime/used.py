@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from whet.formats.spec import Sparse
-from whet.graph.executors.weights import Precision, scalars, way
+from whet.graph.executors.weights import Precision, taken, way
 from whet.graph.lower import parts_of
 from whet.graph.weights import Part
 from whet.kernels.described import described
@@ -47,8 +47,8 @@ def _used(part: Part, precision: Precision) -> Used:
     if lacking is not None:
         return Used(part.site.module, str(part.scheme), "", (lacking,))
     format_ = part.scheme.format
-    terms = scalars(format_)
     tier, chosen = native().chosen_tier(), way(part, precision)
+    terms = taken(part, tier, chosen)
     names: list[str] = []
     reasons = dict.fromkeys(_slower(tier))
     for term in terms:
@@ -56,9 +56,9 @@ def _used(part: Part, precision: Precision) -> Used:
         heard: dict[str, str] = dict(native().kernel_refusals(*given))
         names += [name for name, reason in heard.items() if not reason][:1]
         reasons |= dict.fromkeys(f"{name}: {reason}" for name, reason in heard.items() if reason)
-    taken = len(names) == len(terms)
-    kernel = f"{' + '.join(names)}, {tier}, activations {chosen.mode}" if taken else ""
-    if taken and isinstance(format_, Sparse):
+    every = len(names) == len(terms)
+    kernel = f"{' + '.join(names)}, {tier}, activations {chosen.mode}" if every else ""
+    if every and isinstance(format_, Sparse) and terms != (format_,):
         kernel += f", stored sparse, run dense as {format_.inner}"
     return Used(part.site.module, str(part.scheme), kernel, tuple(reasons))
 

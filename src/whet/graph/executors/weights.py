@@ -11,9 +11,11 @@ from whet.formats.activation import Activation
 from whet.formats.bits import packed, unpacked
 from whet.formats.element import Integer, Learned
 from whet.formats.spec import Coded, Float, Format, Sparse, Sum
-from whet.graph.executors.dense import widened
+from whet.graph.executors.dense import narrowed, widened
 from whet.graph.weights import Part
+from whet.kernels.described import described
 from whet.kernels.levels import levels
+from whet.kernels.native import native
 from whet.store.array import Array, Planar
 
 Mode = Literal["int8", "token8", "bf16"]
@@ -58,17 +60,27 @@ def _integer(format_: Format) -> bool:
 
 
 def scalars(format_: Format) -> tuple[Coded | Float, ...]:
-    """Return the formats whose matrices add up to one of this format; a sparse one runs dense."""
+    """Return the formats whose matrices add up to one of this format; of a sparse one, run dense."""
     if isinstance(format_, Sparse):
         return (format_.inner,)
     found = format_.terms if isinstance(format_, Sum) else (format_,)
     return tuple(one for one in found if isinstance(one, Coded | Float))
 
 
-def terms(weight: Planar) -> tuple[Planar, ...]:
-    """Return the matrices that add up to a weight; a sparse one is widened."""
+def taken(part: Part, tier: str, chosen: Way) -> tuple[Coded | Float | Sparse, ...]:
+    """Return the formats of the matrices that kernels multiply by: a sparse one where one takes it."""
+    format_ = part.scheme.format
+    if isinstance(format_, Sparse):
+        given = (described(format_), part.rows, part.cols, tier, chosen.mode, chosen.input_scale)
+        if "" in native().refusals(*given).values():
+            return (format_,)
+    return scalars(format_)
+
+
+def terms(weight: Planar, *, sparse: bool = False) -> tuple[Planar, ...]:
+    """Return the matrices that add up to a weight; one stored sparse is widened unless it runs so."""
     if isinstance(weight.format, Sparse):
-        return (widened(weight),)
+        return (narrowed(weight) if sparse else widened(weight),)
     if not isinstance(weight.format, Sum):
         return (weight,)
     return tuple(
