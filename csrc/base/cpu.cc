@@ -49,6 +49,7 @@ std::vector<Feature> features() {
   add("avx512bw", Tier::avx512, b7, 30);
   add("avx512vl", Tier::avx512, b7, 31);
   add("avx512vbmi", Tier::avx512, c7, 1);
+  add("avx512vbmi2", Tier::avx512, c7, 6);
   add("avx512vnni", Tier::avx512, c7, 11);
   add("avx512bf16", Tier::avx512, a71, 5);
   return found;

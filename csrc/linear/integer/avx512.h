@@ -56,18 +56,69 @@ static inline void add_plane(const uint8_t* at, __m512i* codes) {
   }
 }
 
+static inline __mmask64 read_mask(const uint8_t* at) {
+  uint64_t mask;
+  std::memcpy(&mask, at, 8);
+  return _cvtu64_mask64(mask);
+}
+
+// The codes of a quad, of which two a row lie at the beginning of `kept`; the others are zero.
+template <int Bits>
+static inline __m512i expanded(__m512i kept, const uint8_t* mask) {
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(1 << (width_of(Bits) - 1)));
+  return _mm512_mask_expand_epi8(zero, read_mask(mask), kept);
+}
+
+// Codes of 4 bits, a byte each.
+static inline __m512i nibbles(__m256i pairs) {
+  const __m512i wide = _mm512_cvtepu8_epi16(pairs);
+  return _mm512_and_si512(_mm512_or_si512(wide, _mm512_slli_epi16(wide, 4)), _mm512_set1_epi8(15));
+}
+
+// The codes of a block of which two a row and quad are stored; of 4 bits two quads at a time.
+template <int Bits, int Quads>
+static inline void expand(const uint8_t* at, __m512i* codes) {
+  constexpr int bytes = kept_bytes(Bits);
+  const uint8_t* masks = at + Quads * bytes;
+  const auto half = [](const uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  };
+  if constexpr (width_of(Bits) == 8) {
+#pragma GCC unroll 8
+    for (int q = 0; q < Quads; ++q) {
+      codes[q] = expanded<Bits>(_mm512_castsi256_si512(half(at + q * bytes)), masks + 8 * q);
+    }
+  } else {
+#pragma GCC unroll 4
+    for (int q = 0; q + 1 < Quads; q += 2) {
+      const __m512i both = nibbles(half(at + q * bytes));
+      codes[q] = expanded<Bits>(both, masks + 8 * q);
+      codes[q + 1] = expanded<Bits>(_mm512_shuffle_i64x2(both, both, 0x4e), masks + 8 * q + 8);
+    }
+    if constexpr (Quads % 2 != 0) {
+      const auto* last = reinterpret_cast<const __m128i*>(at + (Quads - 1) * bytes);
+      const __m512i one = nibbles(_mm256_castsi128_si256(_mm_loadu_si128(last)));
+      codes[Quads - 1] = expanded<Bits>(one, masks + 8 * (Quads - 1));
+    }
+  }
+}
+
 // The codes of a block, a vector a quad.
 template <int Bits, int Quads>
 static inline void unpack(const uint8_t* at, __m512i* codes) {
-  constexpr Widths w = widths_of(Bits);
-  constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
-  add_plane<w.width[0], 0, Quads>(at, codes);
-  if constexpr (w.width[1] != 0) {
-    add_plane<w.width[1], w.width[0], Quads>(at + bytes(w.width[0]), codes);
-  }
-  if constexpr (w.width[2] != 0) {
-    add_plane<w.width[2], w.width[0] + w.width[1], Quads>(
-        at + bytes(w.width[0]) + bytes(w.width[1]), codes);
+  if constexpr (Bits > kTwoOfFour) {
+    expand<Bits, Quads>(at, codes);
+  } else {
+    constexpr Widths w = widths_of(Bits);
+    constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
+    add_plane<w.width[0], 0, Quads>(at, codes);
+    if constexpr (w.width[1] != 0) {
+      add_plane<w.width[1], w.width[0], Quads>(at + bytes(w.width[0]), codes);
+    }
+    if constexpr (w.width[2] != 0) {
+      add_plane<w.width[2], w.width[0] + w.width[1], Quads>(
+          at + bytes(w.width[0]) + bytes(w.width[1]), codes);
+    }
   }
 }
 
@@ -120,7 +171,7 @@ static inline void write(const Output& out, int token, int tile, int rows, __m51
 template <int Bits, bool Affine>
 static inline __m512i begun(__m512i zeros, int32_t negated) {
   if constexpr (Affine) return _mm512_mullo_epi32(zeros, _mm512_set1_epi32(negated));
-  return _mm512_slli_epi32(_mm512_set1_epi32(negated), Bits - 1);
+  return _mm512_slli_epi32(_mm512_set1_epi32(negated), width_of(Bits) - 1);
 }
 
 // The prepared inputs of a batch.

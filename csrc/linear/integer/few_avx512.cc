@@ -119,7 +119,7 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
 }
 
 TileSums tile_sums_of(const Weight& weight, int tokens) {
-  switch (weight.bits) {
+  switch (weight.coding) {
     case 2:
       return tile_sums_of<2>(weight, tokens);
     case 3:
@@ -132,6 +132,10 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
       return tile_sums_of<6>(weight, tokens);
     case 7:
       return tile_sums_of<7>(weight, tokens);
+    case 4 + kTwoOfFour:
+      return tile_sums_of<4 + kTwoOfFour>(weight, tokens);
+    case 8 + kTwoOfFour:
+      return tile_sums_of<8 + kTwoOfFour>(weight, tokens);
     default:
       return tile_sums_of<8>(weight, tokens);
   }

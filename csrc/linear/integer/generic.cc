@@ -11,8 +11,25 @@ namespace {
 
 #include "linear/integer/prepare.inl"
 
+// The codes of a block of which two of four are stored; the others stand for zero.
+void expand(const uint8_t* in, int coding, int quads, uint8_t* codes) {
+  const int width = width_of(coding), bytes = kept_bytes(coding);
+  for (int quad = 0; quad < quads; ++quad, in += bytes, codes += kVector) {
+    const uint8_t* masks = in + (quads - quad) * bytes + quad * 8;
+    int next = 0;
+    for (int byte = 0; byte < kVector; ++byte) {
+      const bool kept = masks[byte / 8] >> (byte % 8) & 1 && next < 2 * kRows;
+      codes[byte] = static_cast<uint8_t>(1 << (width - 1));
+      if (!kept) continue;
+      codes[byte] = width == 8 ? in[next] : in[next / 2] >> (next % 2 * 4) & 15;
+      ++next;
+    }
+  }
+}
+
 // The codes of a block, [quad][row][4].
 void unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
+  if (bits > kTwoOfFour) return expand(in, bits, quads, codes);
   std::memset(codes, 0, static_cast<std::size_t>(quads) * kVector);
   const Widths widths = widths_of(bits);
   for (int i = 0, shift = 0; i < 4 && widths.width[i]; shift += widths.width[i++]) {
@@ -80,9 +97,9 @@ void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int t
     for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(token)[step];
     for (int done = 0; done < weight.step; done += kBlock) {
       const int quads = std::min(kBlock, weight.step - done) / 4;
-      unpack(at, weight.bits, quads, codes);
+      unpack(at, weight.coding, quads, codes);
       add_block(codes, x, quads, sums);
-      at += block_bytes(weight.bits, quads);
+      at += block_bytes(weight.coding, quads);
       x += quads * 4;
     }
     const float a = input.scales_of(token)[step];

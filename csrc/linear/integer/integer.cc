@@ -107,6 +107,9 @@ class IntegerMatrix final : public Matrix {
 }  // namespace
 
 std::unique_ptr<Matrix> open(Bytes layout, Tier tier) {
+  if (weight_of(layout).coding > kTwoOfFour && tier == Tier::avx2) {
+    throw LayoutError("sparse codes are not expanded by avx2");
+  }
   return std::make_unique<IntegerMatrix>(weight_of(layout), view_of(layout), tier);
 }
 

@@ -1,6 +1,7 @@
 #include "linear/integer/layout.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace whet::integer {
@@ -45,9 +46,9 @@ Cut cut_of(const Format& format, int cols, Mode mode) {
   return cut;
 }
 
-int step_bytes(int bits, int step) {
+int step_bytes(int coding, int step) {
   const int rest = step % kBlock / 4;
-  return step / kBlock * block_bytes(bits, kQuads) + (rest ? block_bytes(bits, rest) : 0);
+  return step / kBlock * block_bytes(coding, kQuads) + (rest ? block_bytes(coding, rest) : 0);
 }
 
 Weight geometry(const Format& format, int rows, int cols, Mode mode) {
@@ -56,6 +57,7 @@ Weight geometry(const Format& format, int rows, int cols, Mode mode) {
   weight.rows = rows;
   weight.cols = cols;
   weight.bits = format.bits;
+  weight.coding = format.bits + (format.of != 0 ? kTwoOfFour : 0);
   weight.affine = format.affine;
   weight.scale = format.scale;
   weight.scale_bytes = scale_bytes(format.scale);
@@ -63,7 +65,7 @@ Weight geometry(const Format& format, int rows, int cols, Mode mode) {
   weight.step = cut.step;
   weight.steps = cut.steps;
   weight.group = cut.group;
-  weight.step_bytes = step_bytes(format.bits, cut.step);
+  weight.step_bytes = step_bytes(weight.coding, cut.step);
   weight.tile_bytes = round_up(static_cast<std::size_t>(cut.groups) * weight.head +
                                    static_cast<std::size_t>(cut.steps) * weight.step_bytes,
                                kLine);
@@ -74,15 +76,19 @@ Weight geometry(const Format& format, int rows, int cols, Mode mode) {
 struct Canon {
   int bits, groups, rows;
   bool tensor;
-  std::size_t row_bytes, zero_stride;
+  bool sparse;
+  std::size_t row_bytes, mask_bytes, zero_stride;
 
   Canon(const Format& format, int rows_, int cols) : bits(format.bits), rows(rows_) {
     tensor = format.group == kTensor;
     groups = format.group > 0 ? (cols + format.group - 1) / format.group : 1;
-    row_bytes = (static_cast<std::size_t>(cols) * bits + 7) / 8;
+    sparse = format.of != 0;
+    row_bytes = (static_cast<std::size_t>(sparse ? cols / 2 : cols) * bits + 7) / 8;
+    mask_bytes = sparse ? (static_cast<std::size_t>(cols) + 7) / 8 : 0;
     zero_stride = static_cast<std::size_t>(groups);
   }
   std::size_t codes_size() const { return row_bytes * rows; }
+  std::size_t mask_size() const { return mask_bytes * rows; }
   std::size_t scale_count() const {
     return tensor ? 1 : static_cast<std::size_t>(rows) * static_cast<std::size_t>(groups);
   }
@@ -127,13 +133,62 @@ void spread(const uint8_t* bytes, std::size_t size, int bits, int count, uint8_t
 // The codes of a tile, [row][padded column].
 struct Square {
   std::vector<uint8_t> codes;
+  std::vector<uint8_t> kept;  // whether a code is stored, where not all are
   std::size_t width;
   explicit Square(const Weight& weight)
       : width(static_cast<std::size_t>(weight.steps) * weight.step) {
+    clear(weight.coding > kTwoOfFour);
+  }
+  // Zeros; of what lies beyond the weight the first two of each four are stored.
+  void clear(bool sparse) {
     codes.assign(kRows * width, 0);
+    kept.assign(sparse ? kRows * width : 0, 0);
+    for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = i % 4 < 2;
   }
   uint8_t* row(int r) { return codes.data() + static_cast<std::size_t>(r) * width; }
+  uint8_t* kept_row(int r) { return kept.data() + static_cast<std::size_t>(r) * width; }
 };
+
+// Puts a row's stored codes where its mask says, with the mask.
+void place(const uint8_t* codes, const uint8_t* mask, int cols, uint8_t* row, uint8_t* kept) {
+  int next = 0;
+  for (int c = 0; c < cols; c += 4) {
+    const unsigned four = mask[c / 8] >> (c % 8) & 15;
+    if (std::popcount(four) != 2) throw LayoutError("a mask does not keep two of each four");
+    for (int i = 0; i < 4; ++i) {
+      kept[c + i] = four >> i & 1;
+      row[c + i] = kept[c + i] ? codes[next++] : 0;
+    }
+  }
+}
+
+void write_kept(const Square& square, std::size_t column, int coding, int quads, uint8_t* out) {
+  const int width = width_of(coding), bytes = kept_bytes(coding);
+  for (int quad = 0; quad < quads; ++quad) {
+    uint8_t *codes = out + quad * bytes, *mask = out + quads * bytes + quad * 8;
+    int next = 0;
+    for (int i = 0; i < kVector; ++i) {
+      const std::size_t at = i / 4 * square.width + column + quad * 4 + i % 4;
+      if (!square.kept[at]) continue;
+      mask[i / 8] |= static_cast<uint8_t>(1u << (i % 8));
+      put_code(codes, 1, next++, width, square.codes[at]);
+    }
+  }
+}
+
+void read_kept(const uint8_t* in, int coding, int quads, Square* square, std::size_t column) {
+  const int width = width_of(coding), bytes = kept_bytes(coding);
+  for (int quad = 0; quad < quads; ++quad) {
+    const uint8_t *codes = in + quad * bytes, *mask = in + quads * bytes + quad * 8;
+    int next = 0;
+    for (int i = 0; i < kVector; ++i) {
+      const std::size_t at = i / 4 * square->width + column + quad * 4 + i % 4;
+      square->kept[at] = mask[i / 8] >> (i % 8) & 1;
+      if (!square->kept[at] || next == 2 * kRows) continue;
+      square->codes[at] = static_cast<uint8_t>(code_at(codes, bytes, 1, next++, width));
+    }
+  }
+}
 
 // Four codes of a row as a word, the plane's bits of each in its byte.
 uint32_t quad_bits(const uint8_t* codes, int shift, int width) {
@@ -182,7 +237,7 @@ void each_block(const Weight& weight, int step, Byte* at, F&& f) {
   for (int done = 0; done < weight.step; done += kBlock) {
     const int quads = std::min(kBlock, weight.step - done) / 4;
     f(at, column + done, quads);
-    at += block_bytes(weight.bits, quads);
+    at += block_bytes(weight.coding, quads);
   }
 }
 
@@ -195,7 +250,7 @@ std::size_t group_at(const Weight& weight, int group) {
 const uint8_t* raw(Bytes bytes) { return reinterpret_cast<const uint8_t*>(bytes.data()); }
 
 struct Source {
-  const uint8_t *codes, *scale, *zero;
+  const uint8_t *codes, *scale, *zero, *mask;
 };
 
 void write_heads(const Weight& weight, const Canon& canon, const Source& from, int tile,
@@ -219,24 +274,35 @@ void write_heads(const Weight& weight, const Canon& canon, const Source& from, i
 
 void write_tile(const Weight& weight, const Canon& canon, const Source& from, int tile,
                 Square* square, uint8_t* out) {
-  std::fill(square->codes.begin(), square->codes.end(), uint8_t{0});
+  square->clear(canon.sparse);
+  std::vector<uint8_t> kept(canon.sparse ? weight.cols / 2 : 0);
   for (int r = 0; r < kRows && tile * kRows + r < weight.rows; ++r) {
     const std::size_t row = static_cast<std::size_t>(tile) * kRows + r;
-    spread(from.codes + row * canon.row_bytes, canon.row_bytes, canon.bits, weight.cols,
-           square->row(r));
+    const uint8_t* codes = from.codes + row * canon.row_bytes;
+    if (canon.sparse) {
+      spread(codes, canon.row_bytes, canon.bits, weight.cols / 2, kept.data());
+      place(kept.data(), from.mask + row * canon.mask_bytes, weight.cols, square->row(r),
+            square->kept_row(r));
+    } else {
+      spread(codes, canon.row_bytes, canon.bits, weight.cols, square->row(r));
+    }
   }
   write_heads(weight, canon, from, tile, out);
   for (int step = 0; step < weight.steps; ++step) {
     uint8_t* at = out + group_at(weight, step / weight.group) + weight.head +
                   static_cast<std::size_t>(step % weight.group) * weight.step_bytes;
     each_block(weight, step, at, [&](uint8_t* block, std::size_t column, int quads) {
-      write_block(*square, column, weight.bits, quads, block);
+      if (canon.sparse) {
+        write_kept(*square, column, weight.coding, quads, block);
+      } else {
+        write_block(*square, column, weight.bits, quads, block);
+      }
     });
   }
 }
 
 struct Target {
-  uint8_t *codes, *scale, *zero;
+  uint8_t *codes, *scale, *zero, *mask;
 };
 
 void read_heads(const Weight& weight, const Canon& canon, int tile, const uint8_t* in,
@@ -258,18 +324,31 @@ void read_heads(const Weight& weight, const Canon& canon, int tile, const uint8_
 
 void read_tile(const Weight& weight, const Canon& canon, int tile, const uint8_t* in,
                Square* square, const Target& to) {
-  std::fill(square->codes.begin(), square->codes.end(), uint8_t{0});
+  square->clear(canon.sparse);
   for (int step = 0; step < weight.steps; ++step) {
     const uint8_t* at = in + group_at(weight, step / weight.group) + weight.head +
                         static_cast<std::size_t>(step % weight.group) * weight.step_bytes;
     each_block(weight, step, at, [&](const uint8_t* block, std::size_t column, int quads) {
-      read_block(block, weight.bits, quads, square, column);
+      if (canon.sparse) {
+        read_kept(block, weight.coding, quads, square, column);
+      } else {
+        read_block(block, weight.bits, quads, square, column);
+      }
     });
   }
   read_heads(weight, canon, tile, in, to);
   for (int r = 0; r < kRows && tile * kRows + r < weight.rows; ++r) {
     uint8_t* row = to.codes + (static_cast<std::size_t>(tile) * kRows + r) * canon.row_bytes;
-    for (int c = 0; c < weight.cols; ++c) put_code(row, 1, c, canon.bits, square->row(r)[c]);
+    if (!canon.sparse) {
+      for (int c = 0; c < weight.cols; ++c) put_code(row, 1, c, canon.bits, square->row(r)[c]);
+      continue;
+    }
+    uint8_t* mask = to.mask + (static_cast<std::size_t>(tile) * kRows + r) * canon.mask_bytes;
+    for (int c = 0, next = 0; c < weight.cols; ++c) {
+      if (!square->kept_row(r)[c]) continue;
+      mask[c / 8] |= static_cast<uint8_t>(1u << (c % 8));
+      if (next < weight.cols / 2) put_code(row, 1, next++, canon.bits, square->row(r)[c]);
+    }
   }
 }
 
@@ -288,6 +367,13 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   if (format.group > 0 && format.group % 4 != 0) return "groups of a multiple of 4 are taken";
   if (weight.cols > kWidest) return "rows of at most 1048576 are taken";
   if (mode == Mode::int8 && weight.input_scale != 0) return "a fixed scale goes with mode token8";
+  if (format.of != 0) {
+    if (format.kept != 2 || format.of != 4) return "of sparse weights 2:4 is taken";
+    if (format.bits != 4 && format.bits != 8) return "of sparse codes 4 and 8 bits are taken";
+    if (format.affine) return "sparse codes have no zero points";
+    if (weight.cols % 4 != 0) return "of 2:4 rows of a multiple of 4 are taken";
+    if (tier == Tier::avx2) return "sparse codes are not expanded by avx2";
+  }
   return "";
 }
 
@@ -296,7 +382,8 @@ Aligned pack(const Planes& planes, Tier tier, Mode mode) {
   const Canon canon(planes.format, planes.rows, planes.cols);
   const Source from = {raw(plane(planes, "codes", canon.codes_size())),
                        raw(plane(planes, "scale", canon.scale_count() * weight.scale_bytes)),
-                       weight.affine ? raw(plane(planes, "zero", canon.zero_size())) : nullptr};
+                       weight.affine ? raw(plane(planes, "zero", canon.zero_size())) : nullptr,
+                       canon.sparse ? raw(plane(planes, "mask", canon.mask_size())) : nullptr};
   MatrixView view = header_for(planes, kKernel, tier, mode);
   view.step = weight.step;
   view.offset[0] = kHeader;
@@ -335,7 +422,12 @@ Stored unpack(Bytes layout) {
   codes.assign(canon.codes_size(), std::byte{0});
   scale.assign(canon.scale_count() * weight.scale_bytes, std::byte{0});
   Target to = {reinterpret_cast<uint8_t*>(codes.data()), reinterpret_cast<uint8_t*>(scale.data()),
-               nullptr};
+               nullptr, nullptr};
+  if (canon.sparse) {
+    auto& mask = stored.planes["mask"];
+    mask.assign(canon.mask_size(), std::byte{0});
+    to.mask = reinterpret_cast<uint8_t*>(mask.data());
+  }
   if (weight.affine) {
     auto& zero = stored.planes["zero"];
     zero.assign(canon.zero_size(), std::byte{0});

@@ -12,6 +12,10 @@
 // A plane of b bits packs 8/b quads into each 64 bytes: byte i of vector j holds byte i of quads
 // j·8/b, j·8/b + 1, ... from its lowest bits up.
 //
+// Where 2 of every 4 inputs of a row are stored (2:4, of codes of 4 and 8 bits), a block holds for
+// each quad the 32 codes kept of the tile, [row][2], those of 4 bits two a byte; and after all these
+// a mask of 64 bits for each quad, bit 4·row + input.
+//
 // The product of a row r and a token t, in every tier in this order and with these roundings:
 //
 //   y = 0; for each step k:  y = fma(float(Σ_c (q[r,c] − z[r]) x[t,c]), s[r]·a[t,k], y)
@@ -55,8 +59,16 @@ static constexpr Widths widths_of(int bits) {
   }
 }
 
+// The coding of a block: the width of its codes, and whether 2 of 4 are stored.
+constexpr int kTwoOfFour = 16;
+static constexpr int width_of(int coding) { return coding % kTwoOfFour; }
+
+// Bytes of the codes of a quad of which two a row are stored.
+static constexpr int kept_bytes(int coding) { return 2 * kRows * width_of(coding) / 8; }
+
 // Bytes of a block.
 static constexpr int block_bytes(int bits, int quads) {
+  if (bits > kTwoOfFour) return quads * (kept_bytes(bits) + 8);
   int vectors = 0;
   const Widths widths = widths_of(bits);
   for (int i = 0; i < 4 && widths.width[i] != 0; ++i) {
@@ -70,7 +82,7 @@ static constexpr int block_bytes(int bits, int quads) {
 struct Weight {
   const uint8_t* tiles;
   std::size_t tile_bytes;
-  int rows, cols, bits;
+  int rows, cols, bits, coding;
   bool affine;
   Scale scale;
   int scale_bytes;

@@ -51,7 +51,7 @@ void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last
 
 void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last, uint8_t* to,
                   std::size_t stride) {
-  switch (weight.bits) {
+  switch (weight.coding) {
     case 2:
       return unpack_steps<2>(weight, tile, first, last, to, stride);
     case 3:
@@ -64,6 +64,10 @@ void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last
       return unpack_steps<6>(weight, tile, first, last, to, stride);
     case 7:
       return unpack_steps<7>(weight, tile, first, last, to, stride);
+    case 4 + kTwoOfFour:
+      return unpack_steps<4 + kTwoOfFour>(weight, tile, first, last, to, stride);
+    case 8 + kTwoOfFour:
+      return unpack_steps<8 + kTwoOfFour>(weight, tile, first, last, to, stride);
     default:
       return unpack_steps<8>(weight, tile, first, last, to, stride);
   }

@@ -273,11 +273,9 @@ def _placed(recipe: Recipe, site: Site, before: int) -> Placed:
 def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site, before: int) -> None:
     """Refuse two steps that round a site, but for one that prunes and one that rounds what it left."""
     linear = [
-        (i + before + 1, use)
-        for i in steps
-        if isinstance(use := recipe.steps[i].use, LinearPass)
+        (i + before + 1, use) for i in steps if isinstance(use := recipe.steps[i].use, LinearPass)
     ]
-    if len(linear) == 2 and _follows(linear[0][1], linear[1][1]):
+    if len(linear) == 2 and _keeps_zeros(linear[0][1], linear[1][1]):
         return
     if len(linear) > 1:
         raise RecipeError(
@@ -295,13 +293,13 @@ def _refuse_twice(recipe: Recipe, steps: tuple[int, ...], site: Site, before: in
             )
 
 
-def _follows(first: LinearPass, second: LinearPass) -> bool:
+def _keeps_zeros(first: LinearPass, second: LinearPass) -> bool:
     """Return whether a step rounds what another has pruned to plain numbers, in the same pattern."""
     one, two = first.format, second.format
-    both = (
-        first.prunes and not second.prunes and isinstance(one, Sparse) and isinstance(two, Sparse)
-    )
-    return both and isinstance(one.inner, Float) and one.pattern == two.pattern
+    if not (isinstance(one, Sparse) and isinstance(two, Sparse)):
+        return False
+    alike = isinstance(one.inner, Float) and one.pattern == two.pattern
+    return alike and first.prunes and not second.prunes
 
 
 def _note(asked: Format, got: Format, site: Site) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.base.errors import FolderError
+from whet.formats.spec import Coded, Float, Sparse
+from whet.formats.terms import Term
 from whet.graph.executors.build import ONE_MATRIX
 from whet.graph.executors.weights import (
     Matrix,
@@ -18,6 +20,7 @@ from whet.graph.executors.weights import (
     of_term,
     planes,
     rows_of,
+    run_as,
     table,
     way,
     way_of,
@@ -89,14 +92,17 @@ class Saved:
         if len(every) > 1 and ".experts." in part.site.role:
             return f"{part.site.module} ({part.scheme}): {ONE_MATRIX}"
         for term, ranges in every:
-            chosen = way_of(term, part, self.precision)
+            chosen, form = way_of(term, part, self.precision), self._form(part, term)
             size = (_count(ranges), term.shape[1])
-            given = (described(term.format), *size, self.tier, chosen.mode)
+            given = (described(form), *size, self.tier, chosen.mode)
             try:
                 extension.kernel_name(*given, chosen.input_scale)
             except extension.LayoutError as error:
                 return f"{part.site.module} ({part.scheme}): {error}"
         return None
+
+    def _form(self, part: Part, term: Term) -> Coded | Float | Sparse:
+        return run_as(term, part, self.tier, self.precision)
 
     def _names(self, part: Part) -> list[str]:
         found: list[str] = []
@@ -114,10 +120,11 @@ class Saved:
 
     def _pack(self, part: Part, number: int) -> Layout:
         term, ranges = matrices_of(part)[number]
+        form, chosen = self._form(part, term), way_of(term, part, self.precision)
         read = Contents(self.contents.folder)  # not mapped: what has been packed does not stay
-        weight: Planar = rows_of(of_term(read.weight(part.site), term), ranges)
-        chosen = way_of(term, part, self.precision)
-        given = (described(term.format), planes(weight), *weight.shape)
+        whole = of_term(read.weight(part.site), term, sparse=isinstance(form, Sparse))
+        weight: Planar = rows_of(whole, ranges)
+        given = (described(form), planes(weight), *weight.shape)
         return native().pack(*given, self.tier, chosen.mode, chosen.input_scale)
 
 

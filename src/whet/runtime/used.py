@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from whet.formats.spec import Sparse
 from whet.formats.terms import terms as terms_of
-from whet.graph.executors.weights import Precision, way_of
+from whet.graph.executors.weights import Precision, run_as, way_of
 from whet.graph.lower import parts_of
 from whet.graph.weights import Part
 from whet.kernels.described import described
@@ -52,16 +52,17 @@ def _used(part: Part, precision: Precision) -> Used:
     tier = native().chosen_tier()
     names: list[str] = []
     reasons = dict.fromkeys(_slower(tier))
-    for term in terms:
+    forms = [run_as(term, part, tier, precision) for term in terms]
+    for term, form in zip(terms, forms, strict=True):
         chosen = way_of(term, part, precision)
-        given = (described(term.format), *term.shape, tier, chosen.mode, chosen.input_scale)
+        given = (described(form), *term.shape, tier, chosen.mode, chosen.input_scale)
         heard: dict[str, str] = dict(native().kernel_refusals(*given))
         names += [name for name, reason in heard.items() if not reason][:1]
         reasons |= dict.fromkeys(f"{name}: {reason}" for name, reason in heard.items() if reason)
-    taken = len(names) == len(terms)
+    every = len(names) == len(terms)
     modes = dict.fromkeys(way_of(term, part, precision).mode for term in terms)
-    kernel = f"{' + '.join(names)}, {tier}, activations {' and '.join(modes)}" if taken else ""
-    if taken and isinstance(format_, Sparse):
+    kernel = f"{' + '.join(names)}, {tier}, activations {' and '.join(modes)}" if every else ""
+    if every and isinstance(format_, Sparse) and format_ not in forms:
         kernel += f", stored sparse, run dense as {format_.inner}"
     return Used(part.site.module, str(part.scheme), kernel, tuple(reasons))
 

@@ -1,7 +1,7 @@
 """Sparse weights widened to the matrices that kernels multiply by. Torch-free.
 
-A weight that is stored sparse runs in the layout of its inner format, with zeros where nothing is kept:
-as exact as that format, and as fast.
+A weight that is stored sparse, and that no kernel takes so, runs in the layout of its inner format,
+with zeros where nothing is kept: as exact as that format, and as fast.
 """
 
 import numpy as np
@@ -35,6 +35,15 @@ def widened(weight: Planar) -> Planar:
         filled[mask] = _fitting(codes, mask, weight)
         planes["codes"] = Array(stored.dtype, packed(filled, bits))
     return Planar(format_.inner, planes, weight.shape)
+
+
+def narrowed(weight: Planar) -> Planar:
+    """Return a sparse weight of n:m as kernels take it: its codes alone, and a bit for each weight."""
+    format_ = weight.format
+    assert isinstance(format_, Sparse)
+    mask = masked(weight.planes["mask"].data, format_.pattern, weight.shape[1])
+    bits = Array("U8", packed(mask.astype(np.uint8), 1))
+    return Planar(format_.inner, {**weight.planes, "mask": bits}, weight.shape)
 
 
 def masked(plane: NDArray[np.uint8], pattern: Pattern, inputs: int) -> NDArray[np.bool_]:

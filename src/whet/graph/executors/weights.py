@@ -14,9 +14,11 @@ from whet.formats.element import Integer, Learned
 from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse
 from whet.formats.terms import Term
 from whet.formats.terms import terms as terms_of
-from whet.graph.executors.dense import widened
+from whet.graph.executors.dense import narrowed, widened
 from whet.graph.weights import Part
+from whet.kernels.described import described
 from whet.kernels.levels import levels
+from whet.kernels.native import native
 from whet.store.array import Array, Planar
 
 Mode = Literal["int8", "token8", "bf16"]
@@ -122,15 +124,26 @@ def matrices_of(part: Part) -> tuple[tuple[Term, Ranges], ...]:
     return tuple((t, ((0, t.shape[0]),) if t.side == "right" else r) for t, r in found)
 
 
-def of_term(weight: Planar, term: Term) -> Planar:
-    """Return one matrix of those that make a weight."""
+def run_as(term: Term, part: Part, tier: str, precision: Precision) -> Coded | Float | Sparse:
+    """Return the format that kernels multiply by: of a sparse matrix its own where one takes it."""
+    if term.stored is None:
+        return term.format
+    chosen = way_of(term, part, precision)
+    given = (described(term.stored), *term.shape, tier, chosen.mode, chosen.input_scale)
+    return term.stored if "" in native().refusals(*given).values() else term.format
+
+
+def of_term(weight: Planar, term: Term, *, sparse: bool = False) -> Planar:
+    """Return one matrix of those that make a weight; one stored sparse is widened unless it runs so."""
     found = {
         name.removeprefix(term.prefix): plane
         for name, plane in weight.planes.items()
         if name.startswith(term.prefix)
     }
     stored = Planar(term.stored or term.format, found, term.shape)
-    return widened(stored) if term.stored else stored
+    if term.stored is None:
+        return stored
+    return narrowed(stored) if sparse else widened(stored)
 
 
 def terms(weight: Planar) -> tuple[Planar, ...]:

@@ -158,7 +158,7 @@ def _norm(norm: Norm) -> Norm:
 
 def _fixed_bias(linear: Trained) -> Trained:
     if isinstance(linear.bias, nn.Parameter):
-        linear.bias.requires_grad = False
+        linear.bias.requires_grad_(False)
     return linear
 
 

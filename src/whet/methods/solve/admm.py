@@ -72,18 +72,18 @@ class _Walk:
     def begin(self, goal: Float[Tensor, "in out"]) -> None:
         """Start from the greatest of the scaled target."""
         self.seen = self.mask
-        self.D = goal * self.mask.T
-        self.V = torch.zeros_like(goal)
+        self.copy = goal * self.mask.T
+        self.dual = torch.zeros_like(goal)
         self.rho = goal.new_full((goal.shape[1],), START)
 
     def turn(self) -> None:
         """Take one turn."""
-        inner = self.vectors.T @ (self.wanted - self.V + self.rho * self.D)
+        inner = self.vectors.T @ (self.wanted - self.dual + self.rho * self.copy)
         X = self.vectors @ inner.div_(self.values + self.rho)
-        moved = X + self.V / self.rho
+        moved = X + self.dual / self.rho
         self.mask = kept(moved.T.abs(), self.pattern)
-        self.D = moved * self.mask.T
-        self.V += self.rho * (X - self.D)
+        self.copy = moved * self.mask.T
+        self.dual += self.rho * (X - self.copy)
 
     def grown(self, *, first: bool) -> Bool[Tensor, "out"]:
         """Let rho grow; return which outputs still move, and go on with these alone."""
@@ -94,7 +94,9 @@ class _Walk:
         slow = torch.where(change > SOME, STEADY, SLOW)
         self.rho *= torch.where(change > MUCH, QUICK, slow)
         moving = (change > 0) | first
-        self.wanted, self.D, self.V = (m[:, moving] for m in (self.wanted, self.D, self.V))
+        self.wanted, self.copy, self.dual = (
+            m[:, moving] for m in (self.wanted, self.copy, self.dual)
+        )
         self.rho, self.mask = self.rho[moving], self.mask[moving]
         self.seen = self.mask
         return moving

@@ -120,7 +120,7 @@ def freed(problem: Problem, right: Float[Tensor, "rank in"]) -> Problem:
     H = problem.H.to(exact, copy=True)
     H.diagonal().add_(problem.factor.ridge)
     reached = right.to(exact) @ H
-    H -= reached.T @ torch.linalg.pinv(reached @ right.to(exact).T, hermitian=True) @ reached
+    H.sub_(reached.T @ torch.linalg.pinv(reached @ right.to(exact).T, hermitian=True) @ reached)
     left = ((H + H.T) / 2).to(problem.H.dtype)
     return Problem(problem.target, left, factor(left, LEAST))
 

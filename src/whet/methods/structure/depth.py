@@ -94,7 +94,7 @@ class Depth(ModelPass):
     def run(self, task: Task) -> Outcome:
         """Return the model with fewer layers."""
         facts: Facts = {}
-        return Outcome(self._tensors(task, facts), facts)
+        return Outcome(self._tensors(task, facts), facts=facts)
 
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))

@@ -85,7 +85,7 @@ class Ffn(ModelPass):
     def run(self, task: Task) -> Outcome:
         """Return the model with fewer channels."""
         facts: Facts = {}
-        return Outcome(self._tensors(task, facts), facts)
+        return Outcome(self._tensors(task, facts), facts=facts)
 
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))

@@ -86,7 +86,7 @@ class Heads(ModelPass):
     def run(self, task: Task) -> Outcome:
         """Return the model with fewer heads."""
         facts: Facts = {}
-        return Outcome(self._tensors(task, facts), facts)
+        return Outcome(self._tensors(task, facts), facts=facts)
 
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))

@@ -109,7 +109,7 @@ class Hidden(ModelPass):
     def run(self, task: Task) -> Outcome:
         """Return the model with a narrower stream."""
         facts: dict[str, dict[str, Quantity]] = {}
-        return Outcome(self._tensors(task, facts), facts)
+        return Outcome(self._tensors(task, facts), facts=facts)
 
     def _tensors(
         self, task: Task, facts: dict[str, dict[str, Quantity]]
