@@ -145,8 +145,12 @@ def speed() -> str:
         newest = {row["row"]: row for row in map(json.loads, lines)}
     rates = ("whet", "llama.cpp", "openvino")
     cells = tuple(
-        (name, *(_rate(row, tool) for tool in rates), f"{row['ratio to the best peer']:.2f} ×")
-        + (_share(row.get("part of the bound of bandwidth")),)
+        (
+            name,
+            *(_rate(row, tool) for tool in rates),
+            f"{row['ratio to the best peer']:.2f} ×",
+            _share(row.get("part of the bound of bandwidth")),
+        )
         for name, row in newest.items()
     )
     heads = words("work") + numbers("whet", "llama.cpp", "OpenVINO", "ratio", "of the bound")

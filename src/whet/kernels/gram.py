@@ -40,5 +40,6 @@ def _add_rounded(total: Tensor, x: Tensor, width: int) -> None:
     turned = codes.T.contiguous()
     for left in range(0, len(total), width):
         right = left + width
-        products = torch._int_mm(turned[left:], codes[:, left:right]).float()
+        whole = torch._int_mm(turned[left:], codes[:, left:right])  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        products = whole.float()
         total[left:, left:right].addcmul_(products.mul_(scale[left:, None]), scale[left:right])

@@ -158,7 +158,7 @@ def _norm(norm: Norm) -> Norm:
 
 def _fixed_bias(linear: Trained) -> Trained:
     if isinstance(linear.bias, nn.Parameter):
-        linear.bias.requires_grad_(False)
+        linear.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
     return linear
 
 
