@@ -38,118 +38,30 @@ from math import ceil
 from typing import Literal, cast, get_args
 
 from whet.base.errors import RecipeError
+from whet.formats.coded import BF16, LONG
+from whet.formats.coded import SCALE_DTYPE as SCALE_DTYPE
+from whet.formats.coded import Coded as Coded
+from whet.formats.coded import Float as Float
+from whet.formats.coded import Grouping as Grouping
+from whet.formats.coded import ScaleType as ScaleType
 from whet.formats.element import (
     MINIFLOATS,
-    WIDTHS,
     Element,
     Integer,
     Learned,
     Log,
-    Minifloat,
     PowerSum,
     Quantile,
 )
+from whet.formats.examples import EXAMPLES as EXAMPLES
+from whet.formats.examples import SPARSE as SPARSE
+from whet.formats.examples import some
 from whet.formats.pattern import Pattern, parse_pattern
 from whet.formats.plane import WIDTH as WIDTH
 from whet.formats.plane import Dtype as Dtype
 from whet.formats.plane import Format as Format
 from whet.formats.plane import Plane as Plane
 from whet.formats.plane import Shape as Shape
-
-ScaleType = Literal["bf16", "f16", "f32", "e8m0", "e4m3"]
-SCALE_DTYPE: dict[ScaleType, Dtype] = {
-    "bf16": "BF16", "f16": "F16", "f32": "F32", "e8m0": "U8", "e4m3": "F8_E4M3"
-}  # fmt: skip
-Grouping = int | Literal["channel", "tensor"]
-
-EXAMPLES: tuple[str, ...] = (
-    "f32", "f16", "bf16",
-    "int4-g64", "int4-g64-affine", "int2-g16-affine", "int2-g32", "int3-g64-affine",
-    "int3-channel", "int5-g32", "int6-channel-affine", "int7-g64", "int8-channel", "int8-tensor",
-    "int8-tensor-affine", "int4-g64-f16", "int4-g32-affine-f32", "int4-g32-e8m0",
-    "fp8-e4m3-channel", "fp8-e4m3-tensor", "fp8-e5m2-channel", "fp6-e3m2-g64", "fp6-e2m3-g64",
-    "fp4-g64", "mxfp4", "mxfp8", "nvfp4",
-    "nf4-g64", "nf2-g64", "nf3-channel", "nf8-tensor",
-    "log4-g64", "log2-g32", "log3-g64-base1.86", "log4-g64-tuned", "log4-g32-e8m0",
-    "apot4-g64", "apot5-channel",
-    "codebook4-channel", "codebook4-tensor", "codebook4-g64", "codebook3-g64-shared",
-    "codebook2-channel-shared",
-    "int2-g64 + int2-g64", "int4-channel + nf2-g32",
-    "lowrank-8", "lowrank-8(int8-g64)", "int4-g64 + lowrank-8", "int3-g64-affine + lowrank-4(int8-g64)",
-)  # a name of every kind; the laws run on each  # fmt: skip
-SPARSE: tuple[str, ...] = (
-    "2:4(bf16)", "2:4(int4-g64)", "4:8(int8-channel)", "1:4(int4-g32-affine)", "5:16(nf4-g64)",
-    "sparse50(bf16)", "sparse50(int4-g64)", "sparse62.5(int3-channel)", "sparse70(int4-tensor)",
-    "sparse50-tensor(f16)", "sparse50-tensor(int4-g64)", "sparse30-tensor(nvfp4)",
-)  # a name of every kind that keeps some of the weights alone  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Float(Format):
-    """Plain numbers, row-major, in one plane `value`."""
-
-    dtype: Literal["F32", "F16", "BF16"] = "BF16"
-
-    def planes(self, shape: Shape) -> dict[str, Plane]:
-        """Return the one plane."""
-        return {"value": Plane(self.dtype, shape)}
-
-    def __str__(self) -> str:
-        """Return `bf16`, `f16` or `f32`."""
-        return self.dtype.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Coded(Format):
-    """Codes of one element type, and what they are scaled by.
-
-    Planes: `codes`, a dense little-endian bit stream along the inputs of each row; `scale`;
-    `zero` (affine), packed along the outputs; `global` (scale type e4m3), `levels` (learned)
-    and `base` (tuned). The scale of type e8m0 is stored as its exponent + 127.
-    """
-
-    element: Element
-    grouping: Grouping = 64
-    affine: bool = False
-    scale: ScaleType = "bf16"
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if reason := _unfit(self):
-            raise RecipeError(f"format {self}: {reason}", f"formats are e.g. {_some(EXAMPLES[3:])}")
-
-    def group(self, inputs: int) -> int:
-        """Return how many inputs of a row share a scale, for rows of `inputs`."""
-        return self.grouping if isinstance(self.grouping, int) else inputs
-
-    def groups(self, inputs: int) -> int:
-        """Return how many scales a row of `inputs` has."""
-        return ceil(inputs / self.group(inputs)) if inputs else 0
-
-    def planes(self, shape: Shape) -> dict[str, Plane]:
-        """Return the stored tensors of a matrix of this shape, by name."""
-        rows, inputs = shape
-        bits, groups = self.element.bits, self.groups(inputs)
-        planes = {"codes": Plane("U8", (rows, ceil(inputs * bits / 8)))}
-        one = self.grouping == "tensor"
-        planes["scale"] = Plane(SCALE_DTYPE[self.scale], (1, 1) if one else (rows, groups))
-        if self.affine:
-            size = (1, 1) if one else (ceil(rows * bits / 8), groups)
-            planes["zero"] = Plane("U8", size)
-        if self.scale == "e4m3":
-            planes["global"] = Plane("F32", (1,))
-        if isinstance(self.element, Learned):
-            planes["levels"] = Plane("F16", (1 if self.element.shared else rows, 2**bits))
-        if self.element == Log(bits, None):
-            planes["base"] = Plane("F32", (1,))
-        return planes
-
-    def __str__(self) -> str:
-        """Return the name, e.g. `int4-g64-affine`."""
-        name = f"{self.element}-{_grouping_name(self.grouping)}" + "".join(
-            f"-{option}" for option in _options(self)
-        )
-        return _SHORT.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +96,7 @@ class LowRank(Format):
     """
 
     rank: int
-    inner: Float | Coded = Float()
+    inner: Float | Coded = BF16
 
     def __post_init__(self) -> None:
         """Refuse an empty product."""
@@ -212,7 +124,7 @@ class LowRank(Format):
 
     def __str__(self) -> str:
         """Return e.g. `lowrank-64`, or `lowrank-64(int8-g64)`."""
-        return f"lowrank-{self.rank}" + ("" if self.inner == Float() else f"({self.inner})")
+        return f"lowrank-{self.rank}" + ("" if self.inner == BF16 else f"({self.inner})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +232,6 @@ def smaller_group(format_: Format, inputs: int) -> Format:
     return replace(format_, grouping=next((g for g in sizes if inputs % g == 0), format_.grouping))
 
 
-_LONG = {"mxfp4": "fp4-g32-e8m0", "mxfp8": "fp8-e4m3-g32-e8m0", "nvfp4": "fp4-g16-e4m3"}
-_SHORT = {long: short for short, long in _LONG.items()}
 _LOWRANK = re.compile(r"lowrank-(?P<rank>\d{1,6})(\((?P<inner>.+)\))?")
 _NAME = re.compile(
     r"(?P<element>fp8-e4m3|fp8-e5m2|fp6-e3m2|fp6-e2m3|fp4|(?P<kind>int|nf|log|apot|codebook)(?P<bits>\d))"
@@ -359,7 +269,7 @@ def _inner(text: str) -> Float | Coded:
 
 def _coded(text: str) -> Coded:
     name = text.strip().lower()
-    found = _NAME.fullmatch(_LONG.get(name, name))
+    found = _NAME.fullmatch(LONG.get(name, name))
     if found is None:
         raise _unknown(text.strip())
     options = found["options"].split("-")[1:]
@@ -399,51 +309,8 @@ def _taken(option: str, options: list[str]) -> bool:
     return False
 
 
-def _options(format_: Coded) -> list[str]:
-    """Return the suffixes of a name that say what is not the default."""
-    element, options = format_.element, list[str]()
-    if format_.affine:
-        options.append("affine")
-    if isinstance(element, Log) and element.base != 2.0:
-        options.append("tuned" if element.base is None else f"base{element.base!r}")
-    if isinstance(element, Learned) and element.shared and format_.grouping != "tensor":
-        options.append("shared")
-    if format_.scale != "bf16":
-        options.append(format_.scale)
-    return options
-
-
-def _grouping_name(grouping: Grouping) -> str:
-    return f"g{grouping}" if isinstance(grouping, int) else grouping
-
-
-def _unfit(format_: Coded) -> str | None:
-    """Return why a format has no meaning, or None."""
-    element, grouping = format_.element, format_.grouping
-    widths = WIDTHS.get(type(element))
-    if widths is not None and element.bits not in widths:
-        return f"{element.bits} bits, expected {widths.start} to {widths.stop - 1}"
-    if isinstance(element, Minifloat) and element not in MINIFLOATS:
-        return f"expected one of {', '.join(map(str, MINIFLOATS))}"
-    if isinstance(grouping, int) and grouping < 1:
-        return "a group has one weight or more"
-    if format_.affine and not isinstance(element, Integer):
-        return "only integers have a zero point"
-    if isinstance(element, Log) and element.base is not None and not 1 < element.base <= 4:
-        return "the base of a log format lies above 1 and is at most 4"
-    if isinstance(element, Log) and (element.base or 1) ** (2 ** (element.bits - 1) - 1) > 2.0**64:
-        return "its smallest levels vanish; choose a smaller base, or tuned"
-    if isinstance(element, Learned) and grouping == "tensor" and not element.shared:
-        return "a scale for the matrix goes with one shared table"
-    if isinstance(element, Learned) and format_.scale in ("e8m0", "e4m3"):
-        own = "tensor" if element.shared else "channel"
-        if grouping != own:
-            return f"{format_.scale} scales have no sign, which a table of several scales needs"
-    return None
-
-
 def _unknown(name: str) -> RecipeError:
-    near = get_close_matches(name, (*EXAMPLES, *_LONG), n=1, cutoff=0.6)
+    near = get_close_matches(name, (*EXAMPLES, *LONG), n=1, cutoff=0.6)
     if re.fullmatch(r"(int|nf|log|apot|codebook)[2-8]|fp8-e4m3|fp8-e5m2|fp4", name):
         hint = f"say what shares a scale: {name}-g64, {name}-channel or {name}-tensor"
     elif _LOWRANK.fullmatch(name):
@@ -451,9 +318,5 @@ def _unknown(name: str) -> RecipeError:
     elif parse_pattern(name) is not None:
         hint = f"say how the kept weights are stored: {name}(bf16) or {name}(int4-g64)"
     else:
-        hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {_some(EXAMPLES[2:])}"
+        hint = f"did you mean {near[0]}?" if near else f"formats are e.g. {some(EXAMPLES[2:])}"
     return RecipeError(f"unknown number format {name!r}", hint)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[::6])
