@@ -23,8 +23,12 @@ class LowRank(Codec):
     """
 
     def __init__(self, format_: spec.LowRank, inner: Codec) -> None:
-        self.format = self.product = format_
-        self.rank, self.inner = format_.rank, inner
+        self.format, self.sizes, self.rank, self.inner = (
+            format_,
+            format_.factors,
+            format_.rank,
+            inner,
+        )
 
     def encode(self, weight: Float[Tensor, "out in"]) -> dict[str, Tensor]:
         """Write the nearest product, its factors rounded one after the other."""
@@ -43,7 +47,7 @@ class LowRank(Codec):
 
     def factors(self, planes: Planes, shape: Shape) -> Factors:
         """Return both factors as they are read."""
-        sizes = self.product.factors(shape)
+        sizes = self.sizes(shape)
         left, right = (self.inner.decode(under(s, planes), sizes[s]) for s in ("left", "right"))
         return left, right
 
@@ -54,7 +58,7 @@ class LowRank(Codec):
 
     def rows(self, planes: Planes, shape: Shape, start: int, stop: int) -> dict[str, Tensor]:
         """Return some rows of the left factor, and the right one."""
-        size = self.product.factors(shape)["left"]
+        size = self.sizes(shape)["left"]
         part = self.inner.rows(under("left", planes), size, start, stop)
         return sides(part, under("right", planes))
 

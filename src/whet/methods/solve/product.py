@@ -117,11 +117,12 @@ def freed(problem: Problem, right: Float[Tensor, "rank in"]) -> Problem:
     H damped. So codes that know of the product are chosen by the same mathematics, with H' for H.
     """
     exact = torch.float64 if len(problem.H) <= NARROW else problem.H.dtype
-    H = problem.H.to(exact, copy=True)
-    H.diagonal().add_(problem.factor.ridge)
-    reached = right.to(exact) @ H
-    H.sub_(reached.T @ torch.linalg.pinv(reached @ right.to(exact).T, hermitian=True) @ reached)
-    left = ((H + H.T) / 2).to(problem.H.dtype)
+    damped = problem.H.to(exact, copy=True)
+    damped.diagonal().add_(problem.factor.ridge)
+    reached = right.to(exact) @ damped
+    among = torch.linalg.pinv(reached @ right.to(exact).T, hermitian=True)
+    damped -= reached.T @ among @ reached
+    left = ((damped + damped.T) / 2).to(problem.H.dtype)
     return Problem(problem.target, left, factor(left, LEAST))
 
 
