@@ -23,12 +23,8 @@ class LowRank(Codec):
     """
 
     def __init__(self, format_: spec.LowRank, inner: Codec) -> None:
-        self.format, self.sizes, self.rank, self.inner = (
-            format_,
-            format_.factors,
-            format_.rank,
-            inner,
-        )
+        self.format, self.sizes = format_, format_.factors
+        self.rank, self.inner = format_.rank, inner
 
     def encode(self, weight: Float[Tensor, "out in"]) -> dict[str, Tensor]:
         """Write the nearest product, its factors rounded one after the other."""
