@@ -23,6 +23,7 @@ from whet.methods.quantize.smoothquant import SmoothQuant
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
+from whet.passes.model_pass import ModelPass
 
 FORMATS = [
     "int4-g16", "int2-g16-affine", "int3-channel", "int8-tensor", "int4-g12-affine", "nf4-g16",
@@ -35,6 +36,8 @@ LINEAR = {
     "hqq": lambda f: Hqq(format=parse(f), iterations=4),
     "gptq": lambda f: Gptq(format=parse(f), sweeps=2),
 }
+UNSOURCED = {"activations", "hqq", "rtn"}  # nobody's in particular, or no arXiv number
+NEEDED = {"depth": {"keep": 1}, "window": {"tokens": 8}}  # nothing goes without
 DTYPES = {
     "U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32,
     "F8_E4M3": torch.float8_e4m3fn,
@@ -249,29 +252,31 @@ def test_a_tap_that_cannot_be_rescaled_is_said(
 def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
     assert list(found) == [
-        "activations", "alps", "awq", "gptq", "hqq", "magnitude", "residual", "ria", "rtn",
-        "smoothquant", "sparsegpt", "svd", "wanda",
+        "activation", "activations", "alps", "awq", "depth", "distill", "experts", "ffn", "finetune",
+        "gptq", "gqa", "heads", "hidden", "hqq", "magnitude", "qat", "reconstruct", "regularise",
+        "residual", "ria", "rtn", "smoothquant", "sparsegpt", "student", "svd", "wanda", "window",
     ]  # fmt: skip
     for name, use in found.items():
-        doc = import_module(use.__module__).__doc__ or ""
-        assert name in {"hqq", "rtn", "activations"} or re.search(r"arXiv:\d{4}\.\d{5}", doc), name
+        doc = f"{import_module(use.__module__).__doc__} {use.__doc__}"
+        assert name in UNSOURCED or re.search(r"arXiv:\d{4}\.\d{5}", doc), name
         assert use.__module__.endswith(name)
-        assert issubclass(use, LinearPass | BlockPass)
+        assert issubclass(use, LinearPass | BlockPass | ModelPass)
         assert (use.__doc__ or "").strip()
 
 
 def test_settings_are_plain_and_say_what_they_mean() -> None:
-    plain = {str, int, float, bool}
+    plain = {str, int, float, bool, tuple}
     for use in catalogue().values():
         assert is_dataclass(use)
+        given = NEEDED.get(use.name, {})
+        assert {one.name for one in fields(use) if one.default is MISSING} <= given.keys()
         for one in fields(use):
             assert one.metadata["doc"], (use, one.name)
-            assert one.default is not MISSING
-            kind = type(one.default)
+            kind = type(given.get(one.name, one.default))
             assert kind in plain or issubclass(kind, Format | Activation), (use, one.name)
             if kind in {int, float}:
-                assert "[1]" in one.metadata["doc"], (use, one.name)
-        assert use() == use()
+                assert re.search(r"\[(1|token)\]", one.metadata["doc"]), (use, one.name)
+        assert use(**given) == use(**given)
 
 
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:
@@ -281,7 +286,7 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
     assert caught.value.hint == "Did you mean 'gptq'?"
     with pytest.raises(RecipeError, match="unknown method") as caught:
         method("zzzzzz")
-    assert "activations, alps, awq, gptq" in caught.value.hint
+    assert "activation, activations, alps, awq" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,19 @@ def scalar_of(format_: Format) -> Scalar:
     codec = codec_of(format_)
     if not isinstance(codec, Scalar):
         raise FormatError(
-            f"{format_} is no format of codes for every weight, as is expected here",
-            "choose e.g. int4-g64",
+            f"{format_} holds {_held(format_)}, expected a format of codes", "choose e.g. int4-g64"
         )
     return codec
+
+
+def _held(format_: Format) -> str:
+    match format_:
+        case Sparse():
+            return "codes for some of the weights alone"
+        case LowRank() | Corrected():
+            return "a product"
+        case _:
+            return "plain numbers"
 
 
 def product_of(format_: LowRank) -> lowrank.LowRank:

@@ -34,7 +34,9 @@ class Taught(Training):
     measure: Measure = field(default="cosine", metadata=says("that distance: cosine or mse"))
     cached: int = field(
         default=0,
-        metadata=says("tokens kept of each distribution on disk; 0: the original stays in memory"),
+        metadata=says(
+            "tokens kept of each distribution on disk; 0: the original stays in memory [1]"
+        ),
     )
     own: float = field(
         default=0.0, metadata=says("share of the text that the student writes itself, 0 to 1 [1]")

@@ -145,7 +145,12 @@ note(
 table(
     [
         ("no_such_preset", 2, compress(recipe="itn4"), ("'itn4'", "Did you mean 'int4'")),
-        ("nothing_like_a_preset", 2, compress(recipe="zzz"), ("'zzz'", "Known: fp8, int2")),
+        (
+            "nothing_like_a_preset",
+            2,
+            compress(recipe="zzz"),
+            ("'zzz'", "Known: fp8, half-depth-distilled"),
+        ),
         ("no_such_recipe_file", 66, compress(recipe="no.yaml"), ("no.yaml", "name of a preset")),
     ]
 )

@@ -96,7 +96,7 @@ def test_the_right_factor_is_fitted_to_the_left_one_as_it_is_stored() -> None:
 
 
 def test_a_product_is_no_grid_and_has_a_largest_rank() -> None:
-    with pytest.raises(FormatError, match="no grid of levels"):
+    with pytest.raises(FormatError, match="holds a product"):
         scalar_of(parse("int4-g64 + lowrank-2"))
     with pytest.raises(FormatError, match="lowrank-4 has rank 4, a matrix of 3 × 8 has at most 3"):
         written(torch.zeros(3, 8), parse("lowrank-4"))

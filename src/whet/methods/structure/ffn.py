@@ -36,7 +36,7 @@ class Ffn(ModelPass):
     name: ClassVar[str] = "ffn"
 
     share: float = field(default=0.25, metadata=says("of the channels to remove [1]"))
-    multiple: int = field(default=32, metadata=says("channels are left in multiples of this"))
+    multiple: int = field(default=32, metadata=says("channels are left in multiples of this [1]"))
     criterion: Criterion = field(
         default="obs",
         metadata=says("magnitude, activation (energy), or obs (cost after refitting)"),

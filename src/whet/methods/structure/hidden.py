@@ -69,7 +69,7 @@ class Hidden(ModelPass):
     name: ClassVar[str] = "hidden"
 
     share: float = field(default=0.125, metadata=says("of the channels to remove [1]"))
-    multiple: int = field(default=32, metadata=says("channels are left in multiples of this"))
+    multiple: int = field(default=32, metadata=says("channels are left in multiples of this [1]"))
     refit: bool = field(default=True, metadata=says("fit the linears to the channels left"))
     damping: float = field(default=0.01, metadata=says("ridge ÷ mean of the Gram's diagonal [1]"))
     samples: int = field(default=64, metadata=says("calibration windows [1]"))
