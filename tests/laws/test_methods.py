@@ -37,7 +37,10 @@ LINEAR = {
     "gptq": lambda f: Gptq(format=parse(f), sweeps=2),
 }
 UNSOURCED = {"activations", "hqq", "rtn"}  # nobody's in particular, or no arXiv number
-NEEDED = {"depth": {"keep": 1}, "window": {"tokens": 8}}  # nothing goes without
+NEEDED = {
+    "depth": {"keep": 1}, "experts": {"keep": 1}, "gqa": {"heads": 1}, "heads": {"keep": 1},
+    "window": {"tokens": 8},
+}  # what a step cannot go without  # fmt: skip
 DTYPES = {
     "U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32,
     "F8_E4M3": torch.float8_e4m3fn,
