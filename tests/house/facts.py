@@ -153,7 +153,9 @@ def speed() -> str:
         )
         for name, row in newest.items()
     )
-    heads = words("work") + numbers("whet", "llama.cpp", "OpenVINO", "ratio", "of the bound")
+    heads = words("work") + numbers(
+        "whet [token/s]", "llama.cpp [token/s]", "OpenVINO [token/s]", "ratio", "of the bound"
+    )
     return plain(Table(heads, cells))
 
 
