@@ -21,7 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from whet.formats.element import Integer
-from whet.formats.spec import WIDTH, Coded, Float, Plane, parse
+from whet.formats.spec import WIDTH, Coded, Float, Plane, Sparse, parse
 from whet.kernels.described import described
 from whet.kernels.levels import levels
 from whet.kernels.native import native
@@ -64,6 +64,7 @@ def mode(name: str) -> str:
     """How activations enter the products of a name."""
     format_, _, activation = name.partition("@")
     known = parse(format_)
+    known = known.inner if isinstance(known, Sparse) else known
     if isinstance(known, Coded) and isinstance(known.element, Integer) and activation != "bf16":
         return "token8" if activation else "int8"
     return "bf16"
@@ -72,11 +73,15 @@ def mode(name: str) -> str:
 def layout(name: str, rows: int, cols: int) -> np.ndarray:
     """A random matrix laid out for the fastest tier."""
     format_ = parse(name.partition("@")[0])
-    assert isinstance(format_, Coded | Float)
+    assert isinstance(format_, Coded | Float | Sparse)
     planes = {key: random_plane(plane) for key, plane in format_.planes((rows, cols)).items()}
     table = levels(format_.element, 1.5) if isinstance(format_, Coded) else None
     if table is not None:
         planes["table"] = table
+    if isinstance(format_, Sparse):  # a bit for each weight; two of four are set
+        pairs = np.array([0x3, 0x5, 0x6, 0x9, 0xA, 0xC], np.uint8)
+        halves = np.random.default_rng(0).choice(pairs, (2, rows, cols // 8))
+        planes["mask"] = halves[0] | halves[1] << 4
     return native().pack(described(format_), planes, rows, cols, native().chosen_tier(), mode(name))
 
 

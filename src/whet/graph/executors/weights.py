@@ -27,6 +27,7 @@ Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
 WHOLE = ("global", "base")  # planes of the matrix, not of its rows
+WORTH_EXPANDING = 8  # narrower codes take longer to expand than whole ones to read [bit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,10 @@ def matrices_of(part: Part) -> tuple[tuple[Term, Ranges], ...]:
 
 
 def run_as(term: Term, part: Part, tier: str, precision: Precision) -> Coded | Float | Sparse:
-    """Return the format that kernels multiply by: of a sparse matrix its own where one takes it."""
-    if term.stored is None:
+    """Return the format that kernels multiply by: of a sparse matrix its own where that is quicker."""
+    if term.stored is None or not isinstance(term.format, Coded):
+        return term.format
+    if term.format.element.bits < WORTH_EXPANDING:
         return term.format
     chosen = way_of(term, part, precision)
     given = (described(term.stored), *term.shape, tier, chosen.mode, chosen.input_scale)
