@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from whet.recipe.progress import Progress
     from whet.runtime.engine import Engine
     from whet.runtime.executor import Choice, Kernels
+    from whet.search.ask import Found
+    from whet.search.limits import Objective
 
 Source = str | os.PathLike[str]
 Resume = Literal["auto", "required", "never"]
@@ -81,6 +83,76 @@ def preview(
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
     target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
     return previewed(bound, target)
+
+
+def search(  # noqa: PLR0913
+    source: Source,
+    *,
+    out: Source | None = None,
+    max_size: str | None = None,
+    max_bpw: float | None = None,
+    min_decode: str | None = None,
+    max_ttft: str | None = None,
+    max_memory: str | None = None,
+    max_kl: float | None = None,
+    max_ppl_increase: str | None = None,
+    objective: "Objective" = "quality",
+    time: str = "30m",
+    calibration: str | None = None,
+    samples: int = 128,
+    levels: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    structures: bool = True,
+    target: str | None = None,
+    data: str | None = None,
+    resume: Resume = "auto",
+    overwrite: bool = False,
+    seed: int = 0,
+    offline: bool = False,
+    progress: "Progress | None" = None,
+    stopped: Callable[[], bool] | None = None,
+) -> "Found":
+    """Find the best model within limits; return the published folder and what led to it.
+
+    Limits are words as on the command line: `max_size="400MB"`, `min_decode="40tok/s"`,
+    `max_ttft="0.5s@512"`. Raises QualityError where no model keeps them all, naming the nearest.
+    """
+    require("torch", "compress")
+    require("optuna", "search")
+    from whet.api.searching import Wish, searched
+    from whet.search.limits import limits
+
+    wish = Wish(
+        str(source),
+        limits(
+            max_size=max_size,
+            max_bpw=max_bpw,
+            min_decode=min_decode,
+            max_ttft=max_ttft,
+            max_memory=max_memory,
+            max_kl=max_kl,
+            max_ppl_increase=max_ppl_increase,
+        ),
+        objective,
+        time,
+        calibration or "builtin",
+        samples,
+        tuple(levels),
+        tuple(skip),
+        structures,
+        target,
+        data or "builtin",
+        seed,
+        offline,
+    )
+    return searched(
+        wish,
+        None if out is None else Path(out),
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+        stopped=stopped,
+    )
 
 
 def load(

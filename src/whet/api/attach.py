@@ -5,12 +5,9 @@ from pathlib import Path
 
 from whet.base.errors import FolderError
 from whet.base.record import Record
-from whet.report.render import write_pages
-from whet.store.durable import write_atomic
-from whet.store.manifest import MANIFEST, read_manifest, verify, write_manifest
+from whet.report.added import RECORDS, add
+from whet.store.manifest import MANIFEST, verify
 from whet.store.publish import lock
-
-RECORDS = "records.jsonl"
 
 
 def is_output(folder: Path) -> bool:
@@ -30,9 +27,4 @@ def attach(folder: Path, records: Sequence[Record]) -> None:
                 f"{folder} is not as whet wrote it: {differences[0]}",
                 "Nothing was added to it; `whet verify` lists every difference.",
             )
-        facts = read_manifest(folder)["facts"]
-        added = "".join(record.line() + "\n" for record in records).encode()
-        before = (folder / RECORDS).read_bytes()
-        write_atomic(folder / RECORDS, [before, added], len(before) + len(added))
-        write_pages(folder)
-        write_manifest(folder, facts)
+        add(folder, records)

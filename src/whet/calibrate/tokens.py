@@ -46,6 +46,61 @@ def calibration(
     window is an error. Each window begins with the token that texts begin with, if the model
     expects one.
     """
+    cut = _cut(source, tokenizer, samples, length, seed)
+    picks = cut.spread(samples)
+    begins = cut.origin + picks * cut.own
+    documents = torch.searchsorted(cut.starts, begins, right=True) - 1
+    count, available = len(picks), len(cut.stream)
+    short = f" (asked for {samples}: the text has {available} tokens)" if count < samples else ""
+    description = f"{source}, {count} windows of {length} tokens{short}"
+    return Tokens(cut.windows(picks), documents, description, available, samples)
+
+
+def spare(
+    source: str, tokenizer: Encoder, samples: int, length: int, seed: int, count: int
+) -> Int64[Tensor, "windows length"]:
+    """Return up to `count` windows, spread evenly, that `calibration` with these sizes leaves out.
+
+    Law: they share no token of the text with its windows. Raises FolderError if it leaves none.
+    """
+    cut = _cut(source, tokenizer, samples, length, seed)
+    taken = set(cut.spread(samples).tolist())
+    others = torch.tensor([n for n in range(cut.whole) if n not in taken], dtype=torch.int64)
+    if not len(others):
+        raise FolderError(
+            f"calibration text {source}: all of its {cut.whole} windows of {length} tokens are "
+            "calibrated on, so that none is left to judge on",
+            "Give more text, or calibrate on fewer samples.",
+        )
+    chosen = torch.linspace(0, len(others) - 1, min(count, len(others)), dtype=torch.float64)
+    return cut.windows(others[chosen.round().long()])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """A text as `whole` windows of `own` tokens each, from token `origin` on."""
+
+    stream: Int64[Tensor, "tokens"]
+    starts: Int64[Tensor, "documents"]
+    first: list[int]
+    own: int
+    whole: int
+    origin: int
+
+    def spread(self, samples: int) -> Int64[Tensor, "samples"]:
+        """Return the numbers of so many windows, evenly spread."""
+        count = min(samples, self.whole)
+        return torch.linspace(0, self.whole - 1, count, dtype=torch.float64).round().long()
+
+    def windows(self, picks: Int64[Tensor, "samples"]) -> Int64[Tensor, "samples length"]:
+        """Return windows by their numbers."""
+        begins = self.origin + picks * self.own
+        ids = self.stream[begins[:, None] + torch.arange(self.own)]
+        return torch.cat([torch.tensor(self.first).long().expand(len(picks), -1), ids], 1)
+
+
+def _cut(source: str, tokenizer: Encoder, samples: int, length: int, seed: int) -> _Cut:
+    """Read a text and cut it into windows."""
     first = tokenizer.encode("a", special=True)[:1] if tokenizer.adds_bos else []
     own = length - len(first)
     stream, starts = _stream(source, tokenizer, max(LEAST_READ, samples * length * CHARACTERS))
@@ -55,16 +110,8 @@ def calibration(
             f"calibration text {source}: {len(stream)} tokens found, at least {own} needed",
             f"Give more text, or a window of at most {max(len(stream), 1)} tokens.",
         )
-    count = min(samples, whole)
     origin = stream_seed(seed, "calibration") % (len(stream) - whole * own + 1)
-    picks = torch.linspace(0, whole - 1, count, dtype=torch.float64).round().long()
-    begins = origin + picks * own
-    ids = stream[begins[:, None] + torch.arange(own)]
-    ids = torch.cat([torch.tensor(first).long().expand(count, -1), ids], 1)
-    documents = torch.searchsorted(starts, begins, right=True) - 1
-    short = f" (asked for {samples}: the text has {len(stream)} tokens)" if count < samples else ""
-    description = f"{source}, {count} windows of {length} tokens{short}"
-    return Tokens(ids, documents, description, len(stream), samples)
+    return _Cut(stream, starts, first, own, whole, origin)
 
 
 @dataclass(frozen=True, slots=True)

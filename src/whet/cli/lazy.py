@@ -6,6 +6,7 @@ import click
 
 VERBS = {  # verb: what it does, the first sentence of its help
     "compress": "Make a model smaller, verified and with the evidence of what it cost.",
+    "search": "State limits, get the best model that meets them.",
     "measure": "Measure what a folder's compression cost, and how fast it is.",
     "run": "Generate text, or chat.",
     "inspect": "Show what a model folder holds.",

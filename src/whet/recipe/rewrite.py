@@ -21,6 +21,7 @@ from whet.model.site import Site
 from whet.passes.block_pass import BlockPass, Change, Observe
 from whet.passes.linear_pass import LinearPass, Rewrite
 from whet.recipe.plan import Plan
+from whet.recipe.recipe import Step
 
 Kinds = tuple[type[Statistic], ...]
 
@@ -65,38 +66,53 @@ class Rewriter:
         computes, so that both stay comparable channel by channel.
         """
         stored = {role: linear.weight.format for role, linear in part.linears.items()}
-        for index, step in enumerate(self.plan.recipe.steps):
-            chosen = [site for site in part.sites if index in self.plan.steps[site.module]]
-            if not chosen:
-                continue
-            if isinstance(step.use, BlockPass):
-                whole, ideal = cast("Block", part), cast("Block", reference)
-                yield from self._equalised(step.use, whole, ideal, chosen)
+        numbered = enumerate(self.plan.recipe.steps)
+        for whole, group in groupby(numbered, key=lambda step: isinstance(step[1].use, BlockPass)):
+            steps = list(group)
+            if whole:
+                for index, step in steps:
+                    yield from self._over_block(index, step, part, reference)
             else:
-                yield from self._linears(index, part, reference, chosen)
+                yield from self._linears([index for index, _ in steps], part, reference)
         _settle(part, stored)
 
-    def _linears(
-        self, index: int, part: Part, reference: Part, chosen: list[Site]
-    ) -> Iterator[Record]:
-        """Rewrite linears tap by tap in the order of execution, each on what earlier ones left."""
+    def _over_block(self, index: int, step: Step, part: Part, reference: Part) -> Iterator[Record]:
+        """Carry out a pass over a whole block, if the part is one that it selects."""
+        chosen = [site for site in part.sites if index in self.plan.steps[site.module]]
+        if chosen and isinstance(step.use, BlockPass):
+            block, ideal = cast("Block", part), cast("Block", reference)
+            yield from self._equalised(step.use, block, ideal, chosen)
+
+    def _linears(self, steps: list[int], part: Part, reference: Part) -> Iterator[Record]:
+        """Rewrite linears tap by tap in the order of execution, each on what earlier ones left.
+
+        Steps that stand beside each other are carried out together, so that the order does not
+        depend on which of them selects a linear; only on one linear they follow each other.
+        """
         taps: tuple[str, ...] = getattr(part, "taps", ())
         place = {tap: i for i, tap in enumerate(taps)}
-        ordered = sorted(chosen, key=lambda site: place.get(site.tap, 0))
+        mine = {s.module: [i for i in steps if i in self.plan.steps[s.module]] for s in part.sites}
+        ordered = sorted(part.sites, key=lambda site: place.get(site.tap, 0))
         for tap, group in groupby(ordered, key=lambda site: site.tap):
             sites = list(group)
-            kinds = tuple({kind: None for s in sites for kind in self._pass(index, s).needs})
-            stats = (
-                self.look(part, reference, tap, kinds) if kinds else Stats((), sites[0].shape[1])
-            )
-            for site in sites:
-                linear, use = part.linears[site.role], self._pass(index, site)
-                seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
-                with arithmetic(self.plan.recipe.precision):
-                    done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
-                linear.replace(done.weight)
-                yield _record(use.name, site, done, stats)
-            self.touched(part, tap)
+            for turn in range(max(len(mine[site.module]) for site in sites)):
+                due = [(s, mine[s.module][turn]) for s in sites if turn < len(mine[s.module])]
+                yield from self._at_tap(tap, due, part, reference)
+
+    def _at_tap(
+        self, tap: str, due: list[tuple[Site, int]], part: Part, reference: Part
+    ) -> Iterator[Record]:
+        """Rewrite linears that read the same, each by its step."""
+        kinds = tuple({kind: None for s, index in due for kind in self._pass(index, s).needs})
+        stats = self.look(part, reference, tap, kinds) if kinds else Stats((), due[0][0].shape[1])
+        for site, index in due:
+            linear, use = part.linears[site.role], self._pass(index, site)
+            seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
+            with arithmetic(self.plan.recipe.precision):
+                done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
+            linear.replace(done.weight)
+            yield _record(use.name, site, done, stats)
+        self.touched(part, tap)
 
     def _pass(self, index: int, site: Site) -> LinearPass:
         return self.plan.passes[index, site.module]

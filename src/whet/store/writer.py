@@ -14,6 +14,7 @@ from whet.base.errors import FolderError
 from whet.store.dtypes import NAMES
 from whet.store.durable import Bytes, write_atomic, write_json
 from whet.store.folder import INDEX, SINGLE
+from whet.store.outline import Shapes
 from whet.store.shard import WIDTHS, Shard
 
 METADATA = {"format": "pt"}  # transformers refuses files that do not say so
@@ -57,18 +58,32 @@ def write_shard(
     Law: equal tensors give equal bytes, whatever the order of `tensors`.
     """
     ready = {n: t if isinstance(t, Pending) else pending(t) for n, t in tensors.items()}
-    order = sorted(ready, key=lambda name: (-WIDTHS[ready[name].dtype], name))
+    shapes = {name: (item.dtype, item.shape) for name, item in ready.items()}
+    text, order, size = _headed(shapes, metadata)
+    write_atomic(path, _file(text, (ready[name] for name in order)), size)
+
+
+def shard_bytes(shapes: Shapes, metadata: Mapping[str, str] = METADATA) -> int:
+    """Return the size of the one file that would hold tensors of these dtypes and shapes [byte].
+
+    Law: it is the size of the file that `write_shard` writes.
+    """
+    return _headed(shapes, metadata)[2]
+
+
+def _headed(shapes: Shapes, metadata: Mapping[str, str]) -> tuple[bytes, list[str], int]:
+    """Return the header of a file, the order of its tensors, and its size [byte]."""
+    order = sorted(shapes, key=lambda name: (-WIDTHS[shapes[name][0]], name))
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name in order:
-        item = ready[name]
-        offsets = [position, position + item.nbytes]
-        header[name] = {"dtype": item.dtype, "shape": list(item.shape), "data_offsets": offsets}
+        dtype, shape = shapes[name]
+        offsets = [position, position + prod(shape) * WIDTHS[dtype]]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
         position = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    size = 8 + len(text) + position
-    write_atomic(path, _file(text, (ready[name] for name in order)), size)
+    return text, order, 8 + len(text) + position
 
 
 def _file(header: bytes, tensors: Iterable[Pending]) -> Iterator[Bytes]:

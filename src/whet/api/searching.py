@@ -1,0 +1,90 @@
+"""From a wish to a search: the source, the limits as values, and what makes folders from recipes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from whet.api.compression import carried_out
+from whet.base.errors import RecipeError
+from whet.recipe.pipeline import pipeline
+from whet.recipe.progress import Progress, Silence
+from whet.recipe.recipe import Calibration, Recipe
+from whet.recipe.workspace import Resume
+from whet.search.ask import Ask, Found
+from whet.search.limits import Limits, Objective, duration
+from whet.search.run import search
+from whet.search.unit import LEVELS
+from whet.store.folder import Folder
+from whet.store.resolve import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks for, in its own words."""
+
+    source: str
+    limits: Limits
+    objective: Objective
+    time: str
+    calibration: str
+    samples: int
+    levels: tuple[str, ...]
+    skip: tuple[str, ...]
+    structures: bool
+    target: str | None
+    data: str
+    seed: int
+    offline: bool
+
+    def ask(self) -> Ask:
+        """Return the question, with the source found and its words understood."""
+        return Ask(
+            folder=Folder(resolve(self.source, self.offline), dense=True),
+            limits=self.limits,
+            objective=self.objective,
+            seconds=_seconds(self.time),
+            calibration=Calibration(self.calibration, self.samples),
+            levels=self.levels or LEVELS,
+            skip=self.skip,
+            structures=self.structures,
+            target=self.target,
+            data=self.data,
+            seed=self.seed,
+        )
+
+
+def searched(
+    wish: Wish,
+    out: Path | None,
+    *,
+    resume: Resume,
+    overwrite: bool,
+    progress: Progress | None,
+    stopped: Callable[[], bool] | None,
+) -> Found:
+    """Carry out a search; the result goes to `<model>-found` if nothing is said."""
+    stop = stopped or (lambda: False)
+
+    def carry(recipe: Recipe, folder: Folder, place: Path, told: Progress) -> None:
+        carried_out(pipeline(recipe, folder), place, progress=told, stopped=stop)
+
+    model = wish.source.partition("@")[0].rstrip("/").rpartition("/")[2] or "model"
+    return search(
+        wish.ask(),
+        out or Path(f"{model}-found"),
+        carry,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress or Silence(),
+        stopped=stop,
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = duration(text)
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise RecipeError(f"--time {text}: not understood", "Write a time, e.g. --time 30m.")
+    return found

@@ -1,0 +1,55 @@
+"""What a search is asked for, and the values that come out of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from whet.base.record import Record
+from whet.recipe.progress import Progress
+from whet.recipe.recipe import Calibration, Recipe
+from whet.search.limits import Limits, Objective
+from whet.search.unit import LEVELS, TABLES
+from whet.store.folder import Folder
+
+Told = Callable[[float, str], None]  # (share that is done, what is under way)
+
+
+class Carry(Protocol):
+    """What makes a folder from a recipe: plan, execute, verify, publish."""
+
+    def __call__(self, recipe: Recipe, folder: Folder, out: Path, progress: Progress) -> None:
+        """Leave a verified folder at `out`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A model, the limits, and how much may be tried.
+
+    `levels` and `tables` are the formats that linears and embeddings are offered; `skip` names sites
+    that stay as they are; `seconds` is the time that the search may take, the last compression
+    included; `structures` says whether smaller shapes are tried too; `data` is what the result is
+    measured on.
+    """
+
+    folder: Folder
+    limits: Limits
+    objective: Objective = "quality"
+    seconds: float = 1800.0
+    calibration: Calibration = field(default_factory=Calibration)
+    levels: Sequence[str] = LEVELS
+    tables: Sequence[str] = TABLES
+    skip: Sequence[str] = ()
+    structures: bool = True
+    target: str | None = None
+    data: str = "builtin"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The folder that a search has published, and what it has found out."""
+
+    path: Path
+    records: tuple[Record, ...]

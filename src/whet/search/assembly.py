@@ -1,0 +1,183 @@
+"""A model put together from a database, measured on held-out text without being saved.
+
+Block by block from the source, each linear replaced by what the choice says; blocks and the states
+that enter them are kept as far as memory allows, so that a choice which differs late is cheap.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from whet.formats.spec import Float as Plain
+from whet.formats.weight import Weight
+from whet.kernels.arithmetic import arithmetic, usual
+from whet.model import decoder
+from whet.model.architecture import Architecture
+from whet.model.block import Block
+from whet.model.family import Family, find
+from whet.model.linear import Linear
+from whet.model.source import Source
+from whet.search.database import Database
+from whet.search.option import Choice
+from whet.search.unit import Unit
+
+HELD = 1 << 30  # blocks that are kept [byte]
+STATES = 1 << 29  # states between blocks that are kept [byte]
+TOKENS_AT_ONCE = 2048
+ROWS = 512  # tokens whose predictions are held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """The text on which choices are compared, and what is kept between them."""
+
+    source: Source
+    units: Sequence[Unit]
+    database: Database
+    ids: Int64[Tensor, "samples time"]
+    original: Source
+    _blocks: "OrderedDict[tuple[int, ...], Block]" = field(default_factory=OrderedDict)
+    _states: dict[int, tuple[tuple[int, ...], Tensor]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def kl(self, choice: Choice, samples: int | None = None, *, keep: bool = False) -> float:
+        """Return the KL divergence of a choice from the original [nat per token].
+
+        `samples` takes the first windows alone; `keep` keeps the states for choices like this one.
+        Law: 0 where every unit stays as it is.
+        """
+        ids = self.ids[:samples]
+        with arithmetic(usual(self._arch.hidden)):
+            hidden = self._through(choice, ids, keep=keep)
+            return self._divergence(hidden, self._ideal[: len(ids)], choice)
+
+    @cached_property
+    def _kind(self) -> tuple[Family, Architecture]:
+        family = find(self.source.config)
+        return family, family.architecture(self.source.config, self.source.names())
+
+    @property
+    def _arch(self) -> Architecture:
+        return self._kind[1]
+
+    @cached_property
+    def _ideal(self) -> Float[Tensor, "samples time hidden"]:
+        """What the head of the original reads."""
+        family = find(self.original.config)
+        arch = family.architecture(self.original.config, self.original.names())
+        hidden = decoder.embedding(self.original, family, arch)(self.ids)
+        size = max(1, TOKENS_AT_ONCE // self.ids.shape[1])
+        for layer in range(arch.layers):
+            block = decoder.block(self.original, family, arch, layer)
+            hidden = torch.cat([block(part) for part in hidden.split(size)])
+        return hidden
+
+    @cached_property
+    def _by_layer(self) -> Mapping[int | None, list[Unit]]:
+        found: dict[int | None, list[Unit]] = {}
+        for unit in self.units:
+            found.setdefault(unit.layer, []).append(unit)
+        return found
+
+    def _through(self, choice: Choice, ids: Tensor, *, keep: bool = False) -> Tensor:
+        """Return what the head reads, from the deepest states that are known."""
+        first, hidden = self._known(choice, ids)
+        kept = 0
+        for layer in range(first, self._arch.layers):
+            if keep and kept + hidden.nbytes <= STATES:
+                self._states[layer] = (self._before(choice, layer), hidden)
+                kept += hidden.nbytes
+            block = self._block(layer, choice)
+            size = max(1, TOKENS_AT_ONCE // ids.shape[1])
+            hidden = torch.cat([block(part) for part in hidden.split(size)])
+        return hidden
+
+    def _known(self, choice: Choice, ids: Tensor) -> tuple[int, Tensor]:
+        """Return the deepest block whose input is known, and that input."""
+        for layer in sorted(self._states, reverse=True):
+            before, hidden = self._states[layer]
+            if before == self._before(choice, layer) and len(hidden) >= len(ids):
+                return layer, hidden[: len(ids)]
+        return 0, self._embedding(choice)(ids)
+
+    def _before(self, choice: Choice, layer: int) -> tuple[int, ...]:
+        """Return what of a choice decides what enters a block."""
+        earlier = (None, *range(layer))
+        return tuple(choice[u.name] for each in earlier for u in self._by_layer.get(each, ()))
+
+    def _block(self, layer: int, choice: Choice) -> Block:
+        """Return a block as a choice has it."""
+        mine = self._by_layer.get(layer, [])
+        key = (layer, *(choice[unit.name] for unit in mine))
+        if key not in self._blocks:
+            block = decoder.block(self.source, *self._kind, layer)
+            for role, weight in self._weights(mine, choice):
+                block.linears[role].replace(weight)
+            for linear in block.linears.values():
+                linear.replace(self._plain(linear.weight))
+            self._blocks[key] = block
+            self._trim()
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    def _trim(self) -> None:
+        """Forget the blocks that were not used for longest, but for the last."""
+        while len(self._blocks) > 1 and sum(map(_nbytes, self._blocks.values())) > HELD:
+            self._blocks.popitem(last=False)
+
+    def _weights(self, units: Sequence[Unit], choice: Choice) -> Iterator[tuple[str, Weight]]:
+        for unit in units:
+            yield from self.database.weights(unit, choice[unit.name]).items()
+
+    def _plain(self, weight: Weight) -> Weight:
+        """Return a weight decoded, so that it is decoded once."""
+        fast = usual(self._arch.hidden) == "fast"
+        dense = weight.dense()
+        value = dense.bfloat16() if fast else dense
+        return Weight(Plain("BF16" if fast else "F32"), {"value": value}, weight.shape)
+
+    def _embedding(self, choice: Choice) -> decoder.Embedding:
+        found = decoder.embedding(self.source, *self._kind)
+        mine = [unit for unit in self._by_layer.get(None, ()) if unit.table]
+        for _, weight in self._weights(mine, choice):
+            found.linear.replace(weight)
+        return found
+
+    def _head(self, choice: Choice) -> decoder.Head:
+        """Return the head as a choice has it."""
+        tied = self._embedding(choice) if self._arch.tied else None
+        head = decoder.head(self.source, *self._kind, tied)
+        mine = [unit for unit in self._by_layer.get(None, ()) if not unit.table]
+        for _, weight in self._weights(mine, choice):
+            head.linear.replace(weight)
+        head.linear = Linear(self._plain(head.linear.weight))
+        return head
+
+    @cached_property
+    def _original_head(self) -> decoder.Head:
+        family = find(self.original.config)
+        arch = family.architecture(self.original.config, self.original.names())
+        tied = decoder.embedding(self.original, family, arch) if arch.tied else None
+        head = decoder.head(self.original, family, arch, tied)
+        head.linear = Linear(self._plain(head.linear.weight))
+        return head
+
+    def _divergence(self, hidden: Tensor, ideal: Tensor, choice: Choice) -> float:
+        """Return the mean KL divergence of what two heads say [nat]."""
+        head, original = self._head(choice), self._original_head
+        lost = 0.0
+        pairs = zip(hidden.flatten(0, 1).split(ROWS), ideal.flatten(0, 1).split(ROWS), strict=True)
+        for rows, rows_ideal in pairs:
+            log, log_ideal = head(rows).log_softmax(-1), original(rows_ideal).log_softmax(-1)
+            lost += float((log_ideal.exp() * (log_ideal - log)).double().sum())
+        return lost / (hidden.shape[0] * hidden.shape[1])
+
+
+def _nbytes(block: Block) -> int:
+    """Return how much memory a block takes [byte]."""
+    return sum(buffer.nbytes for buffer in block.buffers())

@@ -1,0 +1,72 @@
+"""A choice made into a folder, and what that folder is measured to have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from whet.base.record import Record
+from whet.measure.divergence import judged
+from whet.measure.quality import compare
+from whet.measure.speed import speed
+from whet.recipe.pipeline import pipeline, stage_leaves
+from whet.recipe.recipe import Recipe
+from whet.runtime.engine import load
+from whet.search.ask import Ask
+from whet.store.folder import Folder
+from whet.store.writer import shard_bytes
+
+RUNS = 5  # of speed
+
+
+def exact_bytes(recipe: Recipe, folder: Folder) -> int:
+    """Return the size of the weight files that a recipe will write [byte]."""
+    left = stage_leaves(pipeline(recipe, folder).stages[-1])
+    return shard_bytes({n: (s.info.dtype, s.info.shape) for n, s in left.tensors.items()})
+
+
+def held_out_kl(
+    folder: Path, original: Path, ids: "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
+) -> float:
+    """Return the KL divergence of a folder from the original on some windows [nat per token]."""
+    mine, theirs = load(folder), load(original)
+    found = [part.kl for row in ids for part in judged(mine, theirs, row)]
+    return float(np.concatenate(found).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a folder has, by the name of the limit on it, and the records of measuring it."""
+
+    facts: Mapping[str, float]
+    records: tuple[Record, ...]
+
+
+def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
+    """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
+    original = ask.folder.path
+    records = compare(folder, original, data=ask.data)
+    facts = records[0].facts
+    ppl, before = facts["ppl"].value, facts["ppl_original"].value
+    found = {
+        "kl": facts["kl_mean"].value,
+        "ppl": ppl / before - 1,
+        "size": float(sum(path.stat().st_size for path in folder.glob("*.safetensors"))),
+    }
+    if timed:
+        found |= _timed(folder, original, ask, records)
+    return Measured(found, tuple(records))
+
+
+def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
+    """Measure speed and memory beside the original; add what is found to the records."""
+    engines = [load(path) for path in (folder, original)]
+    found = speed(engines, prompt=ask.limits.prompt, others=(32,), runs=RUNS)
+    records += [record for record in found if record.step == "speed"]
+    mine = found[0].facts
+    return {
+        "decode": mine["decode"].value,
+        "ttft": mine["ttft"].value,
+        "memory": mine["peak_rss"].value,
+    }

@@ -1,0 +1,163 @@
+"""What a user asks for: limits, all of them hard, and what is to be best within them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from whet.base.errors import RecipeError
+
+Objective = Literal["quality", "speed", "size"]
+Kind = Literal["max", "min"]
+UNITS = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # [byte]  # fmt: skip
+PROMPT = 512  # for which the time to the first token is meant, unless said [token]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit: on the size, the bits per weight, the speed …, as a number of its unit."""
+
+    name: str
+    kind: Kind
+    value: float
+    unit: str
+    text: str  # as it was asked for: "--max-size 400MB"
+
+    def slack(self, found: float) -> float:
+        """Return the share of the limit that a value leaves [1]; negative where it is broken."""
+        left = self.value - found if self.kind == "max" else found - self.value
+        return left / self.value if self.value else (0.0 if left >= 0 else -1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All limits; None where there is none. `prompt` is that of `ttft` [token].
+
+    `size` [byte] is that of the weight files; `bpw` [bit] counts the linears of the blocks; `decode`
+    [token/s]; `ttft` [s]; `memory` [byte]; `kl` [nat per token]; `ppl`: relative increase [1].
+    """
+
+    size: Limit | None = None
+    bpw: Limit | None = None
+    decode: Limit | None = None
+    ttft: Limit | None = None
+    memory: Limit | None = None
+    kl: Limit | None = None
+    ppl: Limit | None = None
+    prompt: int = PROMPT
+
+    def __iter__(self) -> Iterator[Limit]:
+        """Iterate over the limits that there are."""
+        for name in ("size", "bpw", "decode", "ttft", "memory", "kl", "ppl"):
+            found = getattr(self, name)
+            if found is not None:
+                yield found
+
+    @property
+    def text(self) -> str:
+        """Return all limits as they were asked for."""
+        return " ".join(limit.text for limit in self)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a limit is on speed or memory, which need a machine."""
+        return any(limit is not None for limit in (self.decode, self.ttft, self.memory))
+
+
+def limits(
+    *,
+    max_size: str | None = None,
+    max_bpw: float | None = None,
+    min_decode: str | None = None,
+    max_ttft: str | None = None,
+    max_memory: str | None = None,
+    max_kl: float | None = None,
+    max_ppl_increase: str | None = None,
+) -> Limits:
+    """Return limits from the words of the command line. Raises RecipeError for what is no limit."""
+    first, prompt = (max_ttft or "").partition("@")[::2]
+    return Limits(
+        size=_limit("size", "max", max_size, "byte", _bytes),
+        bpw=_limit("bpw", "max", max_bpw, "bit", float),
+        decode=_limit("decode", "min", min_decode, "token/s", _rate),
+        ttft=_limit("ttft", "max", first or None, "s", _seconds, f"@{prompt}" if prompt else ""),
+        memory=_limit("memory", "max", max_memory, "byte", _bytes),
+        kl=_limit("kl", "max", max_kl, "nat", float),
+        ppl=_limit("ppl", "max", max_ppl_increase, "1", _share),
+        prompt=_prompt(prompt),
+    )
+
+
+FLAGS = {"ppl": "--max-ppl-increase"}
+
+
+def _limit(
+    name: str, kind: Kind, given: object, unit: str, read: "type[float] | object", tail: str = ""
+) -> Limit | None:
+    if given is None:
+        return None
+    flag = FLAGS.get(name, f"--{kind}-{name}")
+    try:
+        value = float(read(given))  # type: ignore[operator]
+    except (ValueError, TypeError):
+        raise RecipeError(f"{flag} {given}: not understood", EXAMPLES[name]) from None
+    if not 0 < value < float("inf"):
+        raise RecipeError(f"{flag} {given}: expected a number above 0", EXAMPLES[name])
+    return Limit(name, kind, value, unit, f"{flag} {given}{tail}")
+
+
+EXAMPLES = {
+    "size": "Write a size, e.g. --max-size 400MB or --max-size 1.5GiB.",
+    "bpw": "Write bits, e.g. --max-bpw 4.2.",
+    "decode": "Write tokens per second, e.g. --min-decode 40tok/s.",
+    "ttft": "Write seconds and the length of the prompt, e.g. --max-ttft 0.5s@512.",
+    "memory": "Write a size, e.g. --max-memory 1GB.",
+    "kl": "Write nats per token, e.g. --max-kl 0.02.",
+    "ppl": "Write a share, e.g. --max-ppl-increase 2%.",
+}
+
+
+def _bytes(text: str) -> float:
+    """Read "400MB", "1.5 GiB", "120000"."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
+    if found is None:
+        raise ValueError(text)
+    unit = found[2].lower() or "b"
+    if unit not in UNITS:
+        raise ValueError(text)
+    return float(found[1]) * UNITS[unit]
+
+
+def _rate(text: str) -> float:
+    """Read "40tok/s", "40 t/s", "40"."""
+    return float(re.sub(r"\s*(tok(en)?s?|t)/s\s*$", "", text))
+
+
+def _seconds(text: str) -> float:
+    """Read "0.5s", "500ms", "0.5", "10m"."""
+    return duration(text)
+
+
+def duration(text: str) -> float:
+    """Read a time [s]: "0.5s", "500ms", "30m", "1h", "90"."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|min|h)?\s*", text)
+    if found is None:
+        raise ValueError(text)
+    factor = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, None: 1}
+    return float(found[1]) * factor[found[2]]
+
+
+def _share(text: str) -> float:
+    """Read "2%" or "0.02"."""
+    return float(text.rstrip("% ")) / 100 if "%" in text else float(text)
+
+
+def _prompt(text: str) -> int:
+    if not text:
+        return PROMPT
+    if not text.isdecimal() or not int(text):
+        raise RecipeError(f"--max-ttft @{text}: expected a number of tokens", EXAMPLES["ttft"])
+    return int(text)

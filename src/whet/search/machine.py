@@ -1,0 +1,34 @@
+"""The machine that a search is for: this one, measured, or one that a file describes."""
+
+from pathlib import Path
+
+from whet.base.errors import UnsupportedError
+from whet.kernels.native import missing
+from whet.model.family import find
+from whet.runtime.engine import load
+from whet.search.ask import Ask
+from whet.search.latency import latency
+from whet.search.predict import Predictor, calibrated, modelled
+from whet.search.profile import read
+from whet.store.folder import Folder
+
+
+def predictor_of(ask: Ask, folder: Folder) -> Predictor | None:
+    """Return what predicts speed and memory of models of a folder's shape.
+
+    None where no kernels are built and no limit needs them; raises UnsupportedError where one does.
+    """
+    if ask.target is not None:
+        family = find(folder.config)
+        arch = family.architecture(folder.config, folder.tensors)
+        return modelled(family, arch, read(Path(ask.target)))
+    if reason := missing():
+        if ask.limits.timed or ask.objective == "speed":
+            raise UnsupportedError(
+                f"speed and memory cannot be measured: {reason}",
+                "Install a C++20 compiler and whet again, or describe a machine with --target.",
+            )
+        return None
+    engine = load(folder.path, "native")
+    memory = ask.limits.memory is not None
+    return calibrated(engine, latency(folder.nbytes), memory=memory)

@@ -1,0 +1,76 @@
+"""What a unit may become, with what that costs: the values that everything after the sweep works on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from whet.search.unit import Level, Unit
+
+Choice = Mapping[str, int]  # unit -> number of its option
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A unit at a level.
+
+    `kl`: what it adds to the KL divergence [nat per token], as far as one unit alone can tell;
+    `error`: relative square of what it does to the unit's outputs [1]; `nbytes`: as stored, and
+    `memory` as kernels read it [byte]; `decode`, `prefill`: time of one token and of a prompt [s],
+    None where it is not known.
+    """
+
+    level: Level
+    kl: float
+    nbytes: int
+    error: float = 0.0
+    memory: int = 0
+    decode: float | None = None
+    prefill: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """A unit and its options; the first leaves it as it is."""
+
+    unit: Unit
+    options: tuple[Option, ...]
+
+    def __iter__(self) -> Iterator[Option]:
+        """Iterate over the options."""
+        return iter(self.options)
+
+
+Menus = Sequence[Menu]
+
+
+def total(menus: Menus, choice: Choice, name: str) -> float:
+    """Return the sum of an attribute of the chosen options."""
+    return sum(float(getattr(menu.options[choice[menu.unit.name]], name) or 0.0) for menu in menus)
+
+
+def chosen(menus: Menus, choice: Choice) -> Iterator[tuple[Unit, Option]]:
+    """Yield every unit with the option that is taken."""
+    for menu in menus:
+        yield menu.unit, menu.options[choice[menu.unit.name]]
+
+
+def uniform(menus: Menus, name: str) -> dict[str, int] | None:
+    """Return the choice of one level for every unit in a block, the others as they are.
+
+    None where a unit is not offered it.
+    """
+    choice: dict[str, int] = {}
+    for menu in menus:
+        if menu.unit.layer is None:
+            choice[menu.unit.name] = 0
+            continue
+        found = [i for i, option in enumerate(menu) if str(option.level) == name]
+        if not found:
+            return None
+        choice[menu.unit.name] = found[0]
+    return choice
+
+
+def counted(menus: Menus, choice: Choice) -> str:
+    """Return how often each level is taken: "int4-g64 ×12, int3-g64-affine ×20"."""
+    names = [str(option.level) for _, option in chosen(menus, choice)]
+    return ", ".join(f"{name} ×{names.count(name)}" for name in sorted(set(names)))

@@ -1,0 +1,65 @@
+"""What a level of the embedding or of the head costs; an embedding may be the head as well."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from whet.calibrate.statistics import Gram, Stats
+from whet.formats.weight import Weight
+from whet.model import decoder
+from whet.model.architecture import Architecture
+from whet.model.family import find
+from whet.model.linear import Linear
+from whet.model.source import Source
+from whet.search.gradients import ROWS, Gradients
+from whet.search.unit import Unit
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """What lies in no block of a model."""
+
+    source: Source
+    gradients: Gradients
+
+    @cached_property
+    def _arch(self) -> Architecture:
+        return find(self.source.config).architecture(self.source.config, self.source.names())
+
+    def statistics(self, unit: Unit) -> Stats:
+        """Return the Gram matrix of what the head multiplies; an embedding multiplies nothing."""
+        site = unit.sites[0]
+        if unit.table:
+            return Stats((), site.shape[1])
+        head, stats = self._head(), Stats((Gram,), site.shape[1])
+        for _, hidden in self.gradients.leaving().chunks(8):
+            stats.add((hidden if head.norm is None else head.norm(hidden)).flatten(0, -2))
+        return stats
+
+    def cost(self, unit: Unit, weight: Weight) -> float:
+        """Return the KL divergence that another weight costs [nat per token]."""
+        looked_up = self._looked_up(unit, weight) if unit.table else 0.0
+        multiplied = self._multiplied(weight) if not unit.table or self._arch.tied else 0.0
+        return looked_up + multiplied
+
+    def _looked_up(self, unit: Unit, weight: Weight) -> float:
+        """Return half the mean square of gᵀΔe over the tokens [nat], e being what is looked up."""
+        delta = weight.dense() - self.source.weight(unit.sites[0]).dense()
+        moved = delta[self.gradients.ids] * self._arch.embedding_scale
+        change = (moved * self.gradients.entering()).sum(-1)
+        return float(change.double().square().mean()) / 2
+
+    def _multiplied(self, weight: Weight) -> float:
+        """Return the KL divergence of what another head says of the same states [nat], exactly."""
+        head, other = self._head(), self._head()
+        other.linear = Linear(weight)
+        spool, lost = self.gradients.leaving(), 0.0
+        for _, hidden in spool.chunks(1):
+            for rows in hidden[0].split(ROWS):
+                log, log_other = (one(rows).float().log_softmax(-1) for one in (head, other))
+                lost += float((log.exp() * (log - log_other)).double().sum())
+        return lost / (spool.samples * spool.time)
+
+    def _head(self) -> decoder.Head:
+        family = find(self.source.config)
+        tied = decoder.embedding(self.source, family, self._arch) if self._arch.tied else None
+        return decoder.head(self.source, family, self._arch, tied)

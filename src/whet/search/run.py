@@ -1,0 +1,296 @@
+"""A search from the question to a published folder.
+
+    text ─▶ shape by shape: gradients ─▶ sweep ─▶ exact choice ─▶ trials
+    best shape ─▶ evolution ─▶ recipe ─▶ folder ─▶ measured ─▶ within the limits? ─▶ published
+
+What a killed search has finished is found again: parts of the sweep, trials, the best choice so far.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+from whet.base.errors import QualityError, RecipeError
+from whet.model.architecture import Architecture
+from whet.model.family import find
+from whet.recipe.anatomy import anatomy
+from whet.recipe.identity import identity
+from whet.recipe.progress import Progress, commit
+from whet.recipe.recipe import Recipe, Step
+from whet.recipe.workspace import Resume, Workspace
+from whet.report.added import add
+from whet.search.allocate import Allocation
+from whet.search.ask import Ask, Carry, Found
+from whet.search.build import exact_bytes, held_out_kl, measured
+from whet.search.choose import (
+    Belief,
+    broken,
+    caps_of,
+    infeasible,
+    learned,
+    missing_by,
+    predicted,
+    settled,
+)
+from whet.search.clock import Clock
+from whet.search.found import recipe_of
+from whet.search.machine import predictor_of
+from whet.search.option import Choice, counted, total
+from whet.search.outcome import Outcome
+from whet.search.records import records
+from whet.search.refine import Evolution, Generation, Scope
+from whet.search.resumed import keep, kept
+from whet.search.stand import Stand, stood, units_of
+from whet.search.structure import Space, Structure, space_of
+from whet.search.text import Text, text_of
+from whet.search.told import PARTS, Teller, Within
+from whet.search.trials import Score, Trials
+from whet.store.folder import Folder
+
+HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
+ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
+TRIED = 0.5  # share of the time after which no other shape is tried
+REFINED = 0.75  # and after which no other choice is
+STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
+TRAINING = 1.2e11  # operations of training in a second, to say how much time allows
+TRAINED = 0.03  # share of the time that a unit of training takes
+
+
+@dataclass(eq=False)
+class Run:
+    """A search under way in a working folder."""
+
+    ask: Ask
+    work: Path
+    carry: Carry
+    teller: Teller
+    clock: Clock
+    stands: dict[Structure, Stand] = field(default_factory=dict[Structure, Stand])
+    generations: list[Generation] = field(default_factory=list[Generation])
+    took: float = 0.0  # the last trial [s]
+
+    def result(self) -> Outcome:
+        """Return the folder that keeps all limits, with everything that is known of it."""
+        text = self._text()
+        trials = self._trials()
+        trials.run(lambda structure: self._judged(structure, text), self._more)
+        best = trials.best
+        if best is None:
+            raise self._nothing()
+        stand = self._stand(best, text)
+        return self._built(stand, text, trials)
+
+    def _text(self) -> Text:
+        ask = self.ask
+        return text_of(ask.calibration, ask.folder, anatomy(ask.folder), ask.seed)
+
+    @property
+    def _arch(self) -> Architecture:
+        config = self.ask.folder.config
+        return find(config).architecture(config, self.ask.folder.tensors)
+
+    def _kept(self, name: str) -> Path:
+        """Return where something is kept that depends on the limits."""
+        asked = f"{self.ask.objective} {self.ask.limits.text} {self.ask.target or ''}"
+        return self.work / f"{sha256(asked.encode()).hexdigest()[:12]}.{name}"
+
+    def _trials(self) -> Trials:
+        weights = sum(unit.weights for unit in units_of(self.ask, self.ask.folder))
+        tokens = int(TRAINED * self.ask.seconds * TRAINING / (6 * weights)) // 10_000 * 10_000
+        space = space_of(self._arch, tokens) if self.ask.structures else Space()
+        return Trials(self._kept("trials"), self.ask.seed, space)
+
+    def _more(self) -> bool:
+        """Return whether there is time for another trial as long as the last."""
+        return self.ask.structures and self.clock.spent + self.took < TRIED * self.clock.seconds
+
+    def _stand(self, structure: Structure, text: Text) -> Stand:
+        """Return a shape with its options; its folder is made where it is not there yet."""
+        if structure not in self.stands:
+            self.stands[structure] = self._stood(structure, text)
+        return self.stands[structure]
+
+    def _stood(self, structure: Structure, text: Text) -> Stand:
+        told = self.teller.part(0.0, STANDING)
+        place = self.work / "shapes" / sha256(str(structure).encode()).hexdigest()[:12]
+        place.mkdir(parents=True, exist_ok=True)
+        folder, steps = self.ask.folder, ()
+        if not structure.whole:
+            folder, steps = self._shaped(structure, place / "model")
+        predictor = predictor_of(self.ask, folder)
+        stand = stood(self.ask, folder, text, place, predictor, told)
+        lost = 0.0 if structure.whole else stand.kl({m.unit.name: 0 for m in stand.menus})
+        return replace(stand, lost=lost, steps=steps, name=str(structure))
+
+    def _shaped(self, structure: Structure, made: Path) -> tuple[Folder, tuple[Step, ...]]:
+        """Return the folder of a shape, made where it is not there yet, and its steps."""
+        source = self.ask.folder
+        if reason := structure.refuses(source.config, self._arch):
+            raise RecipeError(f"{structure}: {reason}")
+        steps = structure.steps(self._arch)
+        if not made.is_dir():
+            recipe = Recipe("shape", steps, str(structure), self.ask.calibration)
+            told = Within(self.teller.part(0.0, STANDING))
+            self.carry(replace(recipe, seed=self.ask.seed), source, made, told)
+        return Folder(made, dense=True), steps
+
+    def _judged(self, structure: Structure, text: Text) -> Score:
+        """Return what the best choice for a shape is predicted to be worth."""
+        began = perf_counter()
+        stand = self._stand(structure, text)
+        found, belief, kl = settled(stand, self.ask, Belief())
+        if found is None:
+            raise infeasible(stand, self.ask, belief)
+        facts = predicted(stand, found.choice, kl, self.ask.limits, belief)
+        self.took = perf_counter() - began
+        value = {"quality": facts["kl"], "size": facts["size"], "speed": -facts.get("decode", 0.0)}
+        over = broken(self.ask.limits, facts, belief)
+        over = {name: share - 1e-9 for name, share in over.items()}
+        return Score(value[self.ask.objective], facts, over, counted(stand.menus, found.choice))
+
+    def _nothing(self) -> QualityError:
+        """Return the error of a search in which no shape keeps the limits."""
+        whole = self.stands.get(Structure())
+        if whole is None:
+            return QualityError("no trial could be judged", "See the messages above.")
+        return infeasible(whole, self.ask, Belief())
+
+    def _built(self, stand: Stand, text: Text, trials: Trials) -> Outcome:
+        """Refine the choice, build it, measure it; again with what that taught, if need be."""
+        first, belief, kl = settled(stand, self.ask, Belief())
+        assert first is not None, "the trial has shown that there is one"
+        belief = self._piloted(stand, first, text, belief, kl)
+        missed: QualityError | None = None
+        for attempt in range(ATTEMPTS):
+            choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
+            expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
+            place = self.work / f"built-{attempt}"
+            self._carried(self._recipe(stand, choice, text), place)
+            here = stand.predictor is not None and self.ask.target is None
+            seen = measured(place, self.ask, timed=here)
+            over = broken(self.ask.limits, seen.facts, belief)
+            if all(share <= 0 for share in over.values()):
+                told = tuple(self.generations)
+                return Outcome(
+                    self.ask, stand, first, choice, place, expected, seen, belief, kl, trials, told
+                )
+            missed = missing_by(self.ask.limits, seen.facts, over)
+            belief = learned(belief, expected, seen.facts)
+        assert missed is not None, "a folder that keeps all limits has been returned"
+        raise missed
+
+    def _chosen(
+        self, stand: Stand, text: Text, belief: Belief, *, fresh: bool
+    ) -> tuple[Choice, Belief, float]:
+        """Return the choice to build, what is believed of it, and its KL divergence put together."""
+        belief = self._headed(stand, text, belief)
+        found, belief, kl = settled(stand, self.ask, belief)
+        if found is None:
+            raise infeasible(stand, self.ask, belief)
+        choice, kl = self._refined(stand, found.choice, kl, belief, fresh=fresh)
+        return choice, belief, kl
+
+    def _piloted(
+        self, stand: Stand, found: Allocation, text: Text, belief: Belief, kl: float
+    ) -> Belief:
+        """Compress the first choice, to learn what compressing layer after layer makes good."""
+        if not kl:
+            return belief
+        place = self.work / "pilot"
+        if not place.is_dir():
+            self._carried(self._recipe(stand, found.choice, text), place)
+        real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
+        return replace(belief, sequential=real / kl)
+
+    def _refined(
+        self, stand: Stand, choice: Choice, kl: float, belief: Belief, *, fresh: bool
+    ) -> tuple[Choice, float]:
+        """Return a better choice of the same cost, as far as time allows."""
+        if self.ask.objective != "quality" or not fresh:
+            return choice, kl
+        caps = [cap for cap in caps_of(stand, self.ask.limits, belief) if cap.name != "kl"]
+        told = self.teller.part(STANDING, REFINING)
+        path = self._kept("best.json")
+        began = self.clock.spent / self.clock.seconds
+
+        def fitness(one: Choice, scope: Scope) -> float:
+            gone = (self.clock.spent / self.clock.seconds - began) / max(REFINED - began, 1e-9)
+            told(gone, "refine")
+            return stand.kl(one, all_tokens=scope == "all")
+
+        evolution = Evolution(stand.menus, caps, fitness, self.ask.seed)
+        start = kept(path, stand.menus, caps) or choice
+        for generation in evolution.run(start, self.clock.until(REFINED)):
+            self.generations.append(generation)
+            keep(path, stand.menus, generation.choice)
+        last = self.generations[-1]
+        return (last.choice, last.kl) if last.kl < kl else (choice, kl)
+
+    def _headed(self, stand: Stand, text: Text, belief: Belief) -> Belief:
+        """Learn what files have beside their tensors: the most of a few choices, and a little more."""
+        found, _, _ = settled(stand, self.ask, belief)
+        if found is None:
+            return belief
+        real = exact_bytes(self._recipe(stand, found.choice, text), self.ask.folder)
+        tensors = stand.fixed + total(stand.menus, found.choice, "nbytes")
+        spare = HEADER * sum(len(menu.unit.sites) for menu in stand.menus)
+        return replace(belief, header=round(real - tensors) + spare)
+
+    def _recipe(self, stand: Stand, choice: Choice, text: Text) -> Recipe:
+        described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
+        asked = replace(self.ask.calibration, samples=len(text.calibrated.ids))
+        return recipe_of(stand.menus, choice, asked, self.ask.seed, described, stand.steps)
+
+    def _carried(self, recipe: Recipe, out: Path) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        told = self.teller.part(REFINING, BUILDING)
+        self.carry(recipe, self.ask.folder, out, Within(told))
+
+
+def search(
+    ask: Ask,
+    out: Path,
+    carry: Carry,
+    *,
+    resume: Resume,
+    overwrite: bool,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> Found:
+    """Find the best model within the limits; nothing stands at `out` before it is verified."""
+    clock = Clock(ask.seconds)
+    refuse(ask)
+    with Workspace(out, resume, overwrite=overwrite) as workspace:
+        workspace.identify(_identity(ask))
+        commit(workspace.folder, 1)
+        progress.start(PARTS, "search")
+        run = Run(ask, workspace.folder, carry, Teller(progress, stopped), clock)
+        outcome = replace(run.result(), seconds=clock.spent)
+        found = tuple(records(outcome))
+        outcome.folder.replace(workspace.final)
+        add(workspace.final, found)
+        progress.finish()
+        workspace.publish()
+    return Found(out, found)
+
+
+def refuse(ask: Ask) -> None:
+    """Raise, before any work, if the question has no answer."""
+    if not list(ask.limits):
+        raise RecipeError("a search needs a limit", "E.g. --max-size 400MB, or --max-kl 0.02.")
+    quality = ask.limits.kl or ask.limits.ppl
+    if ask.objective != "quality" and quality is None:
+        raise RecipeError(
+            f"the best {ask.objective} without a limit on quality is a useless model",
+            "Add --max-kl or --max-ppl-increase.",
+        )
+    units_of(ask, ask.folder)
+
+
+def _identity(ask: Ask) -> Mapping[str, str]:
+    """Return what a search that goes on must share with the one before; limits may be others."""
+    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures)
+    return identity(repr(asked), ask.folder.digest(), ask.calibration.source)

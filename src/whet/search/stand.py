@@ -1,0 +1,181 @@
+"""What a search knows of one shape of a model: its units, what each option costs, how to judge a choice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from whet.base.errors import RecipeError, UnsupportedError
+from whet.base.record import Record
+from whet.formats.spec import parse
+from whet.model.site import Site
+from whet.recipe.anatomy import FOREIGN, anatomy
+from whet.recipe.plan import refuse_compressed
+from whet.recipe.recipe import Step, matches
+from whet.search.ask import Ask, Told
+from whet.search.assembly import Assembly
+from whet.search.database import Database
+from whet.search.gradients import Gradients, gradients
+from whet.search.option import Choice, Menu, Option
+from whet.search.predict import Predictor
+from whet.search.sweep import Sweep
+from whet.search.text import Text
+from whet.search.unit import Level, Rejected, Unit, levels_of, offered, units
+from whet.store.checkpoint import Checkpoint
+from whet.store.dialects.whet import WHET
+from whet.store.folder import Folder
+from whet.store.scheme import Scheme
+
+FELT = "felt"  # the folder of the backward pass
+SHARES = (0.0, 0.15, 1.0)  # of the preparation: where the backward pass ends, and the sweep
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stand:
+    """A shape of the model with everything that choices are made from.
+
+    `steps` make the shape from the source; `lost` is the KL divergence that the shape costs as it is
+    [nat per token]; `fixed` the size of what no unit holds [byte].
+    """
+
+    folder: Folder
+    menus: Sequence[Menu]
+    rejected: Sequence[Rejected]
+    assembly: Assembly
+    predictor: Predictor | None
+    fixed: int
+    lost: float = 0.0
+    steps: tuple[Step, ...] = ()
+    name: str = "as it is"
+
+    def kl(self, choice: Choice, *, all_tokens: bool = True) -> float:
+        """Return the KL divergence of a choice from the original on held-out text [nat per token]."""
+        few = max(1, len(self.assembly.ids) // 4)
+        return self.assembly.kl(choice, None if all_tokens else few)
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the linears of the blocks have."""
+        return sum(menu.unit.weights for menu in self.menus if menu.unit.layer is not None)
+
+
+def units_of(ask: Ask, folder: Folder) -> tuple[Unit, ...]:
+    """Return what a search may choose for. Raises where it cannot work on the model."""
+    refuse_compressed(folder)
+    found = anatomy(folder)
+    if found.family == FOREIGN:
+        raise UnsupportedError(
+            f"{folder.path} runs by the code of transformers, and a search needs the blocks of a "
+            "family that whet knows",
+            "`whet list families` shows which; `whet compress` takes it with rtn, hqq or gptq.",
+        )
+    for pattern in ask.skip:
+        if not any(matches(pattern, site) for site in found.sites):
+            raise RecipeError(f"--skip {pattern}: matches no site", "E.g. --skip embed.")
+    mine = [site for site in found.sites if not any(matches(p, site) for p in ask.skip)]
+    return units(mine)
+
+
+def stood(
+    ask: Ask,
+    folder: Folder,
+    text: Text,
+    work: Path,
+    predictor: Predictor | None,
+    told: Told,
+) -> Stand:
+    """Return a shape with its options: gradients, then the sweep; what is on disk is used again."""
+    source, original = Checkpoint(folder), Checkpoint(ask.folder)
+    every = units_of(ask, folder)
+    offers, rejected = _offers(ask, every, predictor)
+    work.mkdir(parents=True, exist_ok=True)
+    felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
+    place = work / "levels"
+    place.mkdir(exist_ok=True)
+    database = Database(place, offers)
+    Sweep(source, every, database, felt, ask.seed, _share(told, *SHARES[1:])).run(text.swept)
+    menus = _menus(every, database, _Costs(folder, predictor, ask.limits.prompt))
+    assembly = Assembly(source, every, database, text.held, original)
+    return Stand(folder, menus, rejected, assembly, predictor, _fixed(folder, every))
+
+
+def _offers(
+    ask: Ask, every: Sequence[Unit], predictor: Predictor | None
+) -> tuple[Mapping[str, tuple[Level, ...]], tuple[Rejected, ...]]:
+    """Return what each unit may become, and what none of them may."""
+    levels, tables = levels_of(ask.levels), levels_of(ask.tables, table=True)
+    offers: dict[str, tuple[Level, ...]] = {}
+    rejected: list[Rejected] = []
+    for unit in every:
+        offers[unit.name], refused = offered(unit, tables if unit.table else levels, predictor)
+        rejected += refused
+    return offers, tuple(rejected)
+
+
+def _gradients(source: Checkpoint, text: Text, place: Path, seed: int, told: Told) -> Gradients:
+    """Return what the backward pass leaves; one that was finished is not done again."""
+    finished = place / "finished"
+    if not finished.is_file():
+        gradients(source, text.felt, place, seed, told)
+        finished.touch()
+    return Gradients(place, text.felt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What an option takes, of a model as it lies in `folder`."""
+
+    folder: Folder
+    predictor: Predictor | None
+    prompt: int
+
+    def option(self, unit: Unit, one: Level, record: Record | None) -> Option:
+        """Return an option; without a record, that of leaving the unit as it is."""
+        format_ = one.format or parse(self.folder.tensors[unit.sites[0].tensor].info.dtype.lower())
+        memory, decode, prefill = 0, None, None
+        if self.predictor is not None:
+            memory = self.predictor.unit_bytes(unit.sites, format_)
+            decode = self.predictor.unit_seconds(unit.sites, format_, 1)
+            prefill = self.predictor.unit_seconds(unit.sites, format_, self.prompt)
+        if record is None:
+            nbytes = sum(_stored(site, self.folder) for site in unit.sites)
+            return Option(one, 0.0, nbytes, 0.0, memory, decode, prefill)
+        kl, error = record.facts["kl"].value, record.facts["error"].value
+        return Option(one, kl, _nbytes(unit, one), error, memory, decode, prefill)
+
+
+def _menus(every: Sequence[Unit], database: Database, costs: _Costs) -> tuple[Menu, ...]:
+    """Return the options of every unit with all that is known of them."""
+    known = {(record.site, record.notes["level"]): record for record in database.records()}
+    found: list[Menu] = []
+    for unit in every:
+        levels = database.offers[unit.name]
+        options = (costs.option(unit, one, known.get((unit.name, str(one)))) for one in levels)
+        found.append(Menu(unit, tuple(options)))
+    return tuple(found)
+
+
+def _nbytes(unit: Unit, one: Level) -> int:
+    """Return the exact size of a unit at a level [byte]."""
+    use = one.use()
+    return sum(WHET.nbytes(site, Scheme(use.fitted(site).format)) for site in unit.sites)
+
+
+def _stored(site: Site, folder: Folder) -> int:
+    """Return the size of a linear as the source stores it [byte]."""
+    stored = folder.tensors[site.tensor].info
+    whole = 1
+    for size in stored.shape:
+        whole *= size
+    return stored.nbytes * site.shape[0] * site.shape[1] // whole
+
+
+def _fixed(folder: Folder, every: Sequence[Unit]) -> int:
+    """Return the size of what no unit holds: norms, biases, what is skipped [byte]."""
+    model = anatomy(folder).tensors
+    everything = sum(folder.tensors[name].info.nbytes for name in model)
+    return everything - sum(_stored(site, folder) for unit in every for site in unit.sites)
+
+
+def _share(told: Told, first: float, last: float) -> Told:
+    """Return what tells of a part of the work as a share of the whole."""
+    return lambda share, what: told(first + share * (last - first), what)

@@ -1,0 +1,87 @@
+"""Smaller shapes of a model, made before numbers are rounded: the outer choices of a search."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from whet.methods import catalogue
+from whet.model.architecture import Architecture
+from whet.model.config import Config
+from whet.passes.model_pass import ModelPass
+from whet.recipe.recipe import Step
+
+FFN = (0.0, 0.125, 0.25, 0.375)  # shares of the feed-forward channels that may go
+DROPPED = 4  # layers that may go: a quarter of them, at most so many
+TRAINED = (0, 1, 4)  # how much training follows, in units of the tokens that time allows
+MULTIPLE = 32  # feed-forward channels are left in multiples of this
+RATE = 0.0003  # of training back
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How many layers and key-value heads may go at most, and what a unit of training is [token]."""
+
+    layers: int = 0
+    kv: int = 0
+    tokens: int = 0
+    ffn: tuple[float, ...] = (0.0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What is cut away, and on how many tokens the model is then distilled from the original.
+
+    `ffn`: share of the feed-forward channels that go; `layers`: blocks that go; `kv`: key-value heads
+    that go, with their query heads.
+    """
+
+    ffn: float = 0.0
+    layers: int = 0
+    kv: int = 0
+    tokens: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut away."""
+        return not (self.ffn or self.layers or self.kv)
+
+    def __str__(self) -> str:
+        """Return it in words: "1 layer and 25 % of the ffn less, 200,000 tokens of distillation"."""
+        if self.whole:
+            return "as it is"
+        gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []
+        gone += [f"{self.ffn:.3g} of the ffn"] if self.ffn else []
+        gone += [f"{self.kv} key-value head{'s' if self.kv > 1 else ''}"] if self.kv else []
+        trained = f", {self.tokens:,} tokens of distillation" if self.tokens else ""
+        return f"{' and '.join(gone)} less{trained}"
+
+    def steps(self, arch: Architecture) -> tuple[Step, ...]:
+        """Return the steps that make the shape of a model."""
+        found: list[Step] = []
+        if self.layers:
+            found.append(_step("depth", keep=arch.layers - self.layers))
+        if self.kv:
+            found.append(_step("heads", keep=arch.kv_heads - self.kv))
+        if self.ffn:
+            found.append(_step("ffn", share=self.ffn, multiple=MULTIPLE))
+        if self.tokens and found:
+            found.append(_step("distill", tokens=self.tokens, lr=RATE))
+        return tuple(found)
+
+    def refuses(self, config: Config, arch: Architecture) -> str | None:
+        """Return why a model cannot have this shape, or None."""
+        for step in self.steps(arch):
+            assert isinstance(step.use, ModelPass)
+            if reason := step.use.refuses(config):
+                return f"{step.use.name}: {reason}"
+            config = step.use.config(config)
+        return None
+
+
+def _step(name: str, **settings: Any) -> Step:  # noqa: ANN401 (the settings of any method)
+    made: Any = catalogue()[name]
+    return Step(made(**settings))
+
+
+def space_of(arch: Architecture, tokens: int) -> Space:
+    """Return which smaller shapes of a model are tried."""
+    return Space(min(DROPPED, arch.layers // 4), arch.kv_heads // 4, tokens, FFN)

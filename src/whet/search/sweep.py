@@ -1,0 +1,141 @@
+"""The sweep: every unit at every level once, on inputs that nothing has changed yet.
+
+One walk over the blocks, one of them in memory; a sweep that was stopped goes on with the next block.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from whet.base.record import Record
+from whet.base.seed import stream_seed
+from whet.calibrate.statistics import Gram, Stats
+from whet.calibrate.walk import Stop, walk
+from whet.formats.weight import Weight
+from whet.kernels.arithmetic import arithmetic, usual
+from whet.model.linear import Linear
+from whet.model.source import Source
+from whet.search.database import Database, named, told
+from whet.search.gradients import Gradients, Heed, costs
+from whet.search.outside import Outside
+from whet.search.unit import Level, Unit
+
+Made = tuple[dict[str, Tensor], list[Record]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sweep:
+    """A sweep under way."""
+
+    source: Source
+    units: Sequence[Unit]
+    database: Database
+    gradients: Gradients
+    seed: int
+    heed: Heed
+
+    @torch.no_grad()
+    def run(self, ids: Int64[Tensor, "samples time"]) -> None:
+        """Fill the database; parts that are there stay."""
+        done, parts = self.database.done, 2 + max((u.layer or 0 for u in self.units), default=0)
+        if not done:
+            self.heed(0.0, "levels, embedding and head")
+            self.database.keep(0, *self._outside())
+        if done >= parts:
+            return
+        spools = self.database.folder / "spool"
+        spools.mkdir(parents=True, exist_ok=True)
+        for stop in walk(self.source, ids, spools):
+            part = stop.layer + 1
+            if part >= done:
+                self.heed(part / parts, f"levels, block {part}")
+                self.database.keep(part, *self._block(stop))
+
+    def _outside(self) -> Made:
+        """Write every level of the embedding and of the head."""
+        outside = Outside(self.source, self.gradients)
+        made: dict[str, Tensor] = {}
+        records: list[Record] = []
+        for unit in (unit for unit in self.units if unit.layer is None):
+            old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
+            stats = {unit.sites[0].tap: outside.statistics(unit)}
+            for number, level in self._levels(unit):
+                written = self._written(unit, level, old, stats)
+                new = written.weights[unit.sites[0].role]
+                made |= named(number, written.weights)
+                error = _relative(unit, written, old, stats)
+                records.append(told(unit, level, outside.cost(unit, new), error, written.fallback))
+        return made, records
+
+    def _block(self, stop: Stop) -> Made:
+        """Write every level of the units of a block."""
+        felt, linears = self.gradients.block(stop.layer), stop.block.linears
+        made: dict[str, Tensor] = {}
+        records: list[Record] = []
+        for unit in _in_order(self.units, stop):
+            taps = dict.fromkeys(site.tap for site in unit.sites)
+            stats = {tap: stop.look(tap, Gram) for tap in taps}
+            for number, level in self._levels(unit):
+                written = self._written(unit, level, linears, stats)
+                made |= named(number, written.weights)
+                deltas = {role: d for role, d in _deltas(written, linears).items() if role in felt}
+                kl = costs(felt, deltas) / self.gradients.ids.numel()
+                error = _relative(unit, written, linears, stats)
+                records.append(told(unit, level, kl, error, written.fallback))
+        return made, records
+
+    def _levels(self, unit: Unit) -> list[tuple[int, Level]]:
+        """Return the levels that a unit is to be written at, with their numbers."""
+        offers = enumerate(self.database.offers[unit.name])
+        return [(number, level) for number, level in offers if level.format is not None]
+
+    def _written(
+        self, unit: Unit, level: Level, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
+    ) -> "Written":
+        use, weights, fallbacks = level.use(alone=True), dict[str, Weight](), list[str]()
+        for site in unit.sites:
+            seed = stream_seed(self.seed, f"{level}/{site.module}")
+            with arithmetic(usual(site.shape[1])):
+                weight = linears[site.role].weight.dense()
+                done = use.fitted(site).rewrite(weight, stats[site.tap], site.role, seed)
+            weights[site.role] = done.weight
+            fallbacks += [done.fallback] if done.fallback else []
+        return Written(weights, fallbacks[0] if fallbacks else None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A unit at a level, by role, and what a method did instead of what it was asked."""
+
+    weights: Mapping[str, Weight]
+    fallback: str | None
+
+
+def _in_order(units: Sequence[Unit], stop: Stop) -> list[Unit]:
+    """Return the units of a block in the order in which they run."""
+    place = {tap: number for number, tap in enumerate(stop.block.taps)}
+    mine = (unit for unit in units if unit.layer == stop.layer)
+    return sorted(mine, key=lambda unit: place.get(unit.sites[0].tap, 0))
+
+
+def _deltas(written: Written, linears: Mapping[str, Linear]) -> dict[str, Tensor]:
+    """Return what the weights of a unit have changed by."""
+    return {r: w.dense() - linears[r].weight.dense() for r, w in written.weights.items()}
+
+
+def _relative(
+    unit: Unit, written: Written, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
+) -> float:
+    """Return ‖ΔW X‖² ÷ ‖W X‖² [1]; without statistics, ‖ΔW‖² ÷ ‖W‖²."""
+    lost = whole = 0.0
+    deltas = _deltas(written, linears)
+    for site in unit.sites:
+        seen = stats[site.tap]
+        for matrix, sign in ((deltas[site.role], 0), (linears[site.role].weight.dense(), 1)):
+            grown = matrix @ seen[Gram].mean() if Gram in seen else matrix
+            energy = float((grown * matrix).double().sum())
+            lost, whole = lost + energy * (1 - sign), whole + energy * sign
+    return lost / whole if whole else 0.0

@@ -1,0 +1,178 @@
+"""The outer loop: which shape of the model to round, chosen by Optuna, with a journal on disk.
+
+Optuna: Akiba and others, arXiv:1907.10902. The limits are constraints of the sampler; a trial that
+fails is kept as a record with its reason and does not end the search. Several processes may share a
+journal, and a search that was killed finds its finished trials there.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from whet.base.errors import StoppedError, UnsupportedError, WhetError
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.base.seed import stream_seed
+from whet.search.structure import TRAINED, Space, Structure
+
+STUDY = "whet search"
+UNITS = {"kl": "nat", "size": "byte", "decode": "token/s", "ttft": "s", "memory": "byte"}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a trial is worth: its value (less is better), and by how much it breaks each limit.
+
+    `facts` are predictions of the whole model; `broken` shares of limits, above 0 where broken [1];
+    `levels` says how often each level was taken.
+    """
+
+    value: float
+    facts: Mapping[str, float]
+    broken: Mapping[str, float]
+    levels: str
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every limit is kept."""
+        return all(share <= 0 for share in self.broken.values())
+
+
+Judge = Callable[[Structure], Score]
+
+
+class Trials:
+    """A study whose trials are structures; each is judged once."""
+
+    def __init__(self, journal: Path, seed: int, space: Space) -> None:
+        self.space = space
+        self.study = _study(journal, seed)
+
+    def run(self, judge: Judge, more: Callable[[], bool]) -> None:
+        """Judge the model as it is, then other structures while there is time."""
+        if not self.study.get_trials(deepcopy=False):
+            self.study.enqueue_trial(self._whole())
+        while not self._finished() or more():
+            if not self._next(judge):
+                return
+
+    @property
+    def best(self) -> Structure | None:
+        """Return the structure of least value that keeps every limit; None if there is none."""
+        kept = [t for t in self._finished() if t.user_attrs.get("feasible")]
+        if not kept:
+            return None
+        return Structure(**min(kept, key=lambda t: cast("float", t.value)).user_attrs["structure"])
+
+    def records(self) -> list[Record]:
+        """Return a record of every trial (step "trial")."""
+        best = self.best
+        return [_record(trial, best) for trial in self.study.get_trials(deepcopy=False)]
+
+    def _finished(self) -> list[Any]:
+        """Return the trials that were judged."""
+        every = self.study.get_trials(deepcopy=False)
+        return [trial for trial in every if trial.state.name == "COMPLETE"]
+
+    def _whole(self) -> dict[str, Any]:
+        return {"ffn": 0.0, "layers": 0, "kv": 0, "trained": TRAINED[-1]}
+
+    def _next(self, judge: Judge) -> bool:
+        """Judge one more structure; return False once chance finds only known ones."""
+        import optuna
+
+        for _ in range(20):
+            trial = self.study.ask()
+            structure = self._asked(trial)
+            if asdict(structure) not in self._known():
+                break
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            return False
+        trial.set_user_attr("structure", asdict(structure))
+        try:
+            score = judge(structure)
+        except StoppedError:
+            trial.set_user_attr("reason", "stopped before it was judged")
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
+        except WhetError as error:
+            trial.set_user_attr("reason", error.message)
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return True
+        trial.set_user_attr("facts", dict(score.facts))
+        trial.set_user_attr("levels", score.levels)
+        trial.set_user_attr("broken", dict(score.broken))
+        trial.set_user_attr("feasible", score.feasible)
+        self.study.tell(trial, score.value)
+        return True
+
+    def _asked(self, trial: Any) -> Structure:  # noqa: ANN401 (Optuna's trial)
+        """Return the structure that a trial suggests."""
+        ffn = trial.suggest_categorical("ffn", self.space.ffn)
+        layers = trial.suggest_int("layers", 0, self.space.layers)
+        kv = trial.suggest_int("kv", 0, self.space.kv)
+        trained = trial.suggest_categorical("trained", TRAINED)
+        whole = Structure(ffn, layers, kv).whole
+        return Structure(ffn, layers, kv, 0 if whole else trained * self.space.tokens)
+
+    def _known(self) -> list[dict[str, Any]]:
+        every = self.study.get_trials(deepcopy=False)
+        stopped = "stopped before it was judged"
+        return [
+            trial.user_attrs["structure"]
+            for trial in every
+            if "structure" in trial.user_attrs and trial.user_attrs.get("reason") != stopped
+        ]
+
+
+def _study(journal: Path, seed: int) -> Any:  # noqa: ANN401 (Optuna's study)
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise UnsupportedError(
+            "a search needs optuna, which is not installed here", 'pip install "whet[search]"'
+        ) from error
+    optuna.logging.set_verbosity(logging.ERROR)
+    sampler = optuna.samplers.TPESampler(
+        seed=stream_seed(seed, "trials") % 2**32, n_startup_trials=4, constraints_func=_broken
+    )
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return optuna.create_study(
+        study_name=STUDY, storage=storage, sampler=sampler, load_if_exists=True
+    )
+
+
+def _broken(trial: Any) -> tuple[float, ...]:  # noqa: ANN401 (Optuna's trial)
+    """Return by how much a trial breaks the limits; Optuna takes numbers above 0 for broken."""
+    return (sum(max(0.0, share) for share in trial.user_attrs.get("broken", {}).values()),)
+
+
+def _record(trial: Any, best: Structure | None) -> Record:  # noqa: ANN401 (Optuna's trial)
+    """Return the record of a trial."""
+    told = trial.user_attrs
+    structure = Structure(**told["structure"]) if "structure" in told else None
+    facts = {
+        name: Quantity(value, UNITS[name], "predicted for the whole model")
+        for name, value in told.get("facts", {}).items()
+    }
+    if trial.duration is not None:
+        facts["seconds"] = Quantity(trial.duration.total_seconds(), "s", "wall time")
+    state = {"COMPLETE": "complete", "FAIL": "failed"}.get(trial.state.name, "left out")
+    if state == "complete" and not told.get("feasible"):
+        state = "infeasible"
+    broken = [name for name, share in told.get("broken", {}).items() if share > 0]
+    notes = {
+        "state": state,
+        "structure": str(structure) if structure else "known already",
+        "chosen": "yes" if structure is not None and structure == best else "no",
+        "levels": told.get("levels", ""),
+    }
+    reason = told.get("reason") or (f"breaks {', '.join(broken)}" if broken else "")
+    return Record(
+        "trial", str(trial.number), facts, notes=notes | ({"reason": reason} if reason else {})
+    )
