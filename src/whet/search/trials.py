@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from whet.base.errors import StoppedError, UnsupportedError, WhetError
+from whet.base.errors import QualityError, StoppedError, UnsupportedError, WhetError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.base.seed import stream_seed
@@ -49,10 +49,11 @@ class Trials:
     def __init__(self, journal: Path, seed: int, space: Space) -> None:
         self.space = space
         self.study = _study(journal, seed)
+        self.failed: list[Structure] = []  # here and now; what failed in another run is tried again
 
     def run(self, judge: Judge, more: Callable[[], bool]) -> None:
         """Judge the model as it is, then other structures while there is time."""
-        if not self.study.get_trials(deepcopy=False):
+        if Structure() not in self._known():
             self.study.enqueue_trial(self._whole())
         while not self._finished() or more():
             if not self._next(judge):
@@ -86,7 +87,7 @@ class Trials:
         for _ in range(20):
             trial = self.study.ask()
             structure = self._asked(trial)
-            if asdict(structure) not in self._known():
+            if structure not in self._known():
                 break
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
@@ -94,18 +95,20 @@ class Trials:
         trial.set_user_attr("structure", asdict(structure))
         try:
             score = judge(structure)
-        except StoppedError:
-            trial.set_user_attr("reason", "stopped before it was judged")
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
         except WhetError as error:
             trial.set_user_attr("reason", error.message)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            fault = structure.whole and not isinstance(error, QualityError)
+            if fault or isinstance(error, StoppedError):
+                raise  # what is wrong with the model as it is, is wrong with every shape of it
+            self.failed.append(structure)
             return True
         trial.set_user_attr("facts", dict(score.facts))
         trial.set_user_attr("levels", score.levels)
         trial.set_user_attr("broken", dict(score.broken))
         trial.set_user_attr("feasible", score.feasible)
+        for name, share in score.broken.items():
+            trial.set_constraint(name, share)
         self.study.tell(trial, score.value)
         return True
 
@@ -118,14 +121,10 @@ class Trials:
         whole = Structure(ffn, layers, kv).whole
         return Structure(ffn, layers, kv, 0 if whole else trained * self.space.tokens)
 
-    def _known(self) -> list[dict[str, Any]]:
-        every = self.study.get_trials(deepcopy=False)
-        stopped = "stopped before it was judged"
-        return [
-            trial.user_attrs["structure"]
-            for trial in every
-            if "structure" in trial.user_attrs and trial.user_attrs.get("reason") != stopped
-        ]
+    def _known(self) -> list[Structure]:
+        """Return the structures that need not be judged again."""
+        judged = [Structure(**trial.user_attrs["structure"]) for trial in self._finished()]
+        return judged + self.failed
 
 
 def _study(journal: Path, seed: int) -> Any:  # noqa: ANN401 (Optuna's study)
@@ -139,17 +138,12 @@ def _study(journal: Path, seed: int) -> Any:  # noqa: ANN401 (Optuna's study)
         ) from error
     optuna.logging.set_verbosity(logging.ERROR)
     sampler = optuna.samplers.TPESampler(
-        seed=stream_seed(seed, "trials") % 2**32, n_startup_trials=4, constraints_func=_broken
+        seed=stream_seed(seed, "trials") % 2**32, n_startup_trials=4
     )
     storage = JournalStorage(JournalFileBackend(str(journal)))
     return optuna.create_study(
         study_name=STUDY, storage=storage, sampler=sampler, load_if_exists=True
     )
-
-
-def _broken(trial: Any) -> tuple[float, ...]:  # noqa: ANN401 (Optuna's trial)
-    """Return by how much a trial breaks the limits; Optuna takes numbers above 0 for broken."""
-    return (sum(max(0.0, share) for share in trial.user_attrs.get("broken", {}).values()),)
 
 
 def _record(trial: Any, best: Structure | None) -> Record:  # noqa: ANN401 (Optuna's trial)
