@@ -84,10 +84,10 @@ def command(*, style: str, levels: str | None, tensorboard: str | None, **asked:
         found = api.search(**asked, levels=names, progress=progress, stopped=stop)
     if tensorboard is not None:
         api.log_trials(found.records, tensorboard)
-    _show(found, str(asked["source"]), style)
+    _show(found, style)
 
 
-def _show(found: "Found", source: str, style: str) -> None:
+def _show(found: "Found", style: str) -> None:
     """Write what was found, how it keeps the limits, and where the account of it is."""
     from whet.cli import output
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from whet.base.record import Record
 from whet.recipe.progress import Progress
@@ -15,6 +15,7 @@ from whet.store.folder import Folder
 Told = Callable[[float, str], None]  # (share that is done, what is under way)
 
 
+@runtime_checkable
 class Carry(Protocol):
     """What makes a folder from a recipe: plan, execute, verify, publish."""
 

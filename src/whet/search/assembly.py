@@ -23,8 +23,7 @@ from whet.model.family import Family, find
 from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.database import Database
-from whet.search.option import Choice
-from whet.search.unit import Unit
+from whet.search.option import Choice, Menu
 
 HELD = 1 << 30  # blocks that are kept [byte]
 STATES = 1 << 29  # states between blocks that are kept [byte]
@@ -37,7 +36,7 @@ class Assembly:
     """The text on which choices are compared, and what is kept between them."""
 
     source: Source
-    units: Sequence[Unit]
+    menus: Sequence[Menu]
     database: Database
     ids: Int64[Tensor, "samples time"]
     original: Source
@@ -78,10 +77,10 @@ class Assembly:
         return hidden
 
     @cached_property
-    def _by_layer(self) -> Mapping[int | None, list[Unit]]:
-        found: dict[int | None, list[Unit]] = {}
-        for unit in self.units:
-            found.setdefault(unit.layer, []).append(unit)
+    def _by_layer(self) -> Mapping[int | None, list[Menu]]:
+        found: dict[int | None, list[Menu]] = {}
+        for menu in self.menus:
+            found.setdefault(menu.unit.layer, []).append(menu)
         return found
 
     def _through(self, choice: Choice, ids: Tensor, *, keep: bool = False) -> Tensor:
@@ -108,12 +107,12 @@ class Assembly:
     def _before(self, choice: Choice, layer: int) -> tuple[int, ...]:
         """Return what of a choice decides what enters a block."""
         earlier = (None, *range(layer))
-        return tuple(choice[u.name] for each in earlier for u in self._by_layer.get(each, ()))
+        return tuple(choice[m.unit.name] for each in earlier for m in self._by_layer.get(each, ()))
 
     def _block(self, layer: int, choice: Choice) -> Block:
         """Return a block as a choice has it."""
         mine = self._by_layer.get(layer, [])
-        key = (layer, *(choice[unit.name] for unit in mine))
+        key = (layer, *(choice[menu.unit.name] for menu in mine))
         if key not in self._blocks:
             block = decoder.block(self.source, *self._kind, layer)
             for role, weight in self._weights(mine, choice):
@@ -130,9 +129,10 @@ class Assembly:
         while len(self._blocks) > 1 and sum(map(_nbytes, self._blocks.values())) > HELD:
             self._blocks.popitem(last=False)
 
-    def _weights(self, units: Sequence[Unit], choice: Choice) -> Iterator[tuple[str, Weight]]:
-        for unit in units:
-            yield from self.database.weights(unit, choice[unit.name]).items()
+    def _weights(self, menus: Sequence[Menu], choice: Choice) -> Iterator[tuple[str, Weight]]:
+        for menu in menus:
+            level = menu.options[choice[menu.unit.name]].level
+            yield from self.database.weights(menu.unit, level).items()
 
     def _plain(self, weight: Weight) -> Weight:
         """Return a weight decoded, so that it is decoded once."""
@@ -143,7 +143,7 @@ class Assembly:
 
     def _embedding(self, choice: Choice) -> decoder.Embedding:
         found = decoder.embedding(self.source, *self._kind)
-        mine = [unit for unit in self._by_layer.get(None, ()) if unit.table]
+        mine = [menu for menu in self._by_layer.get(None, ()) if menu.unit.table]
         for _, weight in self._weights(mine, choice):
             found.linear.replace(weight)
         return found
@@ -152,7 +152,7 @@ class Assembly:
         """Return the head as a choice has it."""
         tied = self._embedding(choice) if self._arch.tied else None
         head = decoder.head(self.source, *self._kind, tied)
-        mine = [unit for unit in self._by_layer.get(None, ()) if not unit.table]
+        mine = [menu for menu in self._by_layer.get(None, ()) if not menu.unit.table]
         for _, weight in self._weights(mine, choice):
             head.linear.replace(weight)
         head.linear = Linear(self._plain(head.linear.weight))

@@ -42,9 +42,8 @@ def caps_of(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
         found.append(Cap("nbytes", limits.size.value - stand.fixed - belief.header))
     if limits.bpw is not None:
         found.append(Cap("nbytes", limits.bpw.value * stand.weights / 8, "blocks"))
-    for limit in (limits.kl, limits.ppl):
-        if limit is not None:
-            found.append(Cap("kl", kl_within(limit, belief) / belief.together - stand.lost))
+    quality = (limit for limit in (limits.kl, limits.ppl) if limit is not None)
+    found += [Cap("kl", kl_within(one, belief) / belief.together - stand.lost) for one in quality]
     return found + _timed(stand, limits, belief)
 
 

@@ -37,9 +37,8 @@ class Database:
         self._parts.save(part, made, records)
         commit(self.folder, part + 1)
 
-    def weights(self, unit: Unit, number: int) -> dict[str, Weight]:
-        """Return the weights of a unit at one of its levels, by role; none where it stays as it is."""
-        level = self.offers[unit.name][number]
+    def weights(self, unit: Unit, level: Level) -> dict[str, Weight]:
+        """Return the weights of a unit at a level, by role; none where it stays as it is."""
         if level.format is None:
             return {}
         part = 0 if unit.layer is None else unit.layer + 1
@@ -48,7 +47,7 @@ class Database:
         for site in unit.sites:
             format_ = use.fitted(site).format
             planes = {
-                plane: tensor_of(stored(shard, _name(number, site.role, plane)))
+                plane: tensor_of(stored(shard, _name(level, site.role, plane)))
                 for plane in format_.planes(site.shape)
             }
             found[site.role] = Weight(format_, planes, site.shape)
@@ -63,17 +62,17 @@ class Database:
         return Parts(self.folder / "parts")
 
 
-def named(number: int, made: Mapping[str, Weight]) -> dict[str, Tensor]:
-    """Return the planes of a unit at one of its levels, as a database names them."""
+def named(level: Level, made: Mapping[str, Weight]) -> dict[str, Tensor]:
+    """Return the planes of a unit at a level, as a database names them."""
     return {
-        _name(number, role, plane): tensor
+        _name(level, role, plane): tensor
         for role, weight in made.items()
         for plane, tensor in weight.planes.items()
     }
 
 
-def _name(number: int, role: str, plane: str) -> str:
-    return f"{role}|{number}|{plane}"
+def _name(level: Level, role: str, plane: str) -> str:
+    return f"{role}|{level}|{plane}"
 
 
 def told(unit: Unit, level: Level, kl: float, error: float, fallback: str | None) -> Record:

@@ -10,11 +10,10 @@ arXiv:1905.12558, §2).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from whet.base.seed import stream_seed
 from whet.calibrate.spool import Spool
@@ -174,8 +173,8 @@ def _backward(block: Block, hidden: Tensor, left: Tensor) -> tuple[Tensor, dict[
     seen: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
-    def look(role: str) -> Callable[[Any, Any, Tensor], None]:
-        def hook(_: Any, given: Any, out: Tensor) -> None:
+    def look(role: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             seen[f"{role}/x"] = given[0].detach().flatten(0, -2)
             outputs[role] = out
 

@@ -74,3 +74,33 @@ def counted(menus: Menus, choice: Choice) -> str:
     """Return how often each level is taken: "int4-g64 ×12, int3-g64-affine ×20"."""
     names = [str(option.level) for _, option in chosen(menus, choice)]
     return ", ".join(f"{name} ×{names.count(name)}" for name in sorted(set(names)))
+
+
+CLEARLY = 0.9  # of the loss of a level, below which another beats it
+
+
+def beaten(menus: Menus) -> dict[str, str]:
+    """Return the levels that another one beats in every unit, with the reason.
+
+    The other is no larger, no slower, and loses clearly less.
+    """
+    shared = [{str(option.level): option for option in menu.options[1:]} for menu in menus]
+    names = [name for name in shared[0] if all(name in each for each in shared)] if shared else []
+    found: dict[str, str] = {}
+    for name in names:
+        for other in names:
+            if other not in found and all(_beats(each[other], each[name]) for each in shared):
+                found[name] = (
+                    f"{other} is no larger and no slower, and loses less in the first block"
+                )
+                break
+    return found
+
+
+def _beats(one: Option, other: Option) -> bool:
+    """Return whether an option is better than another in every way."""
+    slower = any(
+        (getattr(one, name) or 0.0) > (getattr(other, name) or 0.0)
+        for name in ("nbytes", "memory", "decode", "prefill")
+    )
+    return not slower and one.kl < CLEARLY * other.kl

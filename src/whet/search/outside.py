@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from whet.calibrate.statistics import Gram, Stats
+from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model import decoder
 from whet.model.architecture import Architecture
@@ -12,6 +13,8 @@ from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.gradients import ROWS, Gradients
 from whet.search.unit import Unit
+
+EVERY = 4  # of so many tokens one is judged: what is computed exactly needs few
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +52,17 @@ class Outside:
         return float(change.double().square().mean()) / 2
 
     def _multiplied(self, weight: Weight) -> float:
-        """Return the KL divergence of what another head says of the same states [nat], exactly."""
+        """Return the KL divergence of what another head says of the same states [nat]."""
         head, other = self._head(), self._head()
-        other.linear = Linear(weight)
-        spool, lost = self.gradients.leaving(), 0.0
-        for _, hidden in spool.chunks(1):
-            for rows in hidden[0].split(ROWS):
-                log, log_other = (one(rows).float().log_softmax(-1) for one in (head, other))
+        for one, held in ((head, head.linear.weight), (other, weight)):
+            one.linear = Linear(Weight(Plain("F32"), {"value": held.dense()}, held.shape))
+        lost, count = 0.0, 0
+        for _, hidden in self.gradients.leaving().chunks(1):
+            for rows in hidden[0][::EVERY].split(ROWS):
+                log, log_other = (one(rows).log_softmax(-1) for one in (head, other))
                 lost += float((log.exp() * (log - log_other)).double().sum())
-        return lost / (spool.samples * spool.time)
+                count += len(rows)
+        return lost / count
 
     def _head(self) -> decoder.Head:
         family = find(self.source.config)

@@ -167,8 +167,9 @@ class Run:
         for attempt in range(ATTEMPTS):
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
-            place = self.work / f"built-{attempt}"
-            self._carried(self._recipe(stand, choice, text), place)
+            recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
+            expected["size"] = float(exact_bytes(recipe, self.ask.folder))
+            self._carried(recipe, place)
             here = stand.predictor is not None and self.ask.target is None
             seen = measured(place, self.ask, timed=here)
             over = broken(self.ask.limits, seen.facts, belief)

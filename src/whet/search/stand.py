@@ -15,7 +15,7 @@ from whet.search.ask import Ask, Told
 from whet.search.assembly import Assembly
 from whet.search.database import Database
 from whet.search.gradients import Gradients, gradients
-from whet.search.option import Choice, Menu, Option
+from whet.search.option import Choice, Menu, Option, beaten
 from whet.search.predict import Predictor
 from whet.search.sweep import Sweep
 from whet.search.text import Text
@@ -91,10 +91,17 @@ def stood(
     felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
     place = work / "levels"
     place.mkdir(exist_ok=True)
-    database = Database(place, offers)
-    Sweep(source, every, database, felt, ask.seed, _share(told, *SHARES[1:])).run(text.swept)
-    menus = _menus(every, database, _Costs(folder, predictor, ask.limits.prompt))
-    assembly = Assembly(source, every, database, text.held, original)
+    database, costs = Database(place, offers), _Costs(folder, predictor, ask.limits.prompt)
+
+    def screen() -> dict[str, str]:
+        first = [unit for unit in every if unit.layer == 0]
+        return beaten(_menus(first, database, costs))
+
+    heed = _share(told, *SHARES[1:])
+    Sweep(source, every, database, felt, ask.seed, heed, screen).run(text.swept)
+    menus = _menus(every, database, costs)
+    rejected += tuple(Rejected("", level, reason) for level, reason in screen().items())
+    assembly = Assembly(source, menus, database, text.held, original)
     return Stand(folder, menus, rejected, assembly, predictor, _fixed(folder, every))
 
 
@@ -148,8 +155,12 @@ def _menus(every: Sequence[Unit], database: Database, costs: _Costs) -> tuple[Me
     known = {(record.site, record.notes["level"]): record for record in database.records()}
     found: list[Menu] = []
     for unit in every:
-        levels = database.offers[unit.name]
-        options = (costs.option(unit, one, known.get((unit.name, str(one)))) for one in levels)
+        records = ((one, known.get((unit.name, str(one)))) for one in database.offers[unit.name])
+        options = (
+            costs.option(unit, one, record)
+            for one, record in records
+            if record is not None or one.format is None
+        )
         found.append(Menu(unit, tuple(options)))
     return tuple(found)
 

@@ -3,7 +3,7 @@
 One walk over the blocks, one of them in memory; a sweep that was stopped goes on with the next block.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,7 @@ class Sweep:
     gradients: Gradients
     seed: int
     heed: Heed
+    screen: Callable[[], Collection[str]] = tuple  # levels that the first block has ruled out
 
     @torch.no_grad()
     def run(self, ids: Int64[Tensor, "samples time"]) -> None:
@@ -62,10 +63,10 @@ class Sweep:
         for unit in (unit for unit in self.units if unit.layer is None):
             old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
             stats = {unit.sites[0].tap: outside.statistics(unit)}
-            for number, level in self._levels(unit):
+            for level in self._levels(unit):
                 written = self._written(unit, level, old, stats)
                 new = written.weights[unit.sites[0].role]
-                made |= named(number, written.weights)
+                made |= named(level, written.weights)
                 error = _relative(unit, written, old, stats)
                 records.append(told(unit, level, outside.cost(unit, new), error, written.fallback))
         return made, records
@@ -78,19 +79,20 @@ class Sweep:
         for unit in _in_order(self.units, stop):
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
-            for number, level in self._levels(unit):
+            for level in self._levels(unit):
                 written = self._written(unit, level, linears, stats)
-                made |= named(number, written.weights)
+                made |= named(level, written.weights)
                 deltas = {role: d for role, d in _deltas(written, linears).items() if role in felt}
                 kl = costs(felt, deltas) / self.gradients.ids.numel()
                 error = _relative(unit, written, linears, stats)
                 records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
-    def _levels(self, unit: Unit) -> list[tuple[int, Level]]:
-        """Return the levels that a unit is to be written at, with their numbers."""
-        offers = enumerate(self.database.offers[unit.name])
-        return [(number, level) for number, level in offers if level.format is not None]
+    def _levels(self, unit: Unit) -> list[Level]:
+        """Return the levels that a unit is to be written at."""
+        offers = self.database.offers[unit.name]
+        past = self.screen() if unit.layer else frozenset[str]()
+        return [level for level in offers if level.format is not None and str(level) not in past]
 
     def _written(
         self, unit: Unit, level: Level, linears: Mapping[str, Linear], stats: Mapping[str, Stats]

@@ -6,7 +6,7 @@ these are one unit and share a level. An embedding and a head that share their s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from whet.base.errors import RecipeError
 from whet.formats.spec import Coded, Corrected, Format, LowRank, Sparse, parse
@@ -155,6 +155,7 @@ def _name(site: Site) -> str:
     return f"layers.{site.layer}.{_general(site.tap)}"
 
 
+@runtime_checkable
 class Machine(Protocol):
     """What says that a machine cannot multiply by a format."""
 
