@@ -1,0 +1,1 @@
+"""From limits to a model: what each choice costs, and which choices to make."""
