@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from whet.base.errors import FolderError, StorageError
 from whet.base.machine import processor
@@ -33,6 +33,7 @@ SMALLEST, LARGEST = 1 << 20, 1 << 27  # sizes of models that caches tell apart [
 Machine = Mapping[str, str]
 
 
+@runtime_checkable
 class Timer(Protocol):
     """What times products: `whet.measure.product.Stopwatch`."""
 

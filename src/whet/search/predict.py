@@ -7,7 +7,7 @@ adds the times of linears, unit by unit, to that.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from whet.formats.spec import BF16, Format, Shape
 from whet.formats.terms import terms
@@ -36,6 +36,7 @@ DOUBLE = 8  # of a logit as tokens are chosen by it [byte]
 POWERS = tuple(2**n for n in range(3, 24))  # lengths of prompts that are modelled [token]
 
 
+@runtime_checkable
 class Cost(Protocol):
     """What linears cost: `whet.search.latency.Latency`, `whet.search.profile.Profile`."""
 

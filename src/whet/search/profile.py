@@ -61,7 +61,7 @@ class Rates:
     gemv: float
     gemm: float
 
-    def seconds(self, operations: float, rows: int) -> float:
+    def seconds(self, operations: int, rows: int) -> float:
         """Return the time of `operations` on each row [s]."""
         return operations * (1 / self.gemv + (rows - 1) / max(self.gemv, self.gemm))
 
