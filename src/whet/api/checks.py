@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from whet.base.machine import cores, free_disk, free_memory
+from whet.base.machine import cores, free_disk, free_memory, processor
 from whet.kernels.native import missing, native
 from whet.version import __version__
 
@@ -70,16 +70,6 @@ def _machine() -> Iterator[Check]:
     yield Check("memory", "ok", f"{free / GIB:.1f} GiB free of {total / GIB:.1f} GiB")
     here = Path.cwd()
     yield Check("disk", "ok", f"{free_disk(here) / GIB:.1f} GiB free at {here}")
-
-
-def processor() -> tuple[str, frozenset[str]]:
-    """Return the processor's name and the instruction sets that it says it has."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    told = name[1].strip() if name else platform.processor() or platform.machine()
-    return told, frozenset(flags[1].split() if flags else ())
 
 
 def _threads() -> str:

@@ -1,6 +1,7 @@
 """What this process uses and what this machine has left."""
 
 import os
+import platform
 import re
 import shutil
 import sys
@@ -50,6 +51,16 @@ def cores() -> int:
     """Return how many processors this process may use."""
     told = getattr(os, "sched_getaffinity", None)
     return len(told(0)) if told else os.cpu_count() or 1
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """Return the processor's name and the instruction sets that it says it has."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    told = name[1].strip() if name else platform.processor() or platform.machine()
+    return told, frozenset(flags[1].split() if flags else ())
 
 
 def _number(path: Path) -> int | None:

@@ -116,13 +116,18 @@ def content(folder: Folder) -> str:
 
 def key_of(folder: Folder, tier: str, activations: str, extension: Path) -> Key:
     """Return what layouts depend on."""
-    built = extension.stat()
     return {
         "content": content(folder),
         "tier": tier,
         "activations": activations,
-        "version": f"{__version__} {built.st_size} {built.st_mtime_ns}",
+        "version": version_of(extension),
     }
+
+
+def version_of(extension: Path) -> str:
+    """Return what tells one build of the kernels from another."""
+    built = extension.stat()
+    return f"{__version__} {built.st_size} {built.st_mtime_ns}"
 
 
 def read(path: Path, key: Key) -> Mapping[str, Layout] | None:

@@ -19,6 +19,7 @@ from whet.graph.executors.weights import (
     matrices_of,
     of_term,
     planes,
+    refusal,
     rows_of,
     run_as,
     table,
@@ -88,18 +89,11 @@ class Saved:
 
     def refusal(self, part: Part) -> str | None:
         """Return why no kernel multiplies by some rows, or None."""
-        extension, every = native(), matrices_of(part)
-        if len(every) > 1 and ".experts." in part.site.role:
-            return f"{part.site.module} ({part.scheme}): {ONE_MATRIX}"
-        for term, ranges in every:
-            chosen, form = way_of(term, part, self.precision), self._form(part, term)
-            size = (_count(ranges), term.shape[1])
-            given = (described(form), *size, self.tier, chosen.mode)
-            try:
-                extension.kernel_name(*given, chosen.input_scale)
-            except extension.LayoutError as error:
-                return f"{part.site.module} ({part.scheme}): {error}"
-        return None
+        where = f"{part.site.module} ({part.scheme})"
+        if len(matrices_of(part)) > 1 and ".experts." in part.site.role:
+            return f"{where}: {ONE_MATRIX}"
+        reason = refusal(part, self.tier, self.precision)
+        return reason and f"{where}: {reason}"
 
     def _form(self, part: Part, term: Term) -> Coded | Float | Sparse:
         return run_as(term, part, self.tier, self.precision)

@@ -89,14 +89,14 @@ def rewritten(graph: Graph, weights: Weights) -> Graph:
 
     Gains stay with the norms: there they cost nothing, and no weight is rounded anew.
     """
-    once = replace(QUANTIZE_ONCE, apply=partial(quantize_once, key=partial(_key, weights)))
+    once = replace(QUANTIZE_ONCE, apply=partial(quantize_once, key=partial(input_key, weights)))
     for rewrite in PIPELINE:
         if rewrite is not FOLD_GAINS:
             graph = (once if rewrite is QUANTIZE_ONCE else rewrite)(graph)
     return graph
 
 
-def _key(weights: Weights, linear: ir.Linear) -> str | None:
+def input_key(weights: Weights, linear: ir.Linear) -> str | None:
     """Return what tells inputs apart: that of all the matrices, or None where they differ."""
     if any(weights.way(part).rounded for part in linear.parts):
         return None

@@ -136,6 +136,20 @@ def run_as(term: Term, part: Part, tier: str, precision: Precision) -> Coded | F
     return term.stored if "" in native().refusals(*given).values() else term.format
 
 
+def refusal(part: Part, tier: str, precision: Precision) -> str | None:
+    """Return why no kernel multiplies by some rows, or None."""
+    extension = native()
+    for term, ranges in matrices_of(part):
+        chosen, form = way_of(term, part, precision), run_as(term, part, tier, precision)
+        size = (sum(stop - start for start, stop in ranges), term.shape[1])
+        given = (described(form), *size, tier, chosen.mode)
+        try:
+            extension.kernel_name(*given, chosen.input_scale)
+        except extension.LayoutError as error:
+            return str(error)
+    return None
+
+
 def of_term(weight: Planar, term: Term, *, sparse: bool = False) -> Planar:
     """Return one matrix of those that make a weight; one stored sparse is widened unless it runs so."""
     found = {

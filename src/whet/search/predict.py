@@ -1,0 +1,232 @@
+"""How fast a model will be, and how much memory it will take, before it is built.
+
+What is not linears (attention, norms, sampling, waiting for threads) is timed once, in a model of the
+same architecture: its formats do not matter, so what its linears take is taken off. A prediction
+adds the times of linears, unit by unit, to that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from whet.formats.spec import BF16, Format, Shape
+from whet.formats.terms import terms
+from whet.graph import ir
+from whet.graph.executors.build import ONE_MATRIX
+from whet.graph.executors.native import joined
+from whet.graph.ir import Graph, steps
+from whet.graph.lower import lower
+from whet.graph.memory import plan
+from whet.graph.weights import Part, whole
+from whet.measure.rest import Rest, kept, rest
+from whet.model.architecture import Architecture
+from whet.model.family import Family, find
+from whet.model.site import Site
+from whet.runtime.engine import Engine
+from whet.search.profile import Profile
+from whet.store.contents import Contents
+from whet.store.folder import Folder
+from whet.store.scheme import Scheme
+
+Unit = tuple[Site, ...]
+Formats = Mapping[str, Format]  # of each site, by its module
+
+STEP = 512  # tokens of a prompt that the engine computes at once
+DOUBLE = 8  # of a logit as tokens are chosen by it [byte]
+POWERS = tuple(2**n for n in range(3, 24))  # lengths of prompts that are modelled [token]
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """What linears cost: `whet.search.latency.Latency`, `whet.search.profile.Profile`."""
+
+    def linear(self, format_: Format, shape: Shape, rows: int) -> float:
+        """Return the time of one matrix with so many rows of input [s]."""
+        ...
+
+    def joined(self, format_: Format, shapes: Sequence[Shape], rows: int) -> float:
+        """Return the time of matrices that read one input, side by side [s]."""
+        ...
+
+    def refuses(self, format_: Format, shape: Shape) -> str | None:
+        """Return why such a matrix is not multiplied by, or None."""
+        ...
+
+    def nbytes(self, format_: Format, shape: Shape) -> int:
+        """Return the size of a matrix as it is laid out [byte]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Predictions for models of one architecture.
+
+    `cache`: what keys and values are kept in. Law: every time is a sum over units, and the rest.
+    """
+
+    family: Family
+    arch: Architecture
+    cost: Cost
+    rest: Rest
+    cache: str = "bf16"
+
+    @property
+    def rest_decode(self) -> float:
+        """What a token takes besides linears, with an empty context [s]."""
+        return self.rest.token
+
+    @property
+    def rest_memory(self) -> int:
+        """What the process holds besides weights, keys and values [byte]."""
+        return self.rest.memory
+
+    def rest_first(self, prompt: int) -> float:
+        """Return what the first token takes besides linears [s]."""
+        return self.rest.until_first(prompt)
+
+    def unit_seconds(self, sites: Sequence[Site], format_: Format, rows: int) -> float:
+        """Return the time of one unit in a step of `rows` tokens [s].
+
+        The head has one row in any step; of experts, those that are active are counted.
+        """
+        if _looked_up(sites[0], self.arch):
+            return 0.0
+        shapes = [site.shape for site in sites]
+        if sites[0].layer is None:
+            return self.cost.joined(format_, shapes, 1)
+        if ".experts." not in sites[0].role or self.arch.experts is None:
+            return self.cost.joined(format_, shapes, rows)
+        each = rows * self.arch.experts.active / self.arch.experts.count
+        return self.cost.joined(format_, shapes, max(1, round(each))) * min(1.0, each)
+
+    def unit_bytes(self, sites: Sequence[Site], format_: Format) -> int:
+        """Return the memory of the weights of one unit [byte]; of a table, nothing to speak of."""
+        if _looked_up(sites[0], self.arch):
+            return 0
+        return sum(self.cost.nbytes(format_, site.shape) for site in sites)
+
+    def refuses(self, sites: Sequence[Site], format_: Format) -> str | None:
+        """Return why the engine has no kernels for a unit in some format, or None."""
+        for site in sites:
+            if _looked_up(site, self.arch) or site.role == "embed":
+                found = [term.side for term in terms(format_, site.shape)]
+                if "left" in found:
+                    return f"an embedding in {format_} has no rows to look up"
+            if _looked_up(site, self.arch):
+                reason = format_.refuses(site.shape)
+            elif ".experts." in site.role and sum(1 for _ in terms(format_, site.shape)) > 1:
+                reason = ONE_MATRIX
+            else:
+                reason = self.cost.refuses(format_, site.shape)
+            if reason:
+                return reason
+        return None
+
+    def step(self, formats: Formats, rows: int) -> float:
+        """Return the time of all linears but the head's in a step of `rows` tokens [s]."""
+        chosen = (unit for unit in self.split(formats) if unit[0].layer is not None)
+        return sum(self.unit_seconds(unit, formats[unit[0].module], rows) for unit in chosen)
+
+    def head(self, formats: Formats) -> float:
+        """Return the time of the head's linear, of one row [s]."""
+        chosen = (unit for unit in self.split(formats) if unit[0].layer is None)
+        return sum(self.unit_seconds(unit, formats[unit[0].module], 1) for unit in chosen)
+
+    def decode(self, formats: Formats, context: int = 0) -> float:
+        """Return the time of a token that has `context` tokens before it [s]."""
+        linears = self.step(formats, 1) + self.head(formats)
+        return linears + self.rest.token + self.rest.attended * context
+
+    def first(self, formats: Formats, prompt: int) -> float:
+        """Return the time from a prompt of so many tokens to the first token [s]."""
+        whole_steps, last = divmod(prompt, STEP)
+        spent = whole_steps * self.step(formats, STEP) if whole_steps else 0.0
+        spent += self.step(formats, last) if last else 0.0
+        return spent + self.head(formats) + self.rest_first(prompt)
+
+    def memory(self, formats: Formats, context: int = 0) -> int:
+        """Return the peak memory of a process with a sequence of `context` tokens [byte]."""
+        weights = sum(self.unit_bytes(u, formats[u[0].module]) for u in self.split(formats))
+        return weights + self.rest.memory + kept(self.arch, context, self.cache)
+
+    def split(self, formats: Formats) -> Iterator[Unit]:
+        """Yield units with those divided whose sites have different formats, as the engine does."""
+        for unit in units(self.family, self.arch):
+            groups: dict[Format, list[Site]] = {}
+            for site in unit:
+                groups.setdefault(formats[site.module], []).append(site)
+            yield from (tuple(group) for group in groups.values())
+
+
+def units(family: Family, arch: Architecture) -> tuple[Unit, ...]:
+    """Return the sites of an architecture, those together that the engine multiplies by at once.
+
+    Law: every site is in one unit, but a head that shares the embedding's storage.
+    """
+    graph = joined(lower(family, arch, lambda site: whole(site, Scheme(BF16))))
+    found = tuple(_multiplied(graph))
+    return found if arch.tied else ((family.embed_site(arch),), *found)
+
+
+def formats_of(contents: Contents) -> Formats:
+    """Return the formats of a saved folder, by module; of a head that is tied, the embedding's."""
+    family = find(contents.config)
+    sites = family.sites(family.architecture(contents.config, contents.names()))
+    return {site.module: contents.format(site) for site in sites if site.tied is None}
+
+
+def calibrated(engine: Engine, cost: Cost, *, memory: bool = True) -> Predictor:
+    """Return predictions for models like the one in an engine, of which the rest is timed now.
+
+    With `memory`, a fresh process loads its folder; without, memory is that of weights and cache.
+    """
+    contents = Contents(Folder(engine.folder), mapped=True)
+    family = find(contents.config)
+    arch = family.architecture(contents.config, contents.names())
+    bare = Predictor(family, arch, cost, Rest(0.0, 0.0, ((1, 0.0),), 0))
+    formats = formats_of(contents)
+
+    def experts(rows: int) -> float:
+        found = (unit for unit in bare.split(formats) if ".experts." in unit[0].role)
+        return sum(bare.unit_seconds(unit, formats[unit[0].module], rows) for unit in found)
+
+    found = rest(engine, others=experts if arch.experts is not None else None, memory=memory)
+    return replace(bare, rest=found)
+
+
+def modelled(family: Family, arch: Architecture, profile: Profile) -> Predictor:
+    """Return predictions for a machine described by a profile.
+
+    Besides linears: the overhead of each operator, keys and values read for each token, attention's
+    products of a prompt, logits as they are chosen from, and the buffers of the largest step.
+    """
+    graph = joined(lower(family, arch, lambda site: whole(site, Scheme(BF16))))
+    idle = sum(not isinstance(op, ir.Linear | ir.View | ir.Experts) for op in graph.ops)
+    step = idle * profile.overhead + 2 * DOUBLE * arch.vocab / profile.bandwidth
+    lengths = sorted({1, arch.context, *(n for n in POWERS if n < arch.context)})
+    pairs = 2 * arch.layers * arch.heads * arch.head_dim / profile.bf16.gemm  # causal: half of 4
+    first = tuple((n, step * -(-n // STEP) + pairs * n * n) for n in lengths)
+    buffers = plan(graph, min(STEP, arch.context)).nbytes + DOUBLE * arch.vocab
+    memory = int(profile.process) + buffers
+    attended = kept(arch, 1) / profile.bandwidth
+    return Predictor(family, arch, profile, Rest(step, attended, first, memory))
+
+
+def _multiplied(graph: Graph) -> Iterator[Unit]:
+    for op in (step for whole_op in graph.ops for step in steps(whole_op)):
+        if isinstance(op, ir.Linear):
+            yield _sites(op.parts)
+        elif isinstance(op, ir.Experts):
+            for one in op.experts:
+                first = (one.up,) if one.gate is None else (one.gate, one.up)
+                yield _sites(first)
+                yield _sites((one.down,))
+
+
+def _sites(parts: Sequence[Part]) -> Unit:
+    return tuple({part.site.module: part.site for part in parts}.values())
+
+
+def _looked_up(site: Site, arch: Architecture) -> bool:
+    """Return whether a site is a table only, which no product reads."""
+    return site.role == "embed" and not arch.tied
