@@ -61,13 +61,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
-	$(PIP) -e ".[compress]"
+	$(PIP) -e ".[compress,search]"
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
-	$(PIP) -e ".[compress,interop,test]"
+	$(PIP) -e ".[compress,interop,search,test]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(PIP) -e ".[compress,interop,test,dev]"
+	$(PIP) -e ".[compress,interop,search,test,dev]"
 	@touch $@

@@ -25,6 +25,7 @@ EXTRAS = {
     "data": "to calibrate on datasets of the hub",
     "eval": "to measure downstream tasks",
     "interop": "to load results with transformers",
+    "search": "to search for the best model within limits",
     "train": "to log training for TensorBoard",
 }
 GIB = 2**30

@@ -88,7 +88,7 @@ def test_versions(version, least, below, good):
 def test_requirements_are_those_of_the_package():
     every = requirements()
     assert Requirement("torch", "2.11", "3", "compress") in every
-    extras = {"", "compress", "data", "eval", "interop", "train", "test", "dev"}
+    extras = {"", "compress", "data", "eval", "interop", "search", "train", "test", "dev"}
     assert extras == {r.extra for r in every}
 
 

@@ -1,0 +1,126 @@
+"""A search from the question to a published folder, on the demo's first blocks."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.small import small_model
+
+import whet
+from whet.base.errors import QualityError, RecipeError, StoppedError
+from whet.base.record import Record, read_records
+from whet.cli.main import code
+from whet.search import text
+from whet.store.manifest import verify
+
+LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
+SIZE = 3_000_000  # the model is 5.3 MB, with all linears at 3 bits and the table at 8 it is 1.6 MB
+
+
+@pytest.fixture(autouse=True)
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "HELD", 1024)
+    monkeypatch.setattr(text, "FELT", 512)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.mktemp("search") / "model")
+
+
+def searched(model: Path, out: Path, **asked):
+    settings = {"max_size": str(SIZE), "levels": LEVELS, "samples": 4, "structures": False}
+    return whet.search(model, out=out, time="20s", **(settings | asked))
+
+
+@pytest.fixture(scope="module")
+def found(model: Path, tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "HELD", 1024)
+        patch.setattr(text, "FELT", 512)
+        return searched(model, tmp_path_factory.mktemp("found") / "out")
+
+
+def records_of(folder: Path) -> list[Record]:
+    with (folder / "records.jsonl").open(encoding="utf-8") as lines:
+        return list(read_records(lines))
+
+
+def one(records: list[Record], step: str) -> Record:
+    return next(record for record in records if record.step == step)
+
+
+def test_it_keeps_the_limit_and_says_what_it_has(found) -> None:
+    records = records_of(found.path)
+    search, limit = one(records, "search"), one(records, "limit")
+    size = (found.path / "model.safetensors").stat().st_size
+    assert size <= SIZE
+    assert search.facts["size_predicted"].value == size
+    assert search.facts["size_measured"].value == size
+    assert limit.facts["slack"].value == pytest.approx(1 - size / SIZE)
+    assert search.facts["gap"].value <= 0.01
+    assert verify(found.path) == []
+    units = [record for record in records if record.step == "unit"]
+    assert len(units) == 2 * 4 + 1
+    options = [record for record in records if record.step == "option"]
+    chosen = {r.site: r.notes["level"] for r in options if r.notes["chosen"] == "yes"}
+    assert chosen == {record.site: record.notes["level"] for record in units}
+    assert len(chosen) == len(units)
+    assert any(record.step == "point" for record in records)
+    assert one(records, "trial").notes["state"] == "complete"
+
+
+def test_it_beats_every_level_that_is_no_larger(found) -> None:
+    records = records_of(found.path)
+    size = one(records, "search").facts["size_measured"].value
+    assembled = one(records, "search").facts["kl_assembled"].value
+    uniform = [r for r in records if r.step == "uniform" and r.facts["size"].value <= size]
+    assert uniform
+    assert all(assembled < record.facts["kl"].value for record in uniform)
+
+
+def test_its_recipe_makes_the_same_bytes(found, model: Path, tmp_path: Path) -> None:
+    again = whet.compress(model, found.path / "recipe.yaml", out=tmp_path / "again")
+    for name in ("model.safetensors", "config.json"):
+        assert (again.path / name).read_bytes() == (found.path / name).read_bytes()
+
+
+def test_a_search_that_was_stopped_goes_on(found, model: Path, tmp_path: Path) -> None:
+    asked = iter(range(10_000))
+    with pytest.raises(StoppedError):
+        searched(model, tmp_path / "out", stopped=lambda: next(asked) > 8)
+    assert not (tmp_path / "out").exists()
+    done = searched(model, tmp_path / "out", resume="required")
+    levels = [
+        {r.site: r.notes["level"] for r in records_of(path) if r.step == "unit"}
+        for path in (done.path, found.path)
+    ]
+    assert levels[0] == levels[1]
+
+
+def test_what_cannot_be_kept_names_the_nearest(model: Path, tmp_path: Path, capsys) -> None:
+    words = ["search", str(model), "--max-size", "100kB", "--max-kl", "0.001", "--time", "10s"]
+    words += ["--samples", "4", "--levels", ",".join(LEVELS), "--no-structures"]
+    status = code([*words, "-o", str(tmp_path / "out"), "--format", "json"])
+    assert status == QualityError.code == 3
+    told = json.loads(capsys.readouterr().err.strip().splitlines()[-1])
+    assert "--max-size 100kB" in json.dumps(told)
+    assert "MB" in json.dumps(told)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"max_size": None}, {"objective": "size"}, {"levels": ("int9-g64",)}, {"skip": ("mlp.side",)}],
+)
+def test_questions_without_an_answer(model: Path, tmp_path: Path, asked) -> None:
+    with pytest.raises(RecipeError):
+        searched(model, tmp_path / "out", **asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smallest_within_a_distance(model: Path, tmp_path: Path) -> None:
+    done = searched(model, tmp_path / "out", max_size=None, max_kl=0.05, objective="size")
+    search = one(records_of(done.path), "search")
+    assert search.facts["kl_measured"].value <= 0.05
+    assert search.facts["size_measured"].value < SIZE
