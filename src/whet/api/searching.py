@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from whet.api.compression import carried_out
+from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
 from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
@@ -65,13 +65,12 @@ def searched(
     """Carry out a search; the result goes to `<model>-found` if nothing is said."""
     stop = stopped or (lambda: False)
 
-    def carry(recipe: Recipe, folder: Folder, place: Path, told: Progress) -> None:
-        carried_out(pipeline(recipe, folder), place, progress=told, stopped=stop)
+    def carry(recipe: Recipe, folder: Folder, out: Path, progress: Progress) -> None:
+        carried_out(pipeline(recipe, folder), out, progress=progress, stopped=stop)
 
-    model = wish.source.partition("@")[0].rstrip("/").rpartition("/")[2] or "model"
     return search(
         wish.ask(),
-        out or Path(f"{model}-found"),
+        out or default_out(wish.source, "found"),
         carry,
         resume=resume,
         overwrite=overwrite,
