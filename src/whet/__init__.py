@@ -8,12 +8,13 @@ Importing whet also lets `transformers` load folders that whet has written.
 """
 
 from whet.api import compress as compress
+from whet.api import explain as explain
 from whet.api import load as load
 from whet.api import measure as measure
 from whet.api import preview as preview
 from whet.store.hook import install as _install
 from whet.version import __version__ as __version__
 
-__all__ = ["__version__", "compress", "load", "measure", "preview"]
+__all__ = ["__version__", "compress", "explain", "load", "measure", "preview"]
 
 _install()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whet.api.checks import Check
     from whet.api.compression import Result
     from whet.api.dry_run import Preview
+    from whet.api.explanation import Explanation
     from whet.api.inspection import Inspection
     from whet.api.operators import Operators
     from whet.base.record import Record
@@ -146,6 +147,16 @@ def graph(folder: Source, *, rows: int = 512, offline: bool = False) -> "Operato
     from whet.store.resolve import resolve
 
     return operators(resolve(str(folder), offline), rows)
+
+
+def explain(folder: Source) -> "Explanation":
+    """Return why a folder is as it is, told from its records: an account and tables.
+
+    Of a folder that a search has made, the choice; of any other that whet wrote, what was done.
+    """
+    from whet.api.explanation import explanation
+
+    return explanation(Path(folder))
 
 
 def verify(folder: Source) -> list[str]:

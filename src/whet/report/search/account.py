@@ -276,4 +276,5 @@ def _turned_down(search: Search) -> str:
     if not reasons:
         return ""
     told = "; ".join(reason for reason, _ in reasons.most_common(NAMED))
-    return f"Not offered at all were {say.plural(len(search.rejected), 'level')}: {told}."
+    were = "was" if len(search.rejected) == 1 else "were"
+    return f"{say.plural(len(search.rejected), 'level')} {were} not offered at all: {told}."

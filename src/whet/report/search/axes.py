@@ -6,6 +6,7 @@ from math import ceil, floor, log10
 
 AROUND = 0.06  # of the span, left free at each end
 FAR = 0.3  # of the span: a limit further away than this does not stretch the axis
+WIDEST = 100.0  # powers of ten: wider than anything that is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +38,27 @@ class Axis:
 
 def linear(values: Sequence[float], limits: Iterable[float], start: float, stop: float) -> Axis:
     """Return a linear axis around positive values, and around limits that are not far from them."""
-    low, high = min(values), max(values)
-    span = (high - low) or high or 1.0
-    near = [v for v in limits if low - FAR * span <= v <= high + FAR * span]
-    low, high = min([low, *near]), max([high, *near])
-    span = (high - low) or high or 1.0
-    return Axis(max(low - AROUND * span, 0.0), high + AROUND * span, start, stop)
+    low, high = _ends(values, limits)
+    return Axis(max(low, 0.0), high, start, stop)
 
 
 def logarithmic(
     values: Sequence[float], limits: Iterable[float], start: float, stop: float
 ) -> Axis:
     """Return a logarithmic axis around positive values and limits that are not far from them."""
-    scaled = linear([log10(v) + 400 for v in values], [log10(v) + 400 for v in limits], 0, 1)
-    low, high = scaled.low - 400, scaled.high - 400
-    if high - low > 100:  # wider than anything that was ever measured
-        low = high - 100
-    return Axis(10.0 ** max(low, -300), 10.0 ** min(high, 300), start, stop, logarithmic=True)
+    low, high = _ends([log10(v) for v in values], [log10(v) for v in limits])
+    low, high = max(low, high - WIDEST, -300.0), min(high, 300.0)
+    return Axis(10.0**low, 10.0**high, start, stop, logarithmic=True)
+
+
+def _ends(values: Sequence[float], limits: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of an axis with some room beyond its values."""
+    low, high = min(values), max(values)
+    span = (high - low) or 0.5 * abs(high) or 1.0
+    near = [v for v in limits if low - FAR * span <= v <= high + FAR * span]
+    low, high = min([low, *near]), max([high, *near])
+    span = (high - low) or 0.5 * abs(high) or 1.0
+    return low - AROUND * span, high + AROUND * span
 
 
 def _even(low: float, high: float) -> list[float]:
