@@ -17,10 +17,12 @@ from whet.report.palette import style
 from whet.report.search import account, grids, plot
 from whet.report.search import tables as found
 from whet.report.search.found import Search, searched
+from whet.report.svg import element
 from whet.report.table import Table
 from whet.version import __version__
 
 UNIT = re.compile(r"(?<=\d) (?=\D)")  # between a number and its unit, where no line may end
+NAME = re.compile(r"([\w.:()-]*-[\w.:()-]+)")  # a level, a limit: words with a hyphen
 CONTEXT = 72  # characters of context before a changed token
 
 
@@ -54,11 +56,12 @@ def _search(search: Search) -> Markup:
     makers = (found.limits, found.predictions, found.sensitive, found.megabytes, found.rejected)
     return Markup(  # rendered with escaping
         page.render(
-            account=[UNIT.sub("\u00a0", told) for told in account.paragraphs(search)],
+            account=[_whole(told) for told in account.paragraphs(search)],
             by_size=plot.by_size(search),
             by_speed=plot.by_speed(search),
             grids=grids.allocation(search),
             refinement=grids.refinement(search.generations),
+            placed=plot.placed(search),
             models_table=found.trials(search),
             frontier=found.points(search),
             first_point=len(found.considered(search)),
@@ -80,6 +83,14 @@ def _words(e: Evidence) -> dict[str, object]:
         "recipe_text": note(e.last("recipe"), "yaml"),
         "spent": _spent(e),
     }
+
+
+def _whole(paragraph: str) -> Markup:
+    """Return a paragraph whose lines end neither within a name nor between a number and its unit."""
+    parts = NAME.split(UNIT.sub("\u00a0", paragraph))  # every second part is a name
+    return Markup("").join(
+        element("span", part, class_="whole") if i % 2 else part for i, part in enumerate(parts)
+    )
 
 
 def _spent(e: Evidence) -> str:

@@ -1,5 +1,6 @@
 """Numbers and sizes as people read them."""
 
+import re
 from collections.abc import Sequence
 from math import floor, isfinite, isnan, log10
 
@@ -18,6 +19,11 @@ def significant(value: Number, digits: int = 3) -> str:
     if power < -5 or power > 14:
         return minus(f"{value:.{digits - 1}e}".partition("e")[0] + f" × 10{superscript(power)}")
     return minus(f"{value:,.{min(max(digits - 1 - power, 0), 12)}f}")
+
+
+def trimmed(text: str) -> str:
+    """Return a number, with its unit, without zeros at its end that say nothing: `4.6 MB`."""
+    return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text))
 
 
 def aligned(values: Sequence[Number | None], digits: int = 3) -> list[str]:

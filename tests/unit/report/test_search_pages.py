@@ -232,7 +232,7 @@ def test_payloads_are_shown_and_not_run(payload):
 def test_the_card_has_a_sentence_and_the_limits():
     text = pages(examples.compressed() + RECORDS)["README.md"]
     assert "It took int4-g32 in" in text
-    assert re.search(r"\| size \| --max-size 4\.6MB \| ≤ 4\.60 MB \|", text)
+    assert re.search(r"\| size \| --max-size 4\.6MB \| ≤ 4\.6 MB \|", text)
 
 
 def test_a_folder_without_a_search_says_nothing_of_one():

@@ -9,7 +9,7 @@ from whet.report import words as say
 from whet.report.evidence import note, value
 from whet.report.search import frontier
 from whet.report.search.found import Limit, Search, Unit, known
-from whet.report.search.tables import NAMES, amount, plain_size, speed
+from whet.report.search.tables import NAMES, amount, speed
 
 OBJECTIVES = {
     "quality": "the least damage",
@@ -254,7 +254,7 @@ def _next(search: Search) -> Iterable[str]:
             more = step.more > 0
             change = say.percent(abs(step.ratio - 1), 2)
             verb = "more would lower" if more else "less would raise"
-            yield f"{plain_size(abs(step.more))} {verb} the predicted KL by {change}."
+            yield f"{say.trimmed(say.size(abs(step.more)))} {verb} the predicted KL by {change}."
 
 
 def _interaction(search: Search) -> str:

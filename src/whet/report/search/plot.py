@@ -39,6 +39,13 @@ def marks(search: Search) -> tuple[Mark, ...]:
     return (*considered(search), *search.frontier)
 
 
+def placed(search: Search) -> frozenset[int]:
+    """Return the numbers of the models that the plot by size has."""
+    if not by_size(search):
+        return frozenset()
+    return frozenset(i for i, mark in enumerate(marks(search)) if mark.size and mark.kl)
+
+
 def by_size(search: Search) -> Markup:
     """Return the KL of each model against its size."""
     return _plot(search, _size_view(search))
@@ -113,14 +120,14 @@ def _walls(bounds: Bounds, across: Axis, down: Axis) -> tuple[list[Markup], list
             drawn.append(_beyond(min(x, right), TOP, abs(right - x), BOTTOM - TOP))
             drawn.append(_wall(x, x, TOP, BOTTOM))
             end = x + labels.wide(limit.text) > RIGHT
-            drawn.append(text(x, TOP - 7, limit.text, "mark", "end" if end else "start"))
+            drawn.append(text(x, TOP - 7, limit.text, "tag", "end" if end else "start"))
             taken.append((x - 3, TOP, x + 3, BOTTOM))
     for value, limit in bounds[1]:
         if down.holds(value):
             y, edge = down.at(value), TOP if limit.most else BOTTOM
             drawn.append(_beyond(LEFT, min(y, edge), RIGHT - LEFT, abs(edge - y)))
             drawn.append(_wall(LEFT, RIGHT, y, y))
-            drawn.append(text(RIGHT - 4, y - 6, limit.text, "mark", "end"))
+            drawn.append(text(RIGHT - 4, y - 6, limit.text, "tag", "end"))
             taken += [(RIGHT - 8 - labels.wide(limit.text), y - 18, RIGHT, y)]
             taken += [(LEFT, y - 3, RIGHT, y + 3)]
     return drawn, taken
@@ -142,20 +149,14 @@ def _grid(across: Axis, down: Axis, view: View) -> list[Markup]:
     for value in across.marks():
         x = across.at(value)
         drawn.append(element("line", x1=x, x2=x, y1=TOP, y2=BOTTOM, class_="rule"))
-        drawn.append(text(x, BOTTOM + 18, _plain(value), "mark", "middle"))
+        drawn.append(text(x, BOTTOM + 18, say.trimmed(say.significant(value)), "mark", "middle"))
     for value in down.marks():
         y = down.at(value)
         drawn.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="rule"))
-        drawn.append(text(LEFT - 10, y + 4, _plain(value), "mark", "end"))
+        drawn.append(text(LEFT - 10, y + 4, say.trimmed(say.significant(value)), "mark", "end"))
     drawn.append(text(RIGHT, BOTTOM + 36, view.label, "name", "end"))
     drawn.append(text(0.0, TOP - 24, "KL to the original [nat], logarithmic", "name"))
     return drawn
-
-
-def _plain(value: float) -> str:
-    """Return the number of a mark without digits that say nothing."""
-    told = say.significant(value, 3)
-    return told.rstrip("0").rstrip(".") if "." in told and "×" not in told else told
 
 
 def _curve(line: Sequence[tuple[float, float]]) -> list[Markup]:
@@ -199,7 +200,7 @@ def _model(point: Point, label: labels.Label | None, view: View) -> Markup:
     halo = element("circle", cx=x, cy=y, r=11, class_="halo")
     inside = [hover(told(mark)), halo, _shape(mark.kind, x, y)]
     if label is not None:
-        kind = "strong" if mark.kind == "chosen" else "mark"
+        kind = "strong" if mark.kind == "chosen" else "tag"
         inside.append(text(label.x, label.y, mark_name(mark), kind, label.anchor))
     return element("a", *inside, id=f"{view.letter}{i}", href=f"#r{i}", class_="model")
 

@@ -59,7 +59,7 @@ def limits(search: Search) -> Table | None:
 def _limit_row(limit: Limit) -> tuple[str, ...]:
     """Return one limit."""
     share = limit.text.endswith("%")
-    bound = amount(limit.limit, share=share)
+    bound = say.trimmed(amount(limit.limit, share=share))
     state = "binds" if limit.binding else ""
     if limit.slack is not None and limit.slack < 0:
         state = "not met"
@@ -220,13 +220,7 @@ def _more(nbytes: float) -> str:
     """Return a difference of sizes: `1 MB more`."""
     if not nbytes:
         return "as chosen"
-    return f"{plain_size(abs(nbytes))} {'more' if nbytes > 0 else 'less'}"
-
-
-def plain_size(nbytes: float) -> str:
-    """Return a power of ten in bytes without digits that say nothing: `1 MB`."""
-    count, _, unit = say.size(nbytes).partition(" ")
-    return f"{count.rstrip('0').rstrip('.') if '.' in count else count} {unit}"
+    return f"{say.trimmed(say.size(abs(nbytes)))} {'more' if nbytes > 0 else 'less'}"
 
 
 def _slopes(search: Search) -> str:
