@@ -15,6 +15,7 @@ from whet.report.search.tables import considered, mark_name, speed
 from whet.report.svg import WIDE, drawing, element, hover, text
 
 LEFT, RIGHT, TOP, BOTTOM = 66.0, WIDE - 8, 40.0, 390.0
+NEAR = 2.5  # times the chosen number: what lies further away is left to the tables
 RANK = {"chosen": 0, "trial": 1, "uniform": 2, "point": 3}
 DESCENT = "the predicted frontier"
 
@@ -41,9 +42,8 @@ def marks(search: Search) -> tuple[Mark, ...]:
 
 def placed(search: Search) -> frozenset[int]:
     """Return the numbers of the models that the plot by size has."""
-    if not by_size(search):
-        return frozenset()
-    return frozenset(i for i, mark in enumerate(marks(search)) if mark.size and mark.kl)
+    found = _shown(search, _size_view(search))
+    return frozenset(point[0] for point in found) if len(found) > 1 else frozenset()
 
 
 def by_size(search: Search) -> Markup:
@@ -79,12 +79,7 @@ def _size_view(search: Search) -> View:
 
 def _plot(search: Search, view: View) -> Markup:
     """Return a view, or nothing where fewer than two models can be placed in it."""
-    shown = [
-        (i, mark, x, mark.kl)
-        for i, mark in enumerate(marks(search))
-        for x in [view.of(mark)]
-        if x is not None and mark.kl is not None
-    ]
+    shown = _shown(search, view)
     if len(shown) < 2:
         return EMPTY
     bounds = _bounds(search, view)
@@ -98,6 +93,22 @@ def _plot(search: Search, view: View) -> Markup:
         BOTTOM + 66, f"KL against {view.label} of the models considered", *drawn,
         _key({mark.kind for _, mark, _, _ in points}), role="group",
     )  # fmt: skip
+
+
+def _shown(search: Search, view: View) -> list[tuple[int, Mark, float, float]]:
+    """Return the models of a view: their number, where they lie and their KL.
+
+    What is far from the result is no part of it, but for trials.
+    """
+    here = view.of(search.chosen)
+    return [
+        (i, mark, x, mark.kl)
+        for i, mark in enumerate(marks(search))
+        for x in [view.of(mark)]
+        if x is not None
+        and mark.kl is not None
+        and (here is None or here / NEAR <= x <= here * NEAR or mark.kind == "trial")
+    ]
 
 
 Bounds = tuple[list[tuple[float, Limit]], list[tuple[float, Limit]]]

@@ -18,7 +18,7 @@ NAMES = {
     "ttft": "first token",
     "memory": "memory",
     "kl": "KL",
-    "ppl": "perplexity",
+    "ppl": "rise of perplexity",
 }
 MB = 1e6
 
@@ -58,7 +58,7 @@ def limits(search: Search) -> Table | None:
 
 def _limit_row(limit: Limit) -> tuple[str, ...]:
     """Return one limit."""
-    share = limit.text.endswith("%")
+    share = limit.name == "ppl"
     bound = say.trimmed(amount(limit.limit, share=share))
     state = "binds" if limit.binding else ""
     if limit.slack is not None and limit.slack < 0:
@@ -80,7 +80,12 @@ def predictions(search: Search) -> Table | None:
     names = [name.removesuffix("_predicted") for name in facts if name.endswith("_predicted")]
     order = [name for name in NAMES if name in names] + sorted(set(names) - NAMES.keys())
     rows = tuple(
-        (NAMES.get(name, name.replace("_", " ")), amount(guess), amount(found), _off(guess, found))
+        (
+            NAMES.get(name, name.replace("_", " ")),
+            amount(guess, share=name == "ppl"),
+            amount(found, share=name == "ppl"),
+            _off(guess, found),
+        )
         for name in order
         for guess, found in [(facts[f"{name}_predicted"], facts.get(f"{name}_measured"))]
     )
