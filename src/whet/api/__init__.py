@@ -8,7 +8,7 @@ Nothing heavy is imported before a function that needs it is called.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,6 +157,14 @@ def explain(folder: Source) -> "Explanation":
     from whet.api.explanation import explanation
 
     return explanation(Path(folder))
+
+
+def log_trials(records: Iterable["Record"], folder: Source) -> int:
+    """Write the trials of a search to a folder as a log for TensorBoard; return how many runs."""
+    require("torch", "compress")
+    from whet.train.trial_board import trials_to_tensorboard
+
+    return trials_to_tensorboard(records, Path(folder))
 
 
 def verify(folder: Source) -> list[str]:

@@ -5,6 +5,7 @@ from math import nan
 import pytest
 from tests.unit.report.searched import searched
 
+from whet import api
 from whet.base.errors import UnsupportedError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
@@ -26,7 +27,7 @@ def read(folder):
 
 def test_every_trial_is_a_run_and_the_curves_are_drawn(tmp_path):
     records = searched()
-    assert trials_to_tensorboard(records, tmp_path) == 4
+    assert api.log_trials(records, str(tmp_path)) == 4
     runs = {path.name: read(path) for path in tmp_path.iterdir() if path.is_dir()}
     assert runs.keys() == {"trial-0", "trial-1", "trial-2", "result"}
     trials = {f"trial-{r.site}": r for r in records if r.step == "trial"}
