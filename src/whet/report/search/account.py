@@ -101,7 +101,9 @@ def _outcome(search: Search) -> str:
     told += [f"{say.significant(bits)} bit per weight"] if bits else []
     told += [f"KL {say.significant(kl)} nat"] if kl else []
     told += [speed(decode)] if decode else []
-    return f"The result: {', '.join(told)}." if told else ""
+    shape = note(search.head, "structure", "as it is")
+    aside = "" if shape == "as it is" else f" ({shape})"
+    return f"The result{aside}: {', '.join(told)}." if told else ""
 
 
 def _uniform(search: Search) -> str:

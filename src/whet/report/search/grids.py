@@ -12,6 +12,7 @@ from whet.report.search.labels import LETTER
 from whet.report.svg import DEEP, STEPS, WIDE, drawing, element, ends, hover, ramp, text
 
 LEFT, GAP, HEAD, FOOT = 58.0, 34.0, 66.0, 44.0
+NARROW = 0.88  # the share of their room that letters of names leave to the smaller ones
 BESIDE = 6  # as many columns fit twice beside each other
 
 
@@ -132,7 +133,7 @@ def _heads(search: Search, corner: tuple[float, float], wide: float) -> list[Mar
         x, y = corner[0] + (i + 0.5) * wide, corner[1] + HEAD - 10
         parts = [part.rpartition(".")[2] for part in roles[column].split("+")]
         for words, up, kind in ((column, 15, "name"), (" + ".join(parts), 0, "mark")):
-            if told := _fitted(words, wide - 4):
+            if told := _fitted(words[::-1], (wide - 6) * NARROW)[::-1]:
                 drawn.append(element("g", hover(words), text(x, y - up, told, kind, "middle")))
     return drawn
 

@@ -8,7 +8,7 @@ from whet.report import words as say
 from whet.report.evidence import note, value
 from whet.report.search import frontier
 from whet.report.search.found import Limit, Mark, Search, Unit, known
-from whet.report.table import Column, Table, numbers, words
+from whet.report.table import Table, numbers, words
 from whet.report.tables import MANY, MISSING
 
 NAMES = {
@@ -21,6 +21,10 @@ NAMES = {
     "ppl": "rise of perplexity",
 }
 MB = 1e6
+PRICES = (
+    "−1 MB: the KL that a megabyte less costs, by the unit's best smaller level. "
+    "+1 MB: what one more buys, by its best larger level."
+)
 
 
 def amount(fact: Quantity | None, *, share: bool = False) -> str:
@@ -159,13 +163,8 @@ def sensitive(search: Search, most: int = 10) -> Table | None:
     if not ordered:
         return None
     columns = (
-        *words("unit"),
-        *numbers("weights"),
-        Column(f"KL at {_standard(ordered)} [nat]", numeric=True),
-        *words("chosen"),
-        *numbers("bit per weight", "KL there [nat]"),
-        Column("1 MB less costs [nat]", numeric=True, how="by its best smaller level"),
-        Column("1 MB more buys [nat]", numeric=True, how="by its best larger level"),
+        *(words("unit") + numbers("weights", f"KL at {_standard(ordered)} [nat]")),
+        *(words("chosen") + numbers("bit/weight", "KL [nat]", "−1 MB [nat]", "+1 MB [nat]")),
     )
     shown = ordered[:most]
     prices = [[_per_mb(frontier.price(u, more=more)) for u in shown] for more in (False, True)]
@@ -178,7 +177,7 @@ def sensitive(search: Search, most: int = 10) -> Table | None:
         say.aligned([unit.kl for unit in shown]),
         *(say.aligned(price) for price in prices),
     )
-    return Table(columns, tuple(zip(*cells, strict=True)))
+    return Table(columns, tuple(zip(*cells, strict=True)), PRICES)
 
 
 def _per_mb(price: float | None) -> float | None:
