@@ -10,6 +10,7 @@ Importing whet also lets `transformers` load folders that whet has written.
 import whet.measure
 import whet.search  # both first: a package that is imported later takes the place of its function
 from whet.api import compress as compress
+from whet.api import explain as explain
 from whet.api import load as load
 from whet.api import measure as measure
 from whet.api import preview as preview
@@ -17,6 +18,6 @@ from whet.api import search as search
 from whet.store.hook import install as _install
 from whet.version import __version__ as __version__
 
-__all__ = ["__version__", "compress", "load", "measure", "preview", "search"]
+__all__ = ["__version__", "compress", "explain", "load", "measure", "preview", "search"]
 
 _install()

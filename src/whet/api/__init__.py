@@ -8,7 +8,7 @@ Nothing heavy is imported before a function that needs it is called.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whet.api.checks import Check
     from whet.api.compression import Result
     from whet.api.dry_run import Preview
+    from whet.api.explanation import Explanation
     from whet.api.inspection import Inspection
     from whet.api.operators import Operators
     from whet.base.record import Record
@@ -218,6 +219,24 @@ def graph(folder: Source, *, rows: int = 512, offline: bool = False) -> "Operato
     from whet.store.resolve import resolve
 
     return operators(resolve(str(folder), offline), rows)
+
+
+def explain(folder: Source) -> "Explanation":
+    """Return why a folder is as it is, told from its records: an account and tables.
+
+    Of a folder that a search has made, the choice; of any other that whet wrote, what was done.
+    """
+    from whet.api.explanation import explanation
+
+    return explanation(Path(folder))
+
+
+def log_trials(records: Iterable["Record"], folder: Source) -> int:
+    """Write the trials of a search to a folder as a log for TensorBoard; return how many runs."""
+    require("torch", "compress")
+    from whet.train.trial_board import trials_to_tensorboard
+
+    return trials_to_tensorboard(records, Path(folder))
 
 
 def verify(folder: Source) -> list[str]:

@@ -10,6 +10,7 @@ VERBS = {  # verb: what it does, the first sentence of its help
     "measure": "Measure what a folder's compression cost, and how fast it is.",
     "run": "Generate text, or chat.",
     "inspect": "Show what a model folder holds.",
+    "explain": "Say why a folder is as it is.",
     "verify": "Check every file of a folder against its manifest.",
     "list": "List recipes, methods, formats or families.",
     "schema": "Print the JSON Schema of recipes.",

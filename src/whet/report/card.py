@@ -12,6 +12,9 @@ from whet.base.record import Record
 from whet.report import resources, summary, tables
 from whet.report.evidence import Evidence, note
 from whet.report.markdown import escaped, fenced, headlines, quality, table
+from whet.report.search import account
+from whet.report.search import tables as found
+from whet.report.search.found import searched
 from whet.store.source_card import INHERITED
 
 METRICS = (  # fact, the Hub's type, name
@@ -88,6 +91,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
     yield escaped(" ".join(summary.sentences(e)))
     yield headlines(e)
     yield from quality(e)
+    yield from _searched(e)
     yield "## Use"
     yield fenced(_use(e), "python")
     yield "or, with whet itself:"
@@ -98,6 +102,15 @@ def _blocks(e: Evidence) -> Iterator[str]:
             yield table(data)
     yield "## How it was made"
     yield _made(e)
+
+
+def _searched(e: Evidence) -> Iterator[str]:
+    """Yield what a search was asked for, and how its limits were kept."""
+    if search := searched(e):
+        yield "## The search"
+        yield escaped(account.headline(search))
+        if limits := found.limits(search):
+            yield table(limits)
 
 
 def _use(e: Evidence) -> str:

@@ -30,6 +30,15 @@ EVENTS = frozenset(
         "speed",
         "kernel",
         "task",
+        "search",
+        "limit",
+        "unit",
+        "option",
+        "rejected",
+        "trial",
+        "point",
+        "uniform",
+        "generation",
     ]
 )  # every other step is the name of a method
 PARTS = ("embeddings", "attention", "MLP", "experts", "head")

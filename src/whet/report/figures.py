@@ -8,7 +8,7 @@ from markupsafe import Markup
 from whet.report import words as say
 from whet.report.evidence import Evidence, Module
 from whet.report.resources import Part, parts, phases
-from whet.report.svg import STEPS, WIDE, drawing, element, ends, hover, ramp, round_up, text
+from whet.report.svg import DEEP, STEPS, WIDE, drawing, element, ends, hover, ramp, round_up, text
 from whet.report.tables import percentiles
 
 LEFT = 150.0  # room for the names of rows
@@ -68,7 +68,7 @@ def _cell(
     )
     inside = [box]
     if sizes[0] >= 44:
-        ink = "high-ink" if step >= STEPS // 2 else "low-ink"
+        ink = "high-ink" if step >= DEEP else "low-ink"
         inside.append(
             text(x + sizes[0] / 2, y + 19.5, say.significant(100 * worst, 2), ink, "middle")
         )

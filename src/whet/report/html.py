@@ -1,21 +1,28 @@
 """The report as one HTML file: no network, no scripts, light and dark, ready to print."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from whet.report import figures, resources, summary, tables
 from whet.report import words as say
 from whet.report.evidence import Evidence, note
 from whet.report.palette import style
+from whet.report.search import account, grids, plot
+from whet.report.search import tables as found
+from whet.report.search.found import Search, searched
+from whet.report.svg import element
 from whet.report.table import Table
 from whet.version import __version__
 
+UNIT = re.compile(r"(?<=\d) (?=\D)")  # between a number and its unit, where no line may end
+NAME = re.compile(r"([\w.:()-]*-[\w.:()-]+)")  # a level, a limit: words with a hyphen
 CONTEXT = 72  # characters of context before a changed token
 
 
@@ -24,16 +31,42 @@ def html(e: Evidence) -> str:
 
     Law: every text from a record is escaped; the page names no other address and runs nothing.
     """
-    look = _style()
-    return _template().render(
-        **_words(e),
-        policy=_policy(look),
-        style=Markup(look),  # our own file, not escaped
-        tables=_tables(e),
-        figures=_figures(e),
-        tokens=_tokens(e),
-        sections=_sections(e),
-        version=__version__,
+    search = searched(e)
+    look = _style() + (plot.highlights(search) if search else "")
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            **_words(e),
+            policy=_policy(look),
+            style=Markup(look),  # our own file, not escaped
+            tables=_tables(e),
+            figures=_figures(e),
+            tokens=_tokens(e),
+            sections=_sections(e),
+            search=_search(search) if search else None,
+            version=__version__,
+        )
+    )
+
+
+def _search(search: Search) -> Markup:
+    """Return the part about the search."""
+    page = _environment().get_template("search.html")
+    makers = (found.limits, found.predictions, found.sensitive, found.megabytes, found.rejected)
+    return Markup(  # rendered with escaping
+        page.render(
+            account=[_whole(told) for told in account.paragraphs(search)],
+            by_size=plot.by_size(search),
+            by_speed=plot.by_speed(search),
+            grids=grids.allocation(search),
+            refinement=grids.refinement(search.generations),
+            placed=plot.placed(search),
+            models_table=found.trials(search),
+            frontier=found.points(search),
+            first_point=len(found.considered(search)),
+            **{make.__name__: make(search) for make in makers},
+        )
     )
 
 
@@ -50,6 +83,14 @@ def _words(e: Evidence) -> dict[str, object]:
         "recipe_text": note(e.last("recipe"), "yaml"),
         "spent": _spent(e),
     }
+
+
+def _whole(paragraph: str) -> Markup:
+    """Return a paragraph whose lines end neither within a name nor between a number and its unit."""
+    parts = NAME.split(UNIT.sub("\u00a0", paragraph))  # every second part is a name
+    return Markup("").join(
+        element("span", part, class_="whole") if i % 2 else part for i, part in enumerate(parts)
+    )
 
 
 def _spent(e: Evidence) -> str:
@@ -92,6 +133,7 @@ def _sections(e: Evidence) -> Sequence[tuple[str, str]]:
     """Return the sections that this page has: (anchor, heading)."""
     every = (
         ("quality", "Quality", True),
+        ("search", "The search", e.last("search") is not None),
         ("damage", "Where the damage is", True),
         ("tokens", "Tokens", bool(e.changed_tokens)),
         ("size", "Size", True),
@@ -116,10 +158,14 @@ def _style() -> str:
 
 
 @cache
-def _template() -> Template:
-    """Return the page's template; everything put into it is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(_text("page.html"))
+def _environment() -> Environment:
+    """Return what reads the templates of this package; everything put into them is escaped."""
+    return Environment(
+        loader=FunctionLoader(_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
 
 
 def _text(name: str) -> str:

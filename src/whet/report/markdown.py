@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from whet.report import resources, summary, tables
 from whet.report.evidence import Evidence, note
+from whet.report.search import account
+from whet.report.search import tables as found
+from whet.report.search.found import searched
 from whet.report.table import Table
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
@@ -43,6 +46,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
     yield escaped(" ".join(summary.sentences(e)))
     yield headlines(e)
     yield from quality(e)
+    yield from _searched(e)
     for heading, make in (
         ("Tasks", tables.tasks),
         ("The modules that changed most", tables.worst),
@@ -82,6 +86,18 @@ def quality(e: Evidence) -> Iterator[str]:
         yield fenced(summary.measure_command(e))
     else:
         yield table(measured)
+
+
+def _searched(e: Evidence) -> Iterator[str]:
+    """Yield the account of a search and its tables."""
+    search = searched(e)
+    if search is None:
+        return
+    yield "## The search"
+    yield from (escaped(paragraph) for paragraph in account.paragraphs(search))
+    for heading, data in found.every(search):
+        yield f"### {heading}"
+        yield table(data)
 
 
 def _made(e: Evidence) -> Iterator[str]:

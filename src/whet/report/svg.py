@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 from whet.report.words import Number
 
 STEPS = 24  # colours of the ramp, defined as .h0 … .h23 in the page's style
+DEEP = 14  # the step from which words on a colour have the other ink
 WIDE = 960.0  # the width that drawings are laid out on
 
 
@@ -37,11 +38,16 @@ def hover(words: str) -> Markup:
     return element("title", words)
 
 
-def drawing(height: Number, label: str, *inside: str, width: Number = WIDE) -> Markup:
-    """Return a whole drawing, which shrinks with the page; `label` says what it shows."""
+def drawing(
+    height: Number, label: str, *inside: str, width: Number = WIDE, role: str = "img"
+) -> Markup:
+    """Return a whole drawing, which shrinks with the page; `label` says what it shows.
+
+    The role is "group" where parts of it are links, so that these are read out too.
+    """
     return element(
         "svg", hover(label), *inside, viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}",
-        role="img", aria_label=label, class_="figure",
+        role=role, aria_label=label, class_="figure",
     )  # fmt: skip
 
 

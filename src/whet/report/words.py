@@ -1,5 +1,7 @@
 """Numbers and sizes as people read them."""
 
+import re
+from collections.abc import Sequence
 from math import floor, isfinite, isnan, log10
 
 Number = int | float
@@ -17,6 +19,26 @@ def significant(value: Number, digits: int = 3) -> str:
     if power < -5 or power > 14:
         return minus(f"{value:.{digits - 1}e}".partition("e")[0] + f" × 10{superscript(power)}")
     return minus(f"{value:,.{min(max(digits - 1 - power, 0), 12)}f}")
+
+
+def trimmed(text: str) -> str:
+    """Return a number, with its unit, without zeros at its end that say nothing: `4.6 MB`."""
+    return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text))
+
+
+def aligned(values: Sequence[Number | None], digits: int = 3) -> list[str]:
+    """Return the numbers of a column with equally many digits after the point, a dash for None.
+
+    The greatest has `digits` significant digits, and the least of them at least two.
+    """
+    good = [abs(v) for v in values if v is not None and isfinite(v) and v]
+    if not good or max(good) > 1e4 * min(good) or max(good) >= 1e12 or min(good) < 1e-9:
+        return ["–" if v is None else significant(v, digits) for v in values]
+    places = max(digits - 1 - floor(log10(max(good))), 1 - floor(log10(min(good))), 0)
+    return [
+        "–" if v is None else minus(f"{v:,.{places}f}") if isfinite(v) else significant(v)
+        for v in values
+    ]
 
 
 def superscript(power: int) -> str:

@@ -41,6 +41,7 @@ def arguments(function):
         ("compress", [api.compress, api.preview], {"dry_run"}),
         ("measure", [api.measure], set()),
         ("inspect", [api.inspect], {"graph"}),
+        ("explain", [api.explain], {"offline"}),
         ("verify", [api.verify], {"offline"}),
         ("schema", [api.schema], {"offline"}),
         ("doctor", [api.doctor], {"offline"}),

@@ -1,0 +1,1 @@
+"""What a search found, and why it chose what it chose."""
