@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "predict_speed.jsonl"
+REST_OF = "int4"
 PROMPT, FIRST, NEW = 64, 256, 64  # [token]
 DEMO: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "int8": {"int8-channel": ("blocks", "embed")},
@@ -99,7 +100,7 @@ def measured(model: str, folders: Mapping[str, Path], runs: int) -> list[dict[st
     from whet.store.folder import Folder
 
     engines = {name: load(str(path), "native") for name, path in folders.items()}
-    source, threads = next(iter(engines)), next(iter(engines.values())).executor.threads
+    source, threads = REST_OF, engines[REST_OF].executor.threads
     sizes = {
         name: sum(layout.nbytes for layout in engine.executor.program.weights.layouts.values())
         for name, engine in engines.items()
