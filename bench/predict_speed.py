@@ -2,7 +2,9 @@
 
 Folders of the demo model, rounded to nearest, and of the 1.1 G shape with random codes are made where
 they are missing. The rest of each model is timed in one folder, linears in the table of this machine
-(measured anew); then every folder is measured, in turns. A line for each is appended to the results::
+(measured anew); then every folder is measured, in turns. Beside `whet.measure.speed`'s medians of
+whole runs stands the lower quartile of single tokens, which other work on the machine disturbs less.
+A line for each is appended to the results::
 
     python bench/predict_speed.py WORK --make [--shape]      # make folders and layouts only
     python bench/predict_speed.py WORK [--shape] [--runs 9]
@@ -20,11 +22,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 import yaml
 
+if TYPE_CHECKING:
+    from whet.runtime.engine import Engine
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "predict_speed.jsonl"
+REST_OF = "int4"
 PROMPT, FIRST, NEW = 64, 256, 64  # [token]
 DEMO: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "int8": {"int8-channel": ("blocks", "embed")},
@@ -92,7 +100,7 @@ def measured(model: str, folders: Mapping[str, Path], runs: int) -> list[dict[st
     from whet.store.folder import Folder
 
     engines = {name: load(str(path), "native") for name, path in folders.items()}
-    source, threads = next(iter(engines)), next(iter(engines.values())).executor.threads
+    source, threads = REST_OF, engines[REST_OF].executor.threads
     sizes = {
         name: sum(layout.nbytes for layout in engine.executor.program.weights.layouts.values())
         for name, engine in engines.items()
@@ -118,10 +126,24 @@ def measured(model: str, folders: Mapping[str, Path], runs: int) -> list[dict[st
         row["decode_low"], row["decode_high"] = (
             facts[f"decode_{end}"].value for end in ("low", "high")
         )
+        row["decode_undisturbed"] = undisturbed(engines[str(row["formats"])])
         row["memory"], row["bandwidth"] = facts["peak_rss"].value, facts["memory_read"].value
         row["load_before"], row["load_after"] = round(before, 1), round(os.getloadavg()[0], 1)
         row["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     return rows
+
+
+def undisturbed(engine: "Engine") -> float:
+    """The lower quartile of the times of single tokens, as a rate [token/s]."""
+    spent: list[float] = []
+    for _ in range(3):
+        tokens = engine.generate(list(range(PROMPT)), max_tokens=NEW, stop_ids=())
+        next(tokens)
+        for _ in range(NEW - 1):
+            began = perf_counter()
+            next(tokens)
+            spent.append(perf_counter() - began)
+    return 1 / sorted(spent)[len(spent) // 4]
 
 
 def line(row: Mapping[str, object]) -> str:
@@ -136,6 +158,8 @@ def line(row: Mapping[str, object]) -> str:
         said.append(
             f"{name} {wanted * factor:8.1f} / {got * factor:8.1f} {unit} {wanted / got - 1:+6.1%}"
         )
+    wanted, got = (float(str(row[n])) for n in ("predicted_decode", "decode_undisturbed"))
+    said.append(f"undisturbed decode {got:8.1f} {wanted / got - 1:+6.1%}")
     return f"{row['model']:6} {row['formats']:16} {row['threads']} threads: " + "  ".join(said)
 
 

@@ -64,7 +64,7 @@ class Execution:
         retain()
         done = finished(self.work)
         self.progress.start(self.count, "compress")
-        streams = self._reopened(done) if done else None
+        streams = self._reopened(done) if 0 < done < self.count else None
         for part in range(done, self.count):
             self.progress.advance(part, self._name(part))
             self._heed(part)

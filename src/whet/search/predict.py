@@ -1,8 +1,8 @@
 """How fast a model will be, and how much memory it will take, before it is built.
 
 What is not linears (attention, norms, sampling, waiting for threads) is timed once, in a model of the
-same architecture: its formats do not matter, so what its linears take is taken off. A prediction
-adds the times of linears, unit by unit, to that.
+same architecture and about the same size, what its linears take taken off. A prediction adds the
+times of linears, unit by unit, to that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,6 +178,7 @@ def formats_of(contents: Contents) -> Formats:
 def calibrated(engine: Engine, cost: Cost, *, memory: bool = True) -> Predictor:
     """Return predictions for models like the one in an engine, of which the rest is timed now.
 
+    Its weights should take about as much memory as those to be predicted (`whet.measure.rest`).
     With `memory`, a fresh process loads its folder; without, memory is that of weights and cache.
     """
     contents = Contents(Folder(engine.folder), mapped=True)
