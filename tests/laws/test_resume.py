@@ -15,6 +15,7 @@ from tests.small import FEW, small_model
 
 import whet
 from whet.base.errors import IdentityError, MissingError, StoppedError, WhetError
+from whet.recipe import carry
 
 OF_THE_RUN = {"run.jsonl", "report.html", "report.md", "manifest.json"}  # these tell times
 SETTINGS = (*FEW, "gptq.format=int3-g64-affine")
@@ -53,6 +54,20 @@ def test_stopped_before_any_part_it_goes_on_to_the_same_bytes(
     whet.compress(model, "int3", set=SETTINGS, out=out, resume="required")
     assert digests(out) == straight
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_stopped_after_the_last_part_it_goes_on_to_the_same_bytes(
+    model: Path, straight: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(carry, "assemble", interrupted)
+        whet.compress(model, "int3", set=SETTINGS, out=out)
+    whet.compress(model, "int3", set=SETTINGS, out=out, resume="required")
+    assert digests(out) == straight
 
 
 def killed(model: Path, out: Path, after: float) -> bool:

@@ -106,6 +106,7 @@ def search(  # noqa: PLR0913
     structures: bool = True,
     target: str | None = None,
     data: str | None = None,
+    sweep: Source | None = None,
     resume: Resume = "auto",
     overwrite: bool = False,
     seed: int = 0,
@@ -144,6 +145,7 @@ def search(  # noqa: PLR0913
         target,
         data or "builtin",
         seed,
+        None if sweep is None else str(sweep),
         offline,
     )
     return searched(

@@ -34,6 +34,7 @@ class Wish:
     target: str | None
     data: str
     seed: int
+    sweep: str | None
     offline: bool
 
     def ask(self) -> Ask:
@@ -50,6 +51,7 @@ class Wish:
             target=self.target,
             data=self.data,
             seed=self.seed,
+            sweep=None if self.sweep is None else Path(self.sweep),
         )
 
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 )
 @click.option("--target", metavar="PROFILE", help="A machine described by a YAML file.")
 @click.option("--data", metavar="SRC", help="Text to measure the result on.  [default: builtin]")
+@click.option("--sweep", metavar="DIR", help="Keep what options cost, for further searches.")
 @click.option("-o", "--out", metavar="OUT", help="Where to write.  [default: <model>-found]")
 @click.option(
     "--resume",

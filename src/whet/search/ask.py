@@ -31,7 +31,7 @@ class Ask:
     `levels` and `tables` are the formats that linears and embeddings are offered; `skip` names sites
     that stay as they are; `seconds` is the time that the search may take, the last compression
     included; `structures` says whether smaller shapes are tried too; `data` is what the result is
-    measured on.
+    measured on; `sweep` a folder that keeps what shapes cost for other searches of the same model.
     """
 
     folder: Folder
@@ -46,6 +46,7 @@ class Ask:
     target: str | None = None
     data: str = "builtin"
     seed: int = 0
+    sweep: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

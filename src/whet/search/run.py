@@ -17,7 +17,7 @@ from whet.base.errors import QualityError, RecipeError
 from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.recipe.anatomy import anatomy
-from whet.recipe.identity import identity
+from whet.recipe.identity import check, identity
 from whet.recipe.progress import Progress, commit
 from whet.recipe.recipe import Recipe, Step
 from whet.recipe.workspace import Resume, Workspace
@@ -48,6 +48,7 @@ from whet.search.structure import Space, Structure, space_of
 from whet.search.text import Text, text_of
 from whet.search.told import PARTS, Teller, Within
 from whet.search.trials import Score, Trials
+from whet.store.durable import write_json
 from whet.store.folder import Folder
 
 HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
@@ -115,7 +116,11 @@ class Run:
 
     def _stood(self, structure: Structure, text: Text) -> Stand:
         told = self.teller.part(0.0, STANDING)
-        place = self.work / "shapes" / sha256(str(structure).encode()).hexdigest()[:12]
+        place = (
+            (self.ask.sweep or self.work)
+            / "shapes"
+            / sha256(str(structure).encode()).hexdigest()[:12]
+        )
         place.mkdir(parents=True, exist_ok=True)
         folder, steps = self.ask.folder, ()
         if not structure.whole:
@@ -265,7 +270,10 @@ def search(
     clock = Clock(ask.seconds)
     refuse(ask)
     with Workspace(out, resume, overwrite=overwrite) as workspace:
-        workspace.identify(_identity(ask))
+        mine = _identity(ask)
+        workspace.identify(mine)
+        if ask.sweep is not None:
+            _share(ask.sweep, mine)
         commit(workspace.folder, 1)
         progress.start(PARTS, "search")
         run = Run(ask, workspace.folder, carry, Teller(progress, stopped), clock)
@@ -289,6 +297,18 @@ def refuse(ask: Ask) -> None:
             "Add --max-kl or --max-ppl-increase.",
         )
     units_of(ask, ask.folder)
+
+
+def _share(folder: Path, mine: Mapping[str, str]) -> None:
+    """Take a folder of earlier sweeps, if they are of the same model, levels and text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "identity.json"
+    if path.is_file():
+        check(path, mine)
+    elif any(folder.iterdir()):
+        raise RecipeError(f"{folder} holds something else", "Name an empty folder with --sweep.")
+    else:
+        write_json(path, mine)
 
 
 def _identity(ask: Ask) -> Mapping[str, str]:
