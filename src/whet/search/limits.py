@@ -13,6 +13,10 @@ UNITS = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # [byte]  # fmt: skip
+MEASURES = {
+    "kl": "nat", "ppl": "1", "size": "byte", "bpw": "bit", "decode": "token/s", "ttft": "s",
+    "memory": "byte",
+}  # units of what limits are on  # fmt: skip
 PROMPT = 512  # for which the time to the first token is meant, unless said [token]
 
 

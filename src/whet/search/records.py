@@ -8,13 +8,10 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.search.allocate import Cap, allocate
 from whet.search.choose import caps_of, predicted
+from whet.search.limits import MEASURES
 from whet.search.option import Menu, Option, counted, total, uniform
 from whet.search.outcome import Outcome
 
-UNITS = {
-    "kl": "nat", "ppl": "1", "size": "byte", "bpw": "bit", "decode": "token/s", "ttft": "s",
-    "memory": "byte",
-}  # of what limits are on  # fmt: skip
 STANDARD = ("int4-g64", "int4-g32", "int3-g64-affine")  # levels that sensitivities are told of
 POINTS = 16  # of the frontier
 NEAR = 0.03  # share of a limit within which it counts as binding
@@ -59,9 +56,9 @@ def _search(outcome: Outcome) -> Record:
     }
     for name, value in outcome.expected.items():
         how = f"{TOGETHER}, {SEQUENTIAL}" if name == "kl" else "predicted before it was built"
-        facts[f"{name}_predicted"] = Quantity(value, UNITS[name], how)
+        facts[f"{name}_predicted"] = Quantity(value, MEASURES[name], how)
     for name, value in outcome.seen.facts.items():
-        facts[f"{name}_measured"] = Quantity(value, UNITS[name], "of the folder, as published")
+        facts[f"{name}_measured"] = Quantity(value, MEASURES[name], "of the folder, as published")
     notes = {
         "objective": ask.objective,
         "source": ask.folder.path.name,
@@ -179,7 +176,7 @@ def _frontier(outcome: Outcome) -> Iterator[Record]:
         kl = alone * belief.together * belief.sequential
         facts = predicted(stand, found.choice, kl, limits, belief)
         kept = {name: facts[name] for name in ("size", "kl", "decode") if name in facts}
-        told = {n: Quantity(v, UNITS[n], "predicted from single losses") for n, v in kept.items()}
+        told = {n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()}
         notes = {"levels": counted(stand.menus, found.choice), "trial": stand.name}
         yield Record("point", "", told, notes=notes)
 
@@ -203,5 +200,5 @@ def _uniform(outcome: Outcome) -> Iterator[Record]:
         kl = alone * belief.together * belief.sequential
         facts = predicted(stand, choice, kl, outcome.ask.limits, belief)
         kept: Mapping[str, float] = {n: facts[n] for n in ("size", "kl", "decode") if n in facts}
-        told = {n: Quantity(v, UNITS[n], "predicted from single losses") for n, v in kept.items()}
+        told = {n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()}
         yield Record("uniform", name, told)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from whet.base.errors import FolderError
 from whet.search.allocate import Cap, within
 from whet.search.option import Choice, Menus
 from whet.store.durable import write_json
@@ -18,10 +17,9 @@ def keep(path: Path, menus: Menus, choice: Choice) -> None:
 
 def kept(path: Path, menus: Menus, caps: Sequence[Cap]) -> Choice | None:
     """Return the choice that was kept, if it is one of these menus within these caps."""
-    try:
-        held = read_json(path).get("levels")
-    except (FolderError, OSError):
+    if not path.is_file():
         return None
+    held = read_json(path).get("levels")
     if not isinstance(held, dict):
         return None
     choice: dict[str, int] = {}

@@ -24,9 +24,9 @@ class Text:
     """Windows of one source; none of `calibrated`, `felt` and `held` is in another of them."""
 
     calibrated: Tokens
-    swept: Int64[Tensor, "samples time"]
-    felt: Int64[Tensor, "samples time"]
-    held: Int64[Tensor, "samples time"]
+    swept: Int64[Tensor, "swept time"]
+    felt: Int64[Tensor, "felt time"]
+    held: Int64[Tensor, "held time"]
 
 
 def text_of(asked: Calibration, folder: Folder, model: Anatomy, seed: int) -> Text:

@@ -15,10 +15,10 @@ from whet.base.errors import QualityError, StoppedError, UnsupportedError, WhetE
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.base.seed import stream_seed
+from whet.search.limits import MEASURES
 from whet.search.structure import TRAINED, Space, Structure
 
 STUDY = "whet search"
-UNITS = {"kl": "nat", "size": "byte", "decode": "token/s", "ttft": "s", "memory": "byte"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _record(trial: Any, best: Structure | None) -> Record:  # noqa: ANN401 (Optu
     told = trial.user_attrs
     structure = Structure(**told["structure"]) if "structure" in told else None
     facts = {
-        name: Quantity(value, UNITS[name], "predicted for the whole model")
+        name: Quantity(value, MEASURES[name], "predicted for the whole model")
         for name, value in told.get("facts", {}).items()
     }
     if trial.duration is not None:
