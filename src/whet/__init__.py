@@ -7,8 +7,8 @@
 Importing whet also lets `transformers` load folders that whet has written.
 """
 
-import whet.measure
-import whet.search  # both first: a package that is imported later takes the place of its function
+import whet.measure  # these two first: a package that is imported later
+import whet.search  # noqa: F401 - takes the place of its function
 from whet.api import compress as compress
 from whet.api import explain as explain
 from whet.api import load as load

@@ -164,8 +164,8 @@ def _frontier(outcome: Outcome) -> Iterator[Record]:
     """Yield the best choices by single losses at sizes around the chosen one."""
     stand, limits, belief = outcome.stand, outcome.ask.limits, outcome.belief
     others = [cap for cap in caps_of(stand, limits, belief) if cap.name not in {"nbytes", "kl"}]
-    least = sum(min(option.nbytes for option in menu) for menu in stand.menus)
-    most = sum(menu.options[0].nbytes for menu in stand.menus)
+    least = float(sum(min(option.nbytes for option in menu) for menu in stand.menus))
+    most = float(sum(max(option.nbytes for option in menu) for menu in stand.menus))
     seen: set[int] = set()
     for size in _spread(least, most, total(stand.menus, outcome.choice, "nbytes")):
         found = allocate(stand.menus, "kl", [*others, Cap("nbytes", size)])
