@@ -35,7 +35,7 @@ static inline Register moved(Register plane) {
     return reinterpret_cast<Register>(units);  // zeros came in from the left
   } else {
     constexpr auto kMask = static_cast<uint8_t>(((1 << Width) - 1) << Place);
-    return reinterpret_cast<Register>(reinterpret_cast<Codes>(units) & (Codes{} + kMask));
+    return reinterpret_cast<Register>(units) & reinterpret_cast<Register>(Codes{} + kMask);
   }
 }
 
