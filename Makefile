@@ -50,8 +50,9 @@ native:
 		--prefix "$$(python -c "import sysconfig; print(sysconfig.get_path(\"platlib\"))")"'
 
 sanitize:
-	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(CONFIGURE) -B build/sanitize -DWHET_SANITIZE=ON && \
-		cmake --build build/sanitize --parallel 2'
+	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(CONFIGURE) -B build/sanitize -DWHET_SANITIZE=ON \
+		-DWHET_CHECK=ON && cmake --build build/sanitize --parallel 2'
+	build/sanitize/whet_check
 	WHET_NATIVE="$$(ls $(abspath build/sanitize)/_native*.so)" LD_PRELOAD="$(PRELOAD)" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest tests/kernels -p no:cacheprovider
 
