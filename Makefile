@@ -1,8 +1,9 @@
 # make demo    install, compress the demo model to 4 bit, measure it, let both write
 # make test    install what the tests need, run them
 # make check   test, and lint, types, import contracts
-# make nightly check, the slow suites, and sanitize
+# make nightly check, the slow suites, sanitize and neon
 # make sanitize the tests of the kernels under address and undefined-behaviour sanitizers
+# make neon    compare the kernels of all tiers, those for aarch64 cross-compiled and emulated
 # make native  compile csrc again, where whet is installed already (BIN=... for another environment)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ OPENING ?= "It was a dark night, and the"
 
 NATIVE := $(shell find csrc -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
 
-.PHONY: demo test check lint native sanitize nightly clean
+.PHONY: demo test check lint native sanitize neon nightly clean
 
 demo: $(VENV)/.run
 	$(BIN)/whet compress demo --recipe int4 -o $(OUT) --overwrite
@@ -34,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-nightly: lint $(VENV)/.test sanitize
+nightly: lint $(VENV)/.test sanitize neon
 	$(BIN)/python -m pytest -n 2
 
 CONFIGURE := cmake -S csrc -DPython_EXECUTABLE="$(abspath $(BIN)/python)" \
@@ -49,10 +50,25 @@ native:
 		--prefix "$$(python -c "import sysconfig; print(sysconfig.get_path(\"platlib\"))")"'
 
 sanitize:
-	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(CONFIGURE) -B build/sanitize -DWHET_SANITIZE=ON && \
-		cmake --build build/sanitize --parallel 2'
+	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(CONFIGURE) -B build/sanitize -DWHET_SANITIZE=ON \
+		-DWHET_CHECK=ON && cmake --build build/sanitize --parallel 2'
+	build/sanitize/whet_check
 	WHET_NATIVE="$$(ls $(abspath build/sanitize)/_native*.so)" LD_PRELOAD="$(PRELOAD)" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest tests/kernels -p no:cacheprovider
+
+TIERS := cmake -S csrc -DWHET_PYTHON=OFF -DWHET_CHECK=ON
+
+neon:
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool > /dev/null || { \
+		echo "neon: $$tool is missing (on Debian: apt-get install g++-aarch64-linux-gnu qemu-user)"; \
+		exit 1; }; done
+	PATH="$(abspath $(BIN)):$$PATH" sh -c '$(TIERS) -B build/tiers && \
+		cmake --build build/tiers --parallel 2 && \
+		$(TIERS) -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/aarch64.cmake && \
+		cmake --build build/aarch64 --parallel 2'
+	build/tiers/whet_check
+	qemu-aarch64 -cpu max build/aarch64/whet_check
+	qemu-aarch64 -cpu cortex-a53 build/aarch64/whet_check
 
 clean:
 	rm -rf $(VENV) $(OUT) dist build

@@ -59,5 +59,6 @@ struct Attention {
 const Attention& attention_generic();
 const Attention& attention_avx2();
 const Attention& attention_avx512();
+const Attention& attention_neon();
 
 }  // namespace whet

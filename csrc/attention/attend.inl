@@ -6,7 +6,13 @@ namespace whet {
 namespace {
 
 // Rows whose sums are held in registers at once.
-inline constexpr int kRows = kLanes == 16 ? 6 : 2;
+#if defined(__AVX512F__)
+inline constexpr int kRows = 6;
+#elif defined(__aarch64__)
+inline constexpr int kRows = 4;
+#else
+inline constexpr int kRows = 2;
+#endif
 inline constexpr int kColumns = 4;  // vectors
 
 template <int count>

@@ -111,10 +111,6 @@ inline void write_code(Byte* codes, int bits, size_t place, unsigned code) {
   codes[place * bits / 8] = static_cast<Byte>(codes[place * bits / 8] | code << shift);
 }
 
-inline unsigned read_code(const Byte* codes, int bits, size_t place) {
-  return codes[place * bits / 8] >> (place * bits % 8) & ((1u << bits) - 1);
-}
-
 inline int value_groups(int width) { return (width + kValueGroup - 1) / kValueGroup; }
 
 void settle(Kind kind, int dim, Page from, Page to) {
@@ -143,62 +139,109 @@ void settle(Kind kind, int dim, Page from, Page to) {
     }
 }
 
-inline float restored(const uint16_t* params, unsigned code) {
-  return static_cast<float>(code) * bf16_to_f32(params[0]) + bf16_to_f32(params[1]);
-}
-
 // Plain tiles, float32: keys [channel][position], values [position][channel].
 struct Plain {
   const float* keys;
   const float* values;
 };
 
-template <class Key, class Value>
-inline Plain filled(int width, float* room, Key&& key, Value&& value) {
-  float* const values = room + width * kPage;
-  for (int c = 0; c < width; ++c)
-    for (int j = 0; j < kPage; ++j) room[c * kPage + j] = key(c, j);
-  for (int j = 0; j < kPage; ++j)
-    for (int c = 0; c < width; ++c) values[j * width + c] = value(c, j);
-  return {room, values};
+// `kLanes` pairs of each kind to the two numbers of each.
+struct Two {
+  Vector first, second;
+};
+
+inline Two two_bf16(const std::byte* pairs) {
+  Integers both;
+  std::memcpy(&both, pairs, sizeof both);
+  return {reinterpret_cast<Vector>(both << 16),
+          reinterpret_cast<Vector>(both & static_cast<int32_t>(0xffff0000))};
 }
 
-inline Plain plain_coded(Kind kind, int width, Page page, float* room) {
-  const int bits = kind == Kind::kv4 ? 4 : 2, groups = value_groups(width);
+inline Vector numbers(Integers whole) { return __builtin_convertvector(whole, Vector); }
+
+inline Two two_int8(const std::byte* pairs) {
+  typedef int16_t Shorts __attribute__((vector_size(2 * kLanes)));
+  Shorts both;
+  std::memcpy(&both, pairs, sizeof both);
+  const Integers wide = __builtin_convertvector(both, Integers);
+  return {numbers(wide << 24 >> 24), numbers(wide >> 8)};
+}
+
+template <int bits>
+inline Two two_codes(const std::byte* pairs) {
+  Integers both;
+  for (int i = 0; i < kLanes; ++i)
+    both[i] = static_cast<int32_t>(pairs[i * bits / 4]) >> (i * bits % 4 * 2);
+  return {numbers(both & ((1 << bits) - 1)), numbers(both >> bits & ((1 << bits) - 1))};
+}
+
+// Writes rows of numbers that lie in pairs, of a row and the next; `two(row, i)` reads `kLanes` of
+// them, from the i-th on.
+template <class F>
+inline void unpaired(int rows, int length, float* to, F&& two) {
+  for (int row = 0; row < rows; row += 2, to += 2 * length)
+    for (int i = 0; i < length; i += kLanes) {
+      const Two numbers = two(row, i);
+      store(to + i, numbers.first);
+      store(to + length + i, numbers.second);
+    }
+}
+
+// Bytes before the pair of a row and its i-th number, `bits` a number.
+inline size_t pair_at(int bits, int length, int row, int i) {
+  return (static_cast<size_t>(row) * length + 2 * i) * bits / 8;
+}
+
+template <int bits>
+inline Plain plain_coded(int width, Page page, float* room) {
   const size_t codes = static_cast<size_t>(width) * kPage * bits / 8;
-  const Byte* const keys = bytes(page.keys);
-  const Byte* const values = bytes(page.values);
+  const int groups = value_groups(width);
   const auto* const key_params = as<const uint16_t>(page.keys + codes);
   const auto* const value_params = as<const uint16_t>(page.values + codes);
-  return filled(
-      width, room,
-      [=](int c, int j) { return restored(key_params + 2 * c, read_code(keys, bits, key_place(c, j))); },
-      [=](int c, int j) {
-        const unsigned code = read_code(values, bits, value_place(c, j, width));
-        return restored(value_params + 2 * (j * groups + c / kValueGroup), code);
-      });
+  // Codes times a scale, and the least.
+  const auto restored = [](Vector code, const uint16_t* params) {
+    return code * bf16_to_f32(params[0]) + bf16_to_f32(params[1]);
+  };
+  unpaired(width, kPage, room, [=](int c, int j) {
+    const Two two = two_codes<bits>(page.keys + pair_at(bits, kPage, c, j));
+    return Two{restored(two.first, key_params + 2 * c), restored(two.second, key_params + 2 * c + 2)};
+  });
+  unpaired(kPage, width, room + width * kPage, [=](int j, int c) {
+    const Two two = two_codes<bits>(page.values + pair_at(bits, width, j, c));
+    const uint16_t* const params = value_params + 2 * (j * groups + c / kValueGroup);
+    return Two{restored(two.first, params), restored(two.second, params + 2 * groups)};
+  });
+  return {room, room + width * kPage};
+}
+
+inline Plain plain_f16(int width, Page page, float* room) {
+  for (int i = 0; i < width * kPage; i += kLanes) {
+    store(room + i, load_f16(as<const uint16_t>(page.keys) + i));
+    store(room + width * kPage + i, load_f16(as<const uint16_t>(page.values) + i));
+  }
+  return {room, room + width * kPage};
+}
+
+template <int bits, class F>
+inline Plain plain_pairs(int width, Page page, float* room, F&& two) {
+  unpaired(width, kPage, room,
+           [=](int c, int j) { return two(page.keys + pair_at(bits, kPage, c, j)); });
+  unpaired(kPage, width, room + width * kPage,
+           [=](int j, int c) { return two(page.values + pair_at(bits, width, j, c)); });
+  return {room, room + width * kPage};
 }
 
 // Returns the page as a plain tile, in `room` if it is not one already.
 inline Plain plain(Kind kind, int width, Page page, float* room) {
-  if (kind == Kind::f32) return {as<const float>(page.keys), as<const float>(page.values)};
-  if (kind == Kind::kv4 || kind == Kind::kv2) return plain_coded(kind, width, page, room);
-  if (kind == Kind::int8) {
-    const auto* const keys = as<const signed char>(page.keys);
-    const auto* const values = as<const signed char>(page.values);
-    return filled(
-        width, room, [=](int c, int j) { return static_cast<float>(keys[key_place(c, j)]); },
-        [=](int c, int j) { return static_cast<float>(values[value_place(c, j, width)]); });
+  switch (kind) {
+    case Kind::f32: return {as<const float>(page.keys), as<const float>(page.values)};
+    case Kind::f16: return plain_f16(width, page, room);
+    case Kind::int8: return plain_pairs<8>(width, page, room, two_int8);
+    case Kind::kv4: return plain_coded<4>(width, page, room);
+    case Kind::kv2: return plain_coded<2>(width, page, room);
+    case Kind::bf16: break;
   }
-  const auto* const keys = as<const uint16_t>(page.keys);
-  const auto* const values = as<const uint16_t>(page.values);
-  if (kind == Kind::f16)
-    return filled(
-        width, room, [=](int c, int j) { return f16_to_f32(keys[c * kPage + j]); },
-        [=](int c, int j) { return f16_to_f32(values[j * width + c]); });
-  return filled(
-      width, room, [=](int c, int j) { return bf16_to_f32(keys[key_place(c, j)]); },
-      [=](int c, int j) { return bf16_to_f32(values[value_place(c, j, width)]); });
+  return plain_pairs<16>(width, page, room, two_bf16);
 }
 
 }  // namespace

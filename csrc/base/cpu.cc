@@ -1,10 +1,17 @@
 #include "base/cpu.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace whet {
@@ -17,6 +24,8 @@ struct Feature {
 };
 
 #if defined(__x86_64__)
+constexpr Tier kWritten[] = {Tier::generic, Tier::avx2, Tier::avx512};
+
 uint64_t xgetbv() {
   uint32_t low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -55,8 +64,26 @@ std::vector<Feature> features() {
   return found;
 }
 #elif defined(__aarch64__)
-std::vector<Feature> features() { return {{"neon", Tier::neon, true}}; }
+constexpr Tier kWritten[] = {Tier::generic, Tier::neon, Tier::dotprod};
+
+bool multiplies_bytes() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int found = 0;
+  std::size_t size = sizeof found;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, nullptr, 0) == 0 && found != 0;
 #else
+  return false;
+#endif
+}
+
+std::vector<Feature> features() {
+  return {{"asimd", Tier::neon, true}, {"asimddp", Tier::dotprod, multiplies_bytes()}};
+}
+#else
+constexpr Tier kWritten[] = {Tier::generic};
+
 std::vector<Feature> features() { return {}; }
 #endif
 
@@ -72,12 +99,14 @@ const char* tier_name(Tier tier) {
       return "avx512";
     case Tier::neon:
       return "neon";
+    case Tier::dotprod:
+      return "dotprod";
   }
   return "unknown";
 }
 
 bool parse_tier(const std::string& name, Tier* tier) {
-  for (Tier each : {Tier::generic, Tier::avx2, Tier::avx512, Tier::neon}) {
+  for (Tier each : {Tier::generic, Tier::avx2, Tier::avx512, Tier::neon, Tier::dotprod}) {
     if (name == tier_name(each)) {
       *tier = each;
       return true;
@@ -87,24 +116,22 @@ bool parse_tier(const std::string& name, Tier* tier) {
 }
 
 std::string tier_refusal(Tier tier) {
-  if (tier == Tier::generic) return "";
-  const bool wide = tier != Tier::neon;
+  if (std::find(std::begin(kWritten), std::end(kWritten), tier) == std::end(kWritten)) {
+    return "this is another kind of processor";
+  }
   std::string missing;
-  bool known = false;
   for (const Feature& feature : features()) {
-    const bool wanted =
-        wide ? feature.tier != Tier::neon && feature.tier <= tier : feature.tier == Tier::neon;
-    known = known || wanted;
-    if (wanted && !feature.present)
+    if (feature.tier <= tier && !feature.present)
       missing += (missing.empty() ? "" : ", ") + std::string(feature.name);
   }
-  if (!known) return "this is another kind of processor";
   return missing.empty() ? "" : "the processor lacks " + missing;
 }
 
+std::vector<Tier> written_tiers() { return {std::begin(kWritten), std::end(kWritten)}; }
+
 std::vector<Tier> tiers() {
   std::vector<Tier> found;
-  for (Tier tier : {Tier::generic, Tier::neon, Tier::avx2, Tier::avx512}) {
+  for (Tier tier : kWritten) {
     if (tier_refusal(tier).empty()) found.push_back(tier);
   }
   return found;
@@ -116,7 +143,7 @@ Tier chosen_tier() {
   Tier tier = Tier::generic;
   if (!parse_tier(forced, &tier)) {
     throw std::runtime_error(std::string("WHET_ISA=") + forced +
-                             ": expected generic, avx2, avx512 or neon");
+                             ": expected generic, avx2, avx512, neon or dotprod");
   }
   const std::string reason = tier_refusal(tier);
   if (!reason.empty()) throw std::runtime_error(std::string("WHET_ISA=") + forced + ": " + reason);

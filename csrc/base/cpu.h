@@ -7,19 +7,23 @@
 
 namespace whet {
 
-// Sets of instructions that kernels are written for; a higher one includes the lower.
-enum class Tier : uint8_t { generic = 0, avx2 = 1, avx512 = 2, neon = 3 };
+// Sets of instructions that kernels are written for; of one kind of processor (x86-64: avx2 and
+// avx512, aarch64: neon and dotprod) a higher one includes the lower.
+enum class Tier : uint8_t { generic = 0, avx2 = 1, avx512 = 2, neon = 3, dotprod = 4 };
 
 const char* tier_name(Tier tier);
 bool parse_tier(const std::string& name, Tier* tier);
 
-// Why a tier cannot run here, or "" if it can: names what cpuid or xgetbv denies.
+// Why a tier cannot run here, or "" if it can: names what the processor or the system denies.
 std::string tier_refusal(Tier tier);
 
-// Tiers that can run here, the slowest first.
+// Tiers for this kind of processor, the slowest first.
+std::vector<Tier> written_tiers();
+
+// Those of them that can run here, the slowest first.
 std::vector<Tier> tiers();
 
-// The fastest of them, or the one that WHET_ISA names; throws std::runtime_error if that one is
+// The fastest of these, or the one that WHET_ISA names; throws std::runtime_error if that one is
 // unknown or refused.
 Tier chosen_tier();
 

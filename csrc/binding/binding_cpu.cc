@@ -5,21 +5,16 @@
 #include "base/bandwidth.h"
 #include "base/cpu.h"
 #include "binding/binding.h"
+#include "binding/named.h"
 
 namespace nb = nanobind;
 
 namespace whet {
 namespace {
 
-Tier tier_of(const std::string& name) {
-  Tier tier = Tier::generic;
-  if (!parse_tier(name, &tier)) throw nb::value_error(("no tier " + name).c_str());
-  return tier;
-}
-
-std::vector<std::string> tier_names() {
+std::vector<std::string> names_of(const std::vector<Tier>& tiers) {
   std::vector<std::string> names;
-  for (Tier tier : tiers()) names.emplace_back(tier_name(tier));
+  for (Tier tier : tiers) names.emplace_back(tier_name(tier));
   return names;
 }
 
@@ -34,7 +29,11 @@ double read_bandwidth(std::size_t size, int threads, int repeats) {
 }  // namespace
 
 void bind_cpu(nb::module_& module) {
-  module.def("tiers", &tier_names, "Tiers that can run here, the slowest first.");
+  module.def(
+      "tiers", [] { return names_of(tiers()); }, "Tiers that can run here, the slowest first.");
+  module.def(
+      "written_tiers", [] { return names_of(written_tiers()); },
+      "Tiers for this kind of processor, the slowest first.");
   module.def(
       "tier_refusal", [](const std::string& name) { return tier_refusal(tier_of(name)); },
       nb::arg("tier"), "Why a tier cannot run here, or ''.");

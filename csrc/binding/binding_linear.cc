@@ -7,6 +7,7 @@
 
 #include "base/team.h"
 #include "binding/binding.h"
+#include "binding/named.h"
 #include "binding/opened.h"
 #include "linear/matrix.h"
 
@@ -18,27 +19,11 @@ namespace {
 using Plane = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-template <class Value>
-Value choice(const std::string& name, std::initializer_list<const char*> names) {
-  int index = 0;
-  for (const char* each : names) {
-    if (name == each) return static_cast<Value>(index);
-    ++index;
-  }
-  throw nb::value_error(("unknown: " + name).c_str());
-}
-
 constexpr std::initializer_list<const char*> kModes = {"int8", "token8", "bf16"};
 constexpr std::initializer_list<const char*> kElements = {
     "integer", "minifloat", "quantile", "log", "power_sum", "learned", "plain"};
 constexpr std::initializer_list<const char*> kScales = {"none", "bf16", "f16",
                                                         "f32",  "e8m0", "e4m3"};
-
-Tier tier_of(const std::string& name) {
-  Tier tier = Tier::generic;
-  if (!parse_tier(name, &tier)) throw nb::value_error(("no tier " + name).c_str());
-  return tier;
-}
 
 template <class Value>
 Value entry(const nb::dict& described, const char* name, Value otherwise) {

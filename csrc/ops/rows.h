@@ -30,5 +30,6 @@ struct Rows {
 const Rows& rows_generic();
 const Rows& rows_avx2();
 const Rows& rows_avx512();
+const Rows& rows_neon();
 
 }  // namespace whet

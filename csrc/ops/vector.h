@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/half.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -44,6 +46,23 @@ inline Vector load_some(const float* from, int count, float rest = 0.0f) {
 
 inline void store_some(float* to, Vector v, int count) {
   for (int i = 0; i < count; ++i) to[i] = v[i];
+}
+
+// As many float16 numbers.
+inline Vector load_f16(const uint16_t* from) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(
+      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif defined(__F16C__)
+  return reinterpret_cast<Vector>(
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Vector>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))));
+#else
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = f16_to_f32(from[i]);
+  return load(lanes);
+#endif
 }
 
 inline Vector all(float x) { return Vector{} + x; }

@@ -34,6 +34,8 @@ const Rows& rows_of(Tier tier) {
 #if defined(__x86_64__)
   if (tier == Tier::avx512) return rows_avx512();
   if (tier == Tier::avx2) return rows_avx2();
+#elif defined(__aarch64__)
+  if (tier != Tier::generic) return rows_neon();
 #endif
   (void)tier;
   return rows_generic();
@@ -43,6 +45,8 @@ const Attention& attention_of(Tier tier) {
 #if defined(__x86_64__)
   if (tier == Tier::avx512) return attention_avx512();
   if (tier == Tier::avx2) return attention_avx2();
+#elif defined(__aarch64__)
+  if (tier != Tier::generic) return attention_neon();
 #endif
   (void)tier;
   return attention_generic();

@@ -42,20 +42,13 @@ def notes(records: tuple[Record, ...], step: str) -> dict[str, str]:
     return next(dict(record.notes) for record in records if record.step == step)
 
 
-@pytest.mark.parametrize("case", CHOSEN)
+OTHERS = sorted(set(CASES) - set(CHOSEN) - set(STACKED))
+
+
+@pytest.mark.parametrize("case", [*CHOSEN, *(pytest.param(case, marks=slow) for case in OTHERS)])
 def test_families(case: str, tmp_path: Path) -> None:
-    agrees(case, tmp_path)
-
-
-@slow
-@pytest.mark.parametrize("case", sorted(set(CASES) - set(CHOSEN) - set(STACKED)))
-def test_other_families(case: str, tmp_path: Path) -> None:
-    agrees(case, tmp_path)
-
-
-def agrees(case: str, path: Path) -> None:
     model = tiny(case)
-    done = compress(saved(model, path / "model", torch.bfloat16), "int4")
+    done = compress(saved(model, tmp_path / "model", torch.bfloat16), "int4")
     dialect = "whet" if case in WHETS_OWN else "compressed-tensors"
     assert notes(done.records, "output")["dialect"] == dialect
     assert apart(theirs(done.path), ours(done.path)) <= TOLERANCE

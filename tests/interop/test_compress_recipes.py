@@ -37,14 +37,14 @@ def small(path: Path, case: str = "llama", dtype: torch.dtype = torch.bfloat16) 
     return saved(tiny(case, num_hidden_layers=1), path / "model", dtype)
 
 
-def agrees(folder: Path) -> None:
-    assert apart(theirs(folder), ours(folder)) <= TOLERANCE
+def agrees(folder: Path) -> bool:
+    return apart(theirs(folder), ours(folder)) <= TOLERANCE
 
 
-def agrees_in_bfloat16(folder: Path) -> None:
+def agrees_in_bfloat16(folder: Path) -> bool:
     """Transformers decodes NVFP4 to bfloat16 whatever is asked for."""
     found = theirs(folder, dtype=torch.bfloat16).float()
-    assert distance(found, ours(folder)) <= 0.03
+    return distance(found, ours(folder)) <= 0.03
 
 
 def test_a_tied_embedding(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_tied_embedding(tmp_path: Path) -> None:
     names = set(Folder(done.path).tensors)
     assert "model.embed_tokens.weight" not in names
     assert not any(name.startswith("lm_head") for name in names)
-    agrees(done.path)
+    assert agrees(done.path)
 
 
 def test_a_tied_embedding_with_blocks_on_what_it_left(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_tied_embedding_with_blocks_on_what_it_left(tmp_path: Path) -> None:
         {"use": "gptq", "format": "int4-g32"},
     ]
     done = compress(small(tmp_path, "llama-tied"), recipe(tmp_path / "r.yaml", steps))
-    agrees(done.path)
+    assert agrees(done.path)
     with pytest.raises(RecipeError, match="shares its storage"):
         compress(
             tmp_path / "model",
@@ -76,22 +76,17 @@ def test_one_end_of_an_untied_model(where: str, tmp_path: Path) -> None:
     steps = [{"use": "gptq" if where == "head" else "hqq", "format": "int4-g32", "where": where}]
     done = compress(small(tmp_path), recipe(tmp_path / "r.yaml", steps))
     assert any(f"{'lm_head' if where == 'head' else 'embed'}" in r.site for r in done.records)
-    agrees(done.path)
+    assert agrees(done.path)
 
 
+MORE = [pytest.param(c, marks=pytest.mark.slow) for c in ("gemma2", "opt", "gpt2", "qwen3_moe")]
+
+
+@pytest.mark.parametrize("case", ["llama", *MORE])
 @pytest.mark.parametrize("use", ["awq", "smoothquant"])
-def test_equalising_alone_changes_nothing_but_roundings(use: str, tmp_path: Path) -> None:
-    only_roundings(use, "llama", tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["gemma2", "opt", "gpt2", "qwen3_moe"])
-@pytest.mark.parametrize("use", ["awq", "smoothquant"])
-def test_equalising_other_families(use: str, case: str, tmp_path: Path) -> None:
-    only_roundings(use, case, tmp_path)
-
-
-def only_roundings(use: str, case: str, tmp_path: Path) -> None:
+def test_equalising_alone_changes_nothing_but_roundings(
+    use: str, case: str, tmp_path: Path
+) -> None:
     for dtype, bar in ((torch.float32, 1e-4), (torch.bfloat16, 0.03)):
         model = tiny(case)
         path = tmp_path / str(dtype)
@@ -101,14 +96,14 @@ def only_roundings(use: str, case: str, tmp_path: Path) -> None:
         with torch.inference_mode():
             assert distance(ours(done.path), model(ids_of()).logits) < bar
         assert "quantization_config" not in Folder(done.path).config
-        agrees(done.path)
+        assert agrees(done.path)
 
 
 @pytest.mark.parametrize(
     "name", ["w8a8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("w4a8", "fp8"))]
 )
 def test_quantized_inputs(name: str, tmp_path: Path) -> None:
-    agrees(compress(small(tmp_path), name).path)
+    assert agrees(compress(small(tmp_path), name).path)
 
 
 @pytest.mark.parametrize("activation", ["int8-tensor-static", "int8-tensor-affine-static"])
@@ -120,7 +115,7 @@ def test_fixed_scales_of_inputs(activation: str, tmp_path: Path) -> None:
     done = compress(small(tmp_path), recipe(tmp_path / "r.yaml", steps))
     scales = [n for n in Folder(done.path).tensors if n.endswith("input_scale")]
     assert len(scales) == 7
-    agrees(done.path)
+    assert agrees(done.path)
 
 
 def test_two_steps_on_different_sites_and_some_skipped(tmp_path: Path) -> None:
@@ -135,7 +130,7 @@ def test_two_steps_on_different_sites_and_some_skipped(tmp_path: Path) -> None:
     names = set(Folder(done.path).tensors)
     assert "model.layers.0.self_attn.v_proj.weight" in names
     assert "model.layers.0.mlp.up_proj.weight" not in names
-    agrees(done.path)
+    assert agrees(done.path)
 
 
 def test_ranks_that_are_not_worth_it_are_left_out(tmp_path: Path) -> None:
@@ -145,7 +140,7 @@ def test_ranks_that_are_not_worth_it_are_left_out(tmp_path: Path) -> None:
     ranks = {format_.rank for s in schemes if isinstance(format_ := parse(s["format"]), LowRank)}
     assert len(ranks) > 1
     assert max(ranks) <= 12
-    agrees(done.path)
+    assert agrees(done.path)
 
 
 def test_ranks_that_no_matrix_has_are_refused(tmp_path: Path) -> None:
@@ -154,23 +149,16 @@ def test_ranks_that_no_matrix_has_are_refused(tmp_path: Path) -> None:
         compress(small(tmp_path), made)
 
 
-@pytest.mark.parametrize("format_", CHOSEN)
-def test_formats(format_: str, tmp_path: Path) -> None:
-    by_both_methods(format_, tmp_path)
+OTHERS = [pytest.param(f, marks=pytest.mark.slow) for f in sorted(set(EXAMPLES) - set(CHOSEN))]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format_", sorted(set(EXAMPLES) - set(CHOSEN)))
-def test_other_formats(format_: str, tmp_path: Path) -> None:
-    by_both_methods(format_, tmp_path)
-
-
-def by_both_methods(format_: str, path: Path) -> None:
-    source = small(path)
+@pytest.mark.parametrize("format_", [*CHOSEN, *OTHERS])
+def test_formats_by_both_methods(format_: str, tmp_path: Path) -> None:
+    source = small(tmp_path)
     others = {LowRank: "svd", Corrected: "residual"}
     for use in ("rtn", others.get(type(parse(format_)), "gptq")):
-        made = recipe(path / f"{use}.yaml", [{"use": use, "format": format_}])
-        done = compress(source, made, out=path / use)
-        agrees_in_bfloat16(done.path) if format_ == "nvfp4" else agrees(done.path)
+        made = recipe(tmp_path / f"{use}.yaml", [{"use": use, "format": format_}])
+        done = compress(source, made, out=tmp_path / use)
+        assert agrees_in_bfloat16(done.path) if format_ == "nvfp4" else agrees(done.path)
         if not isinstance(parse(format_), Float):
             assert tensor_bytes(done.path) < tensor_bytes(source)

@@ -45,11 +45,11 @@ def theirs(folder: Path, ids: torch.Tensor, **options: Any) -> torch.Tensor:
     return model(ids).logits
 
 
-def agree(folder: Path, ids: torch.Tensor, tolerance: float = TOLERANCE, **options: Any) -> None:
+def agree(folder: Path, ids: torch.Tensor, tolerance: float = TOLERANCE, **options: Any) -> bool:
     ours = whet_logits(folder, ids)
     found = theirs(folder, ids, **options)
-    assert found.dtype == torch.float32
-    assert float((found - ours).abs().max()) <= tolerance * float(ours.std())
+    near = float((found - ours).abs().max()) <= tolerance * float(ours.std())
+    return near and found.dtype == torch.float32
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,12 @@ def modules(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("format_", WEIGHTS)
 def test_weights(format_: str, short: Path, tmp_path: Path):
-    agree(rounded(short, tmp_path / "m", format_), tokens_of(demo()))
+    assert agree(rounded(short, tmp_path / "m", format_), tokens_of(demo()))
 
 
 @pytest.mark.parametrize("format_", AFFINE)
 def test_zero_points(format_: str, short: Path, tmp_path: Path):
-    agree(rounded(short, tmp_path / "m", format_), tokens_of(demo()))
+    assert agree(rounded(short, tmp_path / "m", format_), tokens_of(demo()))
 
 
 @pytest.mark.parametrize("format_", FP4)
@@ -87,12 +87,14 @@ def test_four_bit_floats(format_: str, short: Path, tmp_path: Path):
     """Decoded to bfloat16 there whatever dtype is asked for; `dequantize` then casts to it."""
     whole = transformers.CompressedTensorsConfig(dequantize=True)
     with pytest.warns(UserWarning, match="quantization_config"):
-        agree(rounded(short, tmp_path / "m", format_), tokens_of(demo()), quantization_config=whole)
+        assert agree(
+            rounded(short, tmp_path / "m", format_), tokens_of(demo()), quantization_config=whole
+        )
 
 
 @pytest.mark.parametrize(("format_", "inputs"), INPUTS)
 def test_inputs(format_: str, inputs: str, short: Path, tmp_path: Path):
-    agree(rounded(short, tmp_path / "m", format_, inputs), tokens_of(demo()))
+    assert agree(rounded(short, tmp_path / "m", format_, inputs), tokens_of(demo()))
 
 
 def test_default_loading_is_bfloat16(short: Path, tmp_path: Path):
@@ -113,7 +115,7 @@ def test_mixed_schemes_and_shards(short: Path, tmp_path: Path):
     )
     assert choice.dialect.name == "compressed-tensors"
     assert len(list((tmp_path / "m").glob("*.safetensors"))) > 2
-    agree(tmp_path / "m", tokens_of(demo()))
+    assert agree(tmp_path / "m", tokens_of(demo()))
 
 
 @pytest.mark.parametrize("case", ["gemma3", "phi3", "gpt_neox", "opt"])
@@ -121,7 +123,7 @@ def test_families(case: str, tmp_path: Path):
     reference(case).save_pretrained(tmp_path / "source")
     choice = round_to_nearest(tmp_path / "source", tmp_path / "m", blocks("int4-g16"))
     assert choice.dialect.name == "compressed-tensors"
-    agree(tmp_path / "m", tokens(9))
+    assert agree(tmp_path / "m", tokens(9))
 
 
 @pytest.mark.parametrize("case", ["mixtral", "qwen3_moe"])
@@ -132,7 +134,7 @@ def test_experts(case: str, tmp_path: Path):
         folder = tmp_path / format_
         choice = round_to_nearest(tmp_path / "source", folder, blocks(format_))
         assert choice.dialect.name == "compressed-tensors"
-        agree(folder, tokens(9), tolerance)
+        assert agree(folder, tokens(9), tolerance)
 
 
 def test_folder_written_by_compressed_tensors_is_read(short: Path, tmp_path: Path):
@@ -147,7 +149,7 @@ def test_folder_written_by_compressed_tensors_is_read(short: Path, tmp_path: Pat
 
 
 def test_the_whole_demo_and_its_size(tmp_path: Path):
-    agree(rounded(demo(), tmp_path / "m", "int4-g64"), tokens_of(demo()))
+    assert agree(rounded(demo(), tmp_path / "m", "int4-g64"), tokens_of(demo()))
     folder = Folder(tmp_path / "m")
     stored = sum(s.info.nbytes for n, s in folder.tensors.items() if ".layers." in n)
     plain = sum(s.info.nbytes for n, s in Folder(demo()).tensors.items() if ".layers." in n)

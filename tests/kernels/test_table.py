@@ -30,7 +30,7 @@ NAMES = tuple(name for name in EXAMPLES if "lowrank" not in name) + tuple(
 )  # fmt: skip
 SHAPES = [(1, 1), (15, 7), (16, 64), (17, 66), (33, 600), (97, 1100)]  # about tiles of 16 rows
 TOKENS = [1, 2, 3, 4, 5, 11, 12, 13, 24, 25]
-ROUNDING = {"generic": 4e-7, "avx2": 4e-7, "avx512": 1e-5}  # a level is two bf16 numbers there
+ROUNDING = {"avx512": 1e-5}  # a level is two bf16 numbers there
 
 
 def laid_out(term, tier):
@@ -70,7 +70,7 @@ def test_products_are_the_codecs_with_activations_in_bf16(name, tier):
             x, dense = inputs(29, shape[1]), term.dense().double()
             found = product(native().Matrix(laid_out(term, tier), tier), x).double()
             known = x.bfloat16().double()
-            bound = ROUNDING[tier] * (known.abs() @ dense.abs().T) + 1e-30
+            bound = ROUNDING.get(tier, 4e-7) * (known.abs() @ dense.abs().T) + 1e-30
             assert ((found - known @ dense.T).abs() <= bound).all(), shape
 
 

@@ -87,8 +87,8 @@ def matrix(shape: tuple[int, int]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))) * 0.1
 
 
-def check(dialect: Dialect, place: Site, scheme: Scheme, path: Path) -> None:
-    """Written and read back, plane for plane; the layout and the size are those promised."""
+def kept(dialect: Dialect, place: Site, scheme: Scheme, path: Path) -> bool:
+    """Whether what is written is read back; the layout and the size are those promised."""
     weight, scale = weight_of(str(scheme.format), place.shape), scale_of(scheme.activation)
     tensors = dialect.tensors(place, weight, scheme, scale)
     layout = dialect.layout(place, scheme)
@@ -98,13 +98,11 @@ def check(dialect: Dialect, place: Site, scheme: Scheme, path: Path) -> None:
     same(source.weight(place), weight)
     assert source.contents.format(place) == weight.format
     found = source.activation(place)
-    if scheme.activation is None:
-        assert found is None
-    else:
-        assert found is not None
-        assert found[0] == scheme.activation
-        assert (found[1] is None) == (scale is None)
-        assert scale is None or (found[1] is not None and found[1].equal(scale))
+    if found is None or scheme.activation is None:
+        return found is None and scheme.activation is None
+    if found[1] is None or scale is None:
+        return found[0] == scheme.activation and found[1] is None and scale is None
+    return found[0] == scheme.activation and found[1].equal(scale)
 
 
 def same(found: Weight, expected: Weight) -> None:
@@ -127,20 +125,20 @@ def test_whet_keeps_every_format(name: str, tmp_path: Path):
         assert WHET.refuses(place, scheme) is None
         if not scheme.is_plain:
             assert WHET.nbytes(place, scheme) * 8 == scheme.format.bits(shape)
-        check(WHET, place, scheme, tmp_path)
+        assert kept(WHET, place, scheme, tmp_path)
 
 
 @pytest.mark.parametrize("name", [n for n in INPUTS if n])
 def test_whet_keeps_every_activation(name: str, tmp_path: Path):
     for format_ in ("int4-g64", "bf16"):
-        check(WHET, site(SHAPES[0]), Scheme(parse(format_), parse_activation(name)), tmp_path)
+        assert kept(WHET, site(SHAPES[0]), Scheme(parse(format_), parse_activation(name)), tmp_path)
 
 
 @pytest.mark.parametrize("name", spec.EXAMPLES)
 def test_compressed_tensors_keeps_what_it_does_not_refuse(name: str, tmp_path: Path):
     for shape in [*SHAPES, RAGGED]:
         if COMPRESSED_TENSORS.refuses(site(shape), Scheme(parse(name))) is None:
-            check(COMPRESSED_TENSORS, site(shape), Scheme(parse(name)), tmp_path)
+            assert kept(COMPRESSED_TENSORS, site(shape), Scheme(parse(name)), tmp_path)
 
 
 @pytest.mark.parametrize("inputs", activation.EXAMPLES)
@@ -148,7 +146,7 @@ def test_compressed_tensors_keeps_activations(inputs: str, tmp_path: Path):
     for name in ("int8-channel", "int8-channel-affine", "int4-g64-affine", "fp8-e4m3-tensor"):
         scheme = Scheme(parse(name), parse_activation(inputs))
         if COMPRESSED_TENSORS.refuses(site(SHAPES[0]), scheme) is None:
-            check(COMPRESSED_TENSORS, site(SHAPES[0]), scheme, tmp_path)
+            assert kept(COMPRESSED_TENSORS, site(SHAPES[0]), scheme, tmp_path)
 
 
 EXPRESSED = {
@@ -229,8 +227,8 @@ def test_plain_numbers_need_no_config(tmp_path: Path):
     assert choice.dialect is PLAIN
     assert choice.config({"m": Scheme(parse("f16"))}, []) is None
     for name in ("f16", "bf16", "f32"):
-        check(PLAIN, site((6, 128)), Scheme(parse(name)), tmp_path)
-        check(PLAIN, site((6, 128), transposed=True), Scheme(parse(name)), tmp_path)
+        assert kept(PLAIN, site((6, 128)), Scheme(parse(name)), tmp_path)
+        assert kept(PLAIN, site((6, 128), transposed=True), Scheme(parse(name)), tmp_path)
 
 
 def test_mixed_schemes_are_listed_by_module(tmp_path: Path):

@@ -61,7 +61,7 @@ def test_the_result_is_what_transformers_computes(case: str, name: str, tmp_path
     ours = logits(found)
     assert torch.isfinite(ours).all()
     if "stacked" not in case:
-        close(theirs(found, tmp_path), ours)
+        assert close(theirs(found, tmp_path), ours)
     same = sum(t.numel() for t in model.tensors.values()) == sum(
         t.numel() for t in found.tensors.values()
     )
@@ -95,7 +95,7 @@ def test_channels_that_nobody_hears_go_first_and_cost_nothing(
     model = unheard(model_of(case), ".down", GONE)
     width = sites(model, ".down")[0].shape[1]
     use = Ffn(share=len(GONE) / width, multiple=1, criterion=criterion, **FEW)
-    close(logits(changed(use, model, tmp_path)), logits(model))
+    assert close(logits(changed(use, model, tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("case", PLAIN)
@@ -111,7 +111,7 @@ def test_a_cut_model_computes_what_the_masked_one_does(case: str, tmp_path: Path
         assert len(kept) == cut.shape[1]
         value = masked.setdefault(site.tensor, model.tensor(site.tensor).clone())
         site.oriented(value)[:, gone] = 0
-    close(logits(small), logits(edited(model, masked)))
+    assert close(logits(small), logits(edited(model, masked)))
 
 
 def _same(model: InMemory, site: Site) -> Site:
@@ -135,7 +135,7 @@ def test_heads_that_nobody_hears_go_first_and_cost_nothing(
         pytest.skip("its norm goes over all heads")
     for criterion in ("activation", "obs"):
         use = Heads(keep=1, criterion=criterion, **FEW)
-        close(logits(changed(use, model, tmp_path)), logits(model))
+        assert close(logits(changed(use, model, tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("case", ["llama-tied", "llama-biases", "gemma2", "phi3", "olmo2", "qwen3"])
@@ -150,7 +150,7 @@ def test_channels_of_the_stream_that_are_zero_cost_nothing(case: str, tmp_path: 
     made[find(model.config).embed_site(arch).tensor][:, GONE] = 0
     model = edited(model, made)
     use = Hidden(share=0.25, multiple=8, **FEW)
-    close(logits(changed(use, model, tmp_path)), logits(model), 1e-3)
+    assert close(logits(changed(use, model, tmp_path)), logits(model), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_layer_that_adds_nothing_goes_first_and_costs_nothing(
     if case in ("qwen2-windows", "qwen3_moe-some"):
         assert "not all alike" in str(use.refuses(model.config))
         use = Depth(layers=(arch.layers - 1,))
-    close(logits(changed(use, model, tmp_path)), logits(model))
+    assert close(logits(changed(use, model, tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("case", ["llama-biases", "phi3", "olmo2", "qwen3", "gemma2"])
@@ -193,7 +193,7 @@ def test_heads_that_are_equal_share_keys_and_values_for_nothing(case: str, tmp_p
         for name in (n for n in made if n.endswith("k_norm.weight")):
             made[name][arch.head_dim :] = made[name][: arch.head_dim]
     model = edited(model, made)
-    close(logits(changed(Gqa(heads=1), model, tmp_path)), logits(model))
+    assert close(logits(changed(Gqa(heads=1), model, tmp_path)), logits(model))
 
 
 @pytest.mark.parametrize("case", ["llama-tied", "gpt2", "qwen3_moe"])
@@ -207,17 +207,17 @@ def test_the_order_of_channels_does_not_matter(case: str, tmp_path: Path) -> Non
         if site.bias and axis == 0:
             made[f"{site.module}.bias"] = made[f"{site.module}.bias"][order]
     turned = edited(model, made)
-    close(logits(turned), logits(model))
+    assert close(logits(turned), logits(model))
     use = Ffn(share=0.25, multiple=4, **FEW)
     one, other = (changed(use, m, tmp_path) for m in (model, turned))
-    close(logits(one), logits(other), 1e-3)
+    assert close(logits(one), logits(other), 1e-3)
 
 
 @pytest.mark.parametrize("case", ["llama-tied", "phi3", "qwen3", "mixtral", "qwen3_moe"])
 def test_a_window_wider_than_the_text_changes_nothing(case: str, tmp_path: Path) -> None:
     model = model_of(case)
     found = changed(Window(tokens=12), model, tmp_path)
-    close(logits(found), logits(model), 1e-5)
+    assert close(logits(found), logits(model), 1e-5)
     assert float((logits(changed(Window(tokens=2), model, tmp_path)) - logits(model)).std()) > 0
 
 

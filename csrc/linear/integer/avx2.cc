@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-#include "linear/integer/layout.h"
+#include "linear/integer/planes.h"
 
 namespace whet::integer {
 namespace {
@@ -19,48 +19,6 @@ namespace {
 constexpr int kTogether = 4;  // tokens of one pass over a tile
 constexpr int kHalf = 32;     // bytes of a quad of eight rows
 constexpr int kAhead = 8192;  // bytes that prefetching runs ahead
-
-static inline __m256i load(const uint8_t* at) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-}
-
-// Bits [Right, Right + Width) of each byte, moved to Place.
-template <int Width, int Right, int Place>
-static inline __m256i moved(__m256i plane) {
-  if constexpr (Right > Place) plane = _mm256_srli_epi16(plane, Right - Place);
-  if constexpr (Right < Place) plane = _mm256_slli_epi16(plane, Place - Right);
-  return _mm256_and_si256(plane, _mm256_set1_epi8(static_cast<char>(((1 << Width) - 1) << Place)));
-}
-
-template <int Width, int Place, int Quads, int Quad = 0>
-static inline void add_plane(const uint8_t* at, __m256i* codes) {
-  if constexpr (Quad < Quads) {
-    constexpr int packed = 8 / Width;
-    const __m256i plane = load(at + Quad / packed * kVector);
-    if constexpr (Width == 8) {
-      codes[Quad] = plane;
-    } else {
-      const __m256i part = moved<Width, Quad % packed * Width, Place>(plane);
-      codes[Quad] = Place == 0 ? part : _mm256_or_si256(codes[Quad], part);
-    }
-    add_plane<Width, Place, Quads, Quad + 1>(at, codes);
-  }
-}
-
-// The codes of eight rows of a block, a vector a quad; `at` is the block's, or its 33rd byte.
-template <int Bits, int Quads>
-static inline void unpack(const uint8_t* at, __m256i* codes) {
-  constexpr Widths w = widths_of(Bits);
-  constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
-  add_plane<w.width[0], 0, Quads>(at, codes);
-  if constexpr (w.width[1] != 0) {
-    add_plane<w.width[1], w.width[0], Quads>(at + bytes(w.width[0]), codes);
-  }
-  if constexpr (w.width[2] != 0) {
-    add_plane<w.width[2], w.width[0] + w.width[1], Quads>(
-        at + bytes(w.width[0]) + bytes(w.width[1]), codes);
-  }
-}
 
 static inline __m256 read_scales(const uint8_t* at, Scale kind, int half) {
   const auto word = [&](int bytes) {
@@ -120,13 +78,6 @@ static inline void add_products(const __m256i* codes, const int8_t* x, __m256i* 
     }
   }
 }
-
-// The prepared inputs of a batch.
-struct Batch {
-  const int8_t* x;
-  const float* scales;
-  const int32_t* sums;
-};
 
 template <int Bits, int Quads, int Tokens>
 static inline void add_block(const uint8_t* at, const int8_t* x, __m256i* sums) {
@@ -246,7 +197,7 @@ void multiply(const Weight& weight, const Input& input, int tokens, const Output
     const uint8_t* at = weight.tiles + tile * weight.tile_bytes;
     for (int token = 0; token < tokens; token += most) {
       const int count = std::min(most, tokens - token);
-      const Batch batch = {input.codes_of(token), input.scales_of(token), input.sums_of(token)};
+      const Batch batch = batch_of(input, token);
       const HalfSums half_sums = half_sums_of(weight, count);
       for (int half = 0; half < 2 && tile * kRows + half * 8 < weight.rows; ++half) {
         __m256 sums[kTogether];

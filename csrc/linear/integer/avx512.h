@@ -7,7 +7,7 @@
 #include <cstring>
 #include <utility>
 
-#include "linear/integer/layout.h"
+#include "linear/integer/planes.h"
 
 namespace whet::integer {
 
@@ -25,36 +25,6 @@ std::size_t scratch_avx512(const Weight& weight, int tokens);
 namespace {
 
 static inline __m512i load(const uint8_t* at) { return _mm512_loadu_si512(at); }
-
-template <int Width, int Place>
-static inline __m512i field(__m512i plane) {
-  const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << Width) - 1) << Place));
-  return _mm512_and_si512(plane, mask);
-}
-
-// Bits [Right, Right + Width) of each byte, moved to Place.
-template <int Width, int Right, int Place>
-static inline __m512i moved(__m512i plane) {
-  if constexpr (Right > Place) plane = _mm512_srli_epi16(plane, Right - Place);
-  if constexpr (Right < Place) plane = _mm512_slli_epi16(plane, Place - Right);
-  return field<Width, Place>(plane);
-}
-
-// Adds the plane of `Width` bits to the codes of `Quads` quads
-template <int Width, int Place, int Quads, int Quad = 0>
-static inline void add_plane(const uint8_t* at, __m512i* codes) {
-  if constexpr (Quad < Quads) {
-    constexpr int packed = 8 / Width;
-    const __m512i plane = load(at + Quad / packed * kVector);
-    if constexpr (Width == 8) {
-      codes[Quad] = plane;
-    } else {
-      const __m512i part = moved<Width, Quad % packed * Width, Place>(plane);
-      codes[Quad] = Place == 0 ? part : _mm512_or_si512(codes[Quad], part);
-    }
-    add_plane<Width, Place, Quads, Quad + 1>(at, codes);
-  }
-}
 
 static inline __mmask64 read_mask(const uint8_t* at) {
   uint64_t mask;
@@ -103,22 +73,13 @@ static inline void expand(const uint8_t* at, __m512i* codes) {
   }
 }
 
-// The codes of a block, a vector a quad.
+// The codes of a block of any coding, a vector a quad.
 template <int Bits, int Quads>
-static inline void unpack(const uint8_t* at, __m512i* codes) {
+static inline void decode(const uint8_t* at, __m512i* codes) {
   if constexpr (Bits > kTwoOfFour) {
     expand<Bits, Quads>(at, codes);
   } else {
-    constexpr Widths w = widths_of(Bits);
-    constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
-    add_plane<w.width[0], 0, Quads>(at, codes);
-    if constexpr (w.width[1] != 0) {
-      add_plane<w.width[1], w.width[0], Quads>(at + bytes(w.width[0]), codes);
-    }
-    if constexpr (w.width[2] != 0) {
-      add_plane<w.width[2], w.width[0] + w.width[1], Quads>(
-          at + bytes(w.width[0]) + bytes(w.width[1]), codes);
-    }
+    unpack<Bits, Quads>(at, codes);
   }
 }
 
@@ -174,22 +135,11 @@ static inline __m512i begun(__m512i zeros, int32_t negated) {
   return _mm512_slli_epi32(_mm512_set1_epi32(negated), width_of(Bits) - 1);
 }
 
-// The prepared inputs of a batch.
-struct Batch {
-  const int8_t* x;
-  const float* scales;
-  const int32_t* sums;
-};
-
-static inline Batch batch_of(const Input& input, int token) {
-  return {input.codes_of(token), input.scales_of(token), input.sums_of(token)};
-}
-
 // Adds the products of a block to the sums of the tokens.
 template <int Bits, int Quads, int Tokens>
 static inline void add_block(const uint8_t* at, const int8_t* x, __m512i* sums) {
   __m512i codes[Quads];
-  unpack<Bits, Quads>(at, codes);
+  decode<Bits, Quads>(at, codes);
 #pragma GCC unroll 8
   for (int q = 0; q < Quads; ++q) {
 #pragma GCC unroll 8
@@ -200,7 +150,7 @@ static inline void add_block(const uint8_t* at, const int8_t* x, __m512i* sums) 
 template <int Bits, int Quads>
 static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::size_t stride) {
   __m512i codes[Quads];
-  unpack<Bits, Quads>(at, codes);
+  decode<Bits, Quads>(at, codes);
   for (int q = 0; q < Quads; ++q) _mm512_storeu_si512(to + q * stride, codes[q]);
   return at + block_bytes(Bits, Quads);
 }

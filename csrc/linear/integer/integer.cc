@@ -13,6 +13,9 @@ const Routines& routines_of(Tier tier) {
 #if defined(__x86_64__)
   if (tier == Tier::avx512) return kAvx512;
   if (tier == Tier::avx2) return kAvx2;
+#elif defined(__aarch64__)
+  if (tier == Tier::dotprod) return kDotprod;
+  if (tier == Tier::neon) return kNeon;
 #endif
   (void)tier;
   return kGeneric;
@@ -107,10 +110,12 @@ class IntegerMatrix final : public Matrix {
 }  // namespace
 
 std::unique_ptr<Matrix> open(Bytes layout, Tier tier) {
-  if (weight_of(layout).coding > kTwoOfFour && tier == Tier::avx2) {
-    throw LayoutError("sparse codes are not expanded by avx2");
-  }
-  return std::make_unique<IntegerMatrix>(weight_of(layout), view_of(layout), tier);
+  const Weight weight = weight_of(layout);
+  const MatrixView& view = view_of(layout);
+  const Planes planes = {described(view).format, view.rows, view.cols, view.input_scale, {}};
+  const std::string reason = refusal(planes, tier, view.mode);
+  if (!reason.empty()) throw LayoutError(reason);
+  return std::make_unique<IntegerMatrix>(weight, view, tier);
 }
 
 }  // namespace integer

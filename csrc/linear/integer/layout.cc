@@ -358,7 +358,6 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   const Format& format = weight.format;
   if (format.element != Element::integer) return "the codes are no integers";
   if (mode == Mode::bf16) return "activations are asked for as bf16";
-  if (tier == Tier::neon) return "not written for neon";
   if (format.bits < 2 || format.bits > 8) return "codes of 2 to 8 bits are taken";
   if (format.scale == Scale::none || format.scale == Scale::e4m3) {
     return "scales of bf16, f16, f32 and e8m0 are taken";
@@ -372,7 +371,9 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
     if (format.bits != 4 && format.bits != 8) return "of sparse codes 4 and 8 bits are taken";
     if (format.affine) return "sparse codes have no zero points";
     if (weight.cols % 4 != 0) return "of 2:4 rows of a multiple of 4 are taken";
-    if (tier == Tier::avx2) return "sparse codes are not expanded by avx2";
+    if (tier != Tier::generic && tier != Tier::avx512) {
+      return std::string("sparse codes are not expanded by ") + tier_name(tier);
+    }
   }
   return "";
 }

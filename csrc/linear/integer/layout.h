@@ -150,6 +150,8 @@ struct Routines {
 extern const Routines kGeneric;
 extern const Routines kAvx2;
 extern const Routines kAvx512;
+extern const Routines kNeon;
+extern const Routines kDotprod;
 
 // The weight inside a layout, bounds checked.
 Weight weight_of(Bytes layout);

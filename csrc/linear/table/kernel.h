@@ -66,6 +66,8 @@ extern const Kernels kGeneric;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
+#elif defined(__aarch64__)
+extern const Kernels kNeon;
 #endif
 
 static inline std::size_t sums_offset(const Layout& l, int tokens, int number_bytes) {

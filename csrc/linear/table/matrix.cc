@@ -110,6 +110,8 @@ const table::Kernels* kernels_of(Tier tier) {
 #if defined(__x86_64__) || defined(_M_X64)
   if (tier == Tier::avx512) return &table::kAvx512;
   if (tier == Tier::avx2) return &table::kAvx2;
+#elif defined(__aarch64__)
+  if (tier != Tier::generic) return &table::kNeon;
 #endif
   return &table::kGeneric;
 }

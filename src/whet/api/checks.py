@@ -166,7 +166,7 @@ def _kernels() -> Check:
         hint = "install a C++20 compiler (g++ 12 or clang 16), then install whet again"
         return Check("kernels", "missing", lacking, hint)
     tier = native().chosen_tier()
-    heard = {name: native().tier_refusal(name) for name in ("avx512", "avx2")}
+    heard = {name: native().tier_refusal(name) for name in reversed(native().written_tiers())}
     refused = [f"{name}: {reason}" for name, reason in heard.items() if reason]
     return Check("kernels", "ok", "; ".join([f"{tier} of {', '.join(native().tiers())}", *refused]))
 

@@ -44,15 +44,15 @@ Values = Mapping[str, Value]
 class Op:
     """An operator: a frozen value; its fields named in `takes` and `gives` are values' names.
 
-    `over`: the fields of values whose memory the first one written may take: each of its numbers
-    depends on the numbers in that place alone. `rowwise`: a row written depends on that row of what
-    is read alone, not on where it stands.
+    `rowwise`: a row written depends on that row of what is read alone, not on where it stands.
+    `pointwise`: a number written depends on the numbers in its place alone, so that what is written
+    may take the memory of what is read.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("x",)
     gives: ClassVar[tuple[str, ...]] = ("out",)
-    over: ClassVar[tuple[str, ...]] = ()
     rowwise: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -240,7 +240,7 @@ class Gate(Op):
     """f(gate)·up."""
 
     takes = ("gate", "up")
-    over = ("gate", "up")
+    pointwise = True
 
     gate: str
     up: str
@@ -252,7 +252,7 @@ class Gate(Op):
 class Activate(Op):
     """f(x)."""
 
-    over = ("x",)
+    pointwise = True
 
     x: str
     out: str
@@ -264,7 +264,7 @@ class Add(Op):
     """a + b."""
 
     takes = ("a", "b")
-    over = ("a", "b")
+    pointwise = True
 
     a: str
     b: str
@@ -275,7 +275,7 @@ class Add(Op):
 class Cap(Op):
     """cap·tanh(x / cap)."""
 
-    over = ("x",)
+    pointwise = True
 
     x: str
     out: str

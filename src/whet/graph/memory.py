@@ -202,9 +202,10 @@ def _spots(graph: Graph, values: Mapping[str, Value]) -> dict[str, _Spot]:
 
 def _overwritable(op: Op, values: Mapping[str, Value]) -> tuple[str, ...]:
     """Return the inputs that an operator may write over, were they not read later."""
+    if not op.pointwise:
+        return ()
     out = replace(values[op.writes[0]], name="")
-    names = (getattr(op, field) for field in op.over)
-    return tuple(name for name in names if replace(values[name], name="") == out)
+    return tuple(name for name in op.reads if replace(values[name], name="") == out)
 
 
 def _lives(

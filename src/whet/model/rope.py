@@ -97,12 +97,15 @@ class Rotary:
         return int(self.rope.kind == "longrope" and length > self.rope.trained)
 
     def _made(self, length: int, positions: int) -> tuple[int, Tensor, Tensor]:
-        with torch.inference_mode(mode=False):  # remembered angles must serve training as well
-            steps = frequencies(self.rope, self.dim, length)
-            angles = torch.arange(positions).float()[:, None] * steps
-            angles = torch.cat((angles, angles), -1)
-            gain = self.rope.gain
-            return self._regime(length), angles.cos() * gain, angles.sin() * gain
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+            # Remembered angles must serve training as well.
+            with torch.inference_mode(mode=False):
+                return self._made(length, positions)
+        steps = frequencies(self.rope, self.dim, length)
+        angles = torch.arange(positions).float()[:, None] * steps
+        angles = torch.cat((angles, angles), -1)
+        gain = self.rope.gain
+        return self._regime(length), angles.cos() * gain, angles.sin() * gain
 
 
 @cache

@@ -69,7 +69,7 @@ def _used(part: Part, precision: Precision) -> Used:
 
 def _slower(tier: str) -> Iterator[str]:
     """Yield why faster tiers than the one in use are not."""
-    for name in ("avx512", "avx2"):
+    for name in reversed(native().written_tiers()):
         if name == tier:
             return
         reason = native().tier_refusal(name)

@@ -133,7 +133,7 @@ def test_names_need_no_torch():
         "import whet.formats.spec as s, whet.formats.activation as a;"
         "[s.parse(n).bits((8, 8)) for n in s.EXAMPLES]; [a.parse_activation(n) for n in a.EXAMPLES]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", activation.EXAMPLES)

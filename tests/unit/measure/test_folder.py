@@ -54,4 +54,4 @@ def test_a_folder_of_no_known_family_has_sizes_but_no_bits(tmp_path: Path) -> No
 @pytest.mark.parametrize("module", ["whet.measure.folder", "whet.measure.intervals"])
 def test_sizes_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; assert not {{'torch', 'transformers'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

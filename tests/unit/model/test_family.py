@@ -29,7 +29,7 @@ def test_the_light_package_knows_families():
         "family = find(config); arch = family.architecture(config);"
         "assert family.sites(arch) and family.tensors(arch) and len(families()) == 13"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_sites_are_in_the_order_in_which_they_run():

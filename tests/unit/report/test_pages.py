@@ -257,7 +257,8 @@ def test_numbers_gone_wrong_are_shown(bad):
 def test_each_single_record_may_be_missing():
     records = everything()
     for step in {record.step for record in records}:
-        Page(pages(r for r in records if r.step != step)["report.html"])
+        page = Page(pages(r for r in records if r.step != step)["report.html"])
+        assert {"html", "body", "h1"} <= page.tags
 
 
 def test_a_large_mixture_of_experts_stays_small():
@@ -307,4 +308,4 @@ def test_model_ids(name, expected):
 def test_reports_need_no_torch():
     heavy = {"torch", "numpy", "transformers", "pydantic"}
     program = f"import sys, whet.report.render; assert not {heavy} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -90,4 +90,4 @@ def test_sampling_needs_neither_torch_nor_transformers() -> None:
         "import sys, whet.runtime.sample, whet.runtime.stops\n"
         "assert not {'torch', 'transformers', 'jaxtyping'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
