@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from whet.base.errors import RecipeError
-from whet.formats.codecs import codec_of
-from whet.formats.scaled import Scaled
 from whet.model.decoder import Model, load
 from whet.model.linear import Linear
 from whet.passes.linear_pass import says
 from whet.passes.model_pass import Task
-from whet.train.rounding import STEADY, Rounded
+from whet.train.rounding import STEADY, Rounded, scaled_of
 from whet.train.taught import Taught
 from whet.train.trainable import Scope, trainable
 
@@ -71,6 +69,6 @@ class Qat(Taught):
         return settle
 
     def _rounded(self, linear: Linear, role: str) -> Linear:
-        if not isinstance(codec_of(linear.weight.format), Scaled):
+        if scaled_of(linear.weight.format) is None:
             return linear
         return Rounded(linear, frozen=not self.codes)

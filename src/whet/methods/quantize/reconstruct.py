@@ -16,20 +16,18 @@ from torch import Tensor, nn
 
 from whet.base.quantity import Quantity
 from whet.base.seed import stream_seed
-from whet.formats.codecs import codec_of
-from whet.formats.scaled import Scaled
 from whet.formats.spec import Float as Plain
-from whet.formats.weight import Weight, written
+from whet.formats.weight import Weight
 from whet.model.block import Block
 from whet.model.linear import Linear
 from whet.model.norm import Norm
 from whet.passes.block_pass import BlockPass, Change, Flow, Observe
 from whet.passes.linear_pass import says
 from whet.train.forward import mixed
-from whet.train.rounding import STEADY, Rounded
+from whet.train.rounding import STEADY, Rounded, scaled_of
 from whet.train.schedule import share
 from whet.train.text import Reader
-from whet.train.trainable import Trained
+from whet.train.trainable import Trained, plain
 
 JUDGED = 32  # samples, at most, over which the result is compared with the beginning
 
@@ -83,7 +81,7 @@ class Reconstruct(BlockPass):
         if not after < before:
             why = f"left as it was: descent took the block's error from {before:.3g} to {after:.3g}"
             return Change(facts=facts, fallbacks={place: why})
-        return Change(weights=_weights(student, block, roles), facts=facts)
+        return Change(weights=_weights(student, roles), facts=facts)
 
     def _descend(self, student: Block, flow: Flow, layer: int) -> None:
         """Train in place."""
@@ -133,10 +131,10 @@ def unrounded(block: Block, roles: tuple[str, ...]) -> Block:
 
 
 def _unrounded(linear: Linear) -> Linear:
-    if isinstance(linear.weight.format, Plain):
+    if plain(linear.weight.format):
         made = Trained(linear, None, seed=0, keep_zeros=True)
         return _fixed_bias(made)
-    if isinstance(codec_of(linear.weight.format), Scaled):
+    if scaled_of(linear.weight.format) is not None:
         return Rounded(linear)
     return _copied(linear)
 
@@ -162,14 +160,12 @@ def _fixed_bias(linear: Trained) -> Trained:
     return linear
 
 
-def _weights(student: Block, block: Block, roles: tuple[str, ...]) -> dict[str, Weight]:
+def _weights(student: Block, roles: tuple[str, ...]) -> dict[str, Weight]:
     found: dict[str, Weight] = {}
     for role in roles:
         linear = student.linears[role]
-        if isinstance(linear, Rounded):
+        if isinstance(linear, Rounded | Trained):
             found[role] = linear.coded()
-        elif isinstance(linear, Trained):
-            found[role] = written(linear.dense().detach(), block.linears[role].weight.format)
     return found
 
 
