@@ -18,7 +18,6 @@ from whet.methods.solve.checks import within
 from whet.methods.solve.pruning import Scored
 from whet.passes.linear_pass import says
 
-
 TINY = 1e-30  # below every sum that is not zero
 
 

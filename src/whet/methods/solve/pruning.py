@@ -16,7 +16,7 @@ from whet.methods.solve.checks import within
 from whet.methods.solve.prune import Asked, Filling, filled, sparse_of, unable
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite, says
+from whet.passes.linear_pass import LinearPass, Rewrite, Shares, says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +53,19 @@ class Pruning(LinearPass):
         within(self, least={"damping": 0, "range_steps": 1, "outlier": 0})
         if not 0 <= self.spread <= 0.5:
             raise ValueError(f"spread is {self.spread}, expected 0 to 0.5")
-        if self.allocates and not isinstance(pattern, Share):
+        if self.shares and not isinstance(pattern, Share):
             raise ValueError(
                 f"format {self.format} keeps the same of every layer, so allocation is uniform; "
                 "owl wants a share, e.g. sparse50(bf16)"
             )
 
     @property
-    def allocates(self) -> bool:
-        """Return whether the shares of layers follow from the whole model."""
-        return self.allocation != "uniform"
+    def shares(self) -> Shares | None:
+        """Return how shares of blocks follow from the whole model, if they do."""
+        return Shares(self.spread, self.outlier) if self.allocation == "owl" else None
 
     def allotted(self, site: Site, more: int) -> LinearPass:
-        """Return these settings for a site that keeps more inputs of each row than planned, or fewer."""
+        """Return these settings for a site of which each row keeps so many more inputs."""
         fitted = self.fitted(site)
         assert isinstance(fitted.format, spec.Sparse)
         pattern = fitted.format.pattern
