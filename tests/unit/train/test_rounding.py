@@ -17,7 +17,7 @@ from whet.formats.spec import Sparse, parse
 from whet.formats.weight import Weight, written
 from whet.methods.distill.distill import Distill
 from whet.methods.distill.qat import Qat
-from whet.methods.quantize.reconstruct import Reconstruct, unrounded
+from whet.methods.quantize.reconstruct import Reconstruct
 from whet.methods.solve.nearest import nearest
 from whet.model.block import Block
 from whet.model.decoder import Model, load
@@ -26,6 +26,7 @@ from whet.model.site import Site
 from whet.model.source import InMemory
 from whet.passes.block_pass import Change
 from whet.recipe.flow import flowing
+from whet.train.apart import unrounded
 from whet.train.rounding import Rounded
 
 FORMATS = [
