@@ -93,10 +93,8 @@ def importance(
     weight: Float[Tensor, "out in"], moments: Moments, criterion: str
 ) -> Float[Tensor, "out in"]:
     """Return E|w·g|, or w²·E[g²]; the magnitudes where no gradient came by."""
-    if criterion == "taylor":
-        scores = weight.abs() * moments.size
-    else:
-        scores = weight.square() * moments.square
+    taylor = criterion == "taylor"
+    scores = weight.abs() * moments.size if taylor else weight.square() * moments.square
     return scores if scores.any() else weight.abs()
 
 
