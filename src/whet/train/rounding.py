@@ -26,15 +26,17 @@ from whet.kernels.linear import reference
 from whet.model.linear import Linear
 
 NEAR = 0.49  # how far a latent may be from its outermost code: not to the border of rounding
+FAR = 0.75  # steps of the grid between most codes and a matrix that is not the one they stand for
 STEADY = 10.0  # Adam's epsilon for latents: against gradients of unit mean square, its steps follow these
 
 
 class Rounded(Linear):
     """A linear of codes whose scales, and on evenly spaced grids whose codes, are parameters.
 
-    Latents start at their codes. Their gradients are brought to unit mean square, matrix by matrix,
-    and with Adam's epsilon at `STEADY` a step is in proportion to them: a code changes where much is
-    to be gained, and not, as with steps of equal size, wherever gradients agree for long enough.
+    Latents start at their codes, and `lean` tells which of these were close. With `even` their
+    gradients are brought to unit mean square, matrix by matrix, and with Adam's epsilon at `STEADY` a
+    step is in proportion to them: a code changes where much is to be gained, and not, as with steps
+    of equal size, wherever gradients agree for long enough. That suits short descents.
     Of a sparse weight the codes that are kept are trained, and its mask stays.
     Law: before the first step it decodes to the weight that it was made from.
     Law: `coded` decodes to what it computes with, exactly.
@@ -42,7 +44,7 @@ class Rounded(Linear):
 
     kept: Tensor | None
 
-    def __init__(self, linear: Linear, *, frozen: bool = False) -> None:
+    def __init__(self, linear: Linear, *, frozen: bool = False, even: bool = True) -> None:
         weight = linear.weight
         codec = scaled_of(weight.format)
         assert codec is not None
@@ -60,7 +62,8 @@ class Rounded(Linear):
         self.moves = isinstance(codec, Grid) and not frozen
         if isinstance(codec, Grid) and not frozen:
             self.latent = nn.Parameter(unit.clone())
-            self.latent.register_hook(_even)
+            if even:
+                self.latent.register_hook(_even)
             self.low, self.high = _ends(codec, params, columns)
 
     @property
@@ -79,6 +82,21 @@ class Rounded(Linear):
             x = x + (quantized(x, self.activation, self.input_scale) - x).detach()
         y = reference(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    @torch.no_grad()
+    def lean(self, original: Float[Tensor, "out in"]) -> None:
+        """Move latents, within their codes, towards the matrix that was rounded to them.
+
+        So the codes change first that were all but chosen otherwise. A matrix that most codes lie
+        far from is another one, and is not heeded.
+        Law: no code changes.
+        """
+        if not self.moves:
+            return
+        away = original / self.codec.spread(self._scale(), self.columns) - self.latent
+        if away.abs().median() <= FAR:
+            self.latent += away.clamp(-NEAR, NEAR)
+            self.settle()
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -84,6 +84,19 @@ def test_frozen_codes_stay_and_their_scales_move():
     assert not torch.equal(after.planes["scale"], given.weight.planes["scale"])
 
 
+def test_latents_lean_to_the_weight_that_was_rounded_and_no_code_changes():
+    weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    made = Rounded(Linear(near(weight, "int2-g8-affine")))
+    before = made.dense().detach()
+    made.lean(-weight[:, torch.arange(39, -1, -1)] * 5)
+    assert torch.equal(made.latent, made.latent.round()), "that is another matrix"
+    made.lean(weight)
+    assert torch.equal(made.dense().detach(), before)
+    ratio = weight / made.codec.spread(made.params.scale, made.columns)
+    near_by = (ratio - made.latent.round()).abs() < 0.4
+    assert torch.allclose(made.latent[near_by], ratio[near_by], atol=1e-5)
+
+
 def test_the_gradient_of_a_scale_is_that_of_its_units():
     given = linear("int3-g40-f32")
     made, x = Rounded(given), torch.randn(7, 40)
@@ -195,7 +208,7 @@ def test_training_that_knows_of_rounding_brings_the_codes_nearer(
     monkeypatch.setitem(globals(), "FORMAT", format_)
     original = source("llama")
     rounded_ = Coded(original.config, original.tensors)
-    use = Qat(**SHORT, codes=codes, lr=3e-3, lr_code=0.01, lr_scale=0.01)
+    use = Qat(**SHORT, codes=codes, lr=3e-3, lr_code=0.005, lr_scale=0.01)
     done = use.run(task(tmp_path, rounded_, original))
     changed = Coded(original.config, dict(original.tensors) | dict(done.tensors))
     model = load(changed)
