@@ -37,6 +37,10 @@ def far(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+def spread(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()))
+
+
 def cut(executor, ids: np.ndarray, bounds: list[int]) -> np.ndarray:
     held = executor.new_cache()
     pairs = itertools.pairwise(bounds)
@@ -49,13 +53,18 @@ def expected(folder, ids: np.ndarray) -> np.ndarray:
 
 
 def check(folder, bounds: tuple[float, float]) -> None:
-    """One, five and forty tokens at once, with both kinds of activations."""
+    """One, five and forty tokens at once, with both kinds of activations.
+
+    Codes read int8 inputs, which 32 channels feel: codes alone are as far off as codes and product,
+    0.02 in root mean square; the farthest of 2,440 logits is what the wider bound is for.
+    """
     ids = tokens(40, batch=1)[0].numpy()
     known = expected(folder, ids)
     for precision, bound in zip(("bf16", "int8"), bounds, strict=True):
         executor = native(folder, precision=precision, cache="f32", tokens=64)
         whole = cut(executor, ids, [0, 40])
         assert far(whole, known) <= bound
+        assert spread(whole, known) <= 0.03
         for pieces in ([0, 5, 6, 11, 40], [0, 35, 36, 37, 38, 39, 40]):
             assert np.array_equal(cut(executor, ids, pieces), whole)
 
