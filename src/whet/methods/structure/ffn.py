@@ -1,4 +1,7 @@
-"""A narrower feed-forward layer: the least needed channels of each block go, the rest is refitted."""
+"""A narrower feed-forward layer: the least needed channels of each block go, the rest is refitted.
+
+Chosen as ZipLM does (arXiv:2302.04089, §3), and refitted as MoDeGPT does (arXiv:2408.09632, §3.2).
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,7 +24,6 @@ class Ffn(Narrowing):
     """Remove a share of the channels of every feed-forward layer; the other weights make up for them.
 
     The channels of least cost go, as many in every block, so the result is a plain smaller model.
-    Source: arXiv:2302.04089 (ZipLM), §3; the fit is that of arXiv:2408.09632 (MoDeGPT), §3.2.
     """
 
     name: ClassVar[str] = "ffn"

@@ -1,4 +1,7 @@
-"""Fewer attention heads: key-value heads go with the query heads that read them."""
+"""Fewer attention heads: key-value heads go with the query heads that read them.
+
+Chosen and refitted as ZipLM does (arXiv:2302.04089, §3).
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,7 +24,7 @@ class Heads(Narrowing):
     """Keep some key-value heads of each block, with the query heads that read them.
 
     Heads stay whole, so their rotary pairs do too; as many stay in every block. The output
-    projection is refitted to what is left. Source: arXiv:2302.04089 (ZipLM), §3.
+    projection is refitted to what is left.
     """
 
     name: ClassVar[str] = "heads"
