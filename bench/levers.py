@@ -56,6 +56,11 @@ def rows() -> dict[str, Steps]:
     dense, coded = one("sparsegpt", "2:4(bf16)"), "2:4(int4-g64)"
     return found | {
         "prune/2:4/alps + reconstruct": [*one("alps", "2:4(bf16)"), {"use": "reconstruct"}],
+        "prune/2:4/gradient": [
+            {"use": "gradient", "pattern": "2:4"},
+            *one("magnitude", "2:4(bf16)"),
+        ],
+        "prune/sparse70/wanda by outliers": one("wanda", "sparse70(bf16)", allocation="owl"),
         "joint/alps": one("alps", coded),
         "joint/sparsegpt, then gptq": [*dense, *one("gptq", coded)],
         "lowrank/int3": one("gptq", "int3-g64-affine"),
