@@ -8,6 +8,7 @@ from tests.unit.model.tiny import CASES, STACKED, source, stacked
 from torch import Tensor
 
 from whet.base.errors import NumericalError, UnsupportedError
+from whet.model.attention import projected, separated
 from whet.model.block import Block
 from whet.model.decoder import load
 from whet.model.fold import readers
@@ -173,3 +174,18 @@ def test_a_copy_does_not_follow_the_original():
     block.fold("mlp.in", scale_for(block, "mlp.in"))
     block.linears["mlp.down"].replace(block.linears["attn.o"].weight)
     assert torch.equal(twin(x), before)
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_attention_is_what_mixes_the_values(case: str):
+    block, x = block_of(case), stream()
+    norm = block.norms.get("attn.pre")
+    read = x if norm is None else norm(x)
+    values = separated(projected(block.arch, block.linears, read)[2], block.arch.head_dim)
+    share = block.attention(x)
+    every = values.repeat_interleave(share.shape[1] // values.shape[1], 1)
+    mixed = (share @ every).transpose(1, 2).flatten(2)
+    assert relative(mixed, seen(block, x)["attn.out"]) < 1e-5
+    assert torch.allclose(share.sum(-1), torch.ones(share.shape[:-1]), atol=1e-5)
+    assert not share.triu(1).any()

@@ -256,8 +256,9 @@ def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
     assert list(found) == [
         "activation", "activations", "alps", "awq", "depth", "distill", "experts", "ffn", "finetune",
-        "gptq", "gqa", "heads", "hidden", "hqq", "magnitude", "qat", "reconstruct", "regularise",
-        "residual", "ria", "rtn", "smoothquant", "sparsegpt", "student", "svd", "wanda", "window",
+        "gptq", "gqa", "gradient", "heads", "hidden", "hqq", "magnitude", "qat", "reconstruct",
+        "regularise", "residual", "ria", "rtn", "smoothquant", "sparsegpt", "student", "svd", "wanda",
+        "window",
     ]  # fmt: skip
     for name, use in found.items():
         doc = f"{import_module(use.__module__).__doc__} {use.__doc__}"

@@ -37,6 +37,10 @@ def far(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+def spread(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()))
+
+
 def cut(executor, ids: np.ndarray, bounds: list[int]) -> np.ndarray:
     held = executor.new_cache()
     pairs = itertools.pairwise(bounds)
@@ -48,15 +52,20 @@ def expected(folder, ids: np.ndarray) -> np.ndarray:
     return rounding(folder)(torch.from_numpy(ids)[None])[0].numpy()
 
 
-def errors(folder) -> list[float]:
-    """With activations in bf16 and in int8; alike for one, five and forty tokens at once."""
+def errors(folder) -> list[tuple[float, float]]:
+    """The farthest logit, and the root mean square, with activations in bf16 and in int8.
+
+    Alike for one, five and forty tokens at once. Codes read int8 inputs, which 32 channels feel:
+    codes alone are as far off as codes and product, 0.02 in root mean square; the farthest of 2,440
+    logits is what the wider bound is for.
+    """
     ids = tokens(40, batch=1)[0].numpy()
     known = expected(folder, ids)
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     for precision in ("bf16", "int8"):
         executor = native(folder, precision=precision, cache="f32", tokens=64)
         whole = cut(executor, ids, [0, 40])
-        found.append(far(whole, known))
+        found.append((far(whole, known), spread(whole, known)))
         for pieces in ([0, 5, 6, 11, 40], [0, 35, 36, 37, 38, 39, 40]):
             assert np.array_equal(cut(executor, ids, pieces), whole)
     return found
@@ -66,14 +75,16 @@ def errors(folder) -> list[float]:
 @pytest.mark.parametrize("case", CASES)
 def test_products_equal_the_reference(case: str, form: str, tmp_path: Path):
     bf16, int8 = errors(tiny(tmp_path / "model", case, {"": form, "embed": "f32"}))
-    assert bf16 <= 0.02
-    assert int8 <= 0.1
+    assert max(bf16) <= 0.02
+    assert int8[0] <= 0.1
+    assert int8[1] <= 0.03
 
 
 def test_linears_of_several_formats_stay_apart(tmp_path: Path):
     bf16, int8 = errors(tiny(tmp_path / "model", "llama", MIXED))
-    assert bf16 <= 0.02
-    assert int8 <= 0.1
+    assert max(bf16) <= 0.02
+    assert int8[0] <= 0.1
+    assert int8[1] <= 0.03
 
 
 @pytest.mark.parametrize("tier", extension().tiers())

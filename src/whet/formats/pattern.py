@@ -112,6 +112,19 @@ class Share:
         return f"sparse{str(self.percent).removesuffix('.0')}{'-tensor' if self.whole else ''}"
 
 
+def share_of(count: int, stays: int, *, whole: bool = False) -> Share:
+    """Return the pattern of the shortest name by which `stays` of `count` weights stay.
+
+    Law: as many stay as was asked.
+    """
+    gone = count - stays
+    for digits in range(16):
+        percent = ceil(100 * gone * 10**digits / count) / 10**digits
+        if percent < 100 and floor(count * percent / 100 + 1e-9) == gone:
+            return Share(percent, whole)
+    return Share(100 * gone / count, whole)
+
+
 Pattern = Within | Share
 NAMED = re.compile(
     r"((?P<kept>\d+):(?P<group>\d+)|sparse(?P<percent>\d+(\.\d+)?)(?P<whole>-tensor)?)"

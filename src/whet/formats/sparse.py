@@ -32,9 +32,8 @@ class Sparse(Codec):
 
     def decode(self, planes: Planes, shape: Shape) -> Float[Tensor, "out in"]:
         """Read what is kept as float32, and zeros."""
-        mask = self.mask(planes, shape)
-        self._check(planes, mask)
-        found = self.inner.decode(self._widened(planes, mask), shape)
+        inner, mask = self.whole(planes, shape)
+        found = self.inner.decode(inner, shape)
         return found.masked_fill_(~mask, 0.0)
 
     def rows(self, planes: Planes, shape: Shape, start: int, stop: int) -> dict[str, Tensor]:
@@ -56,6 +55,17 @@ class Sparse(Codec):
     def mask(self, planes: Planes, shape: Shape) -> Bool[Tensor, "out in"]:
         """Return which weights are kept."""
         return unpacked_mask(planes["mask"], self.pattern, shape[1])
+
+    def whole(
+        self, planes: Planes, shape: Shape
+    ) -> tuple[dict[str, Tensor], Bool[Tensor, "out in"]]:
+        """Return planes of the inner format for all weights, and which of these are kept.
+
+        Law: `write` makes the same planes of them again.
+        """
+        mask = self.mask(planes, shape)
+        self._check(planes, mask)
+        return self._widened(planes, mask), mask
 
     def write(self, planes: Planes, mask: Bool[Tensor, "out in"]) -> dict[str, Tensor]:
         """Return the planes of a matrix written in the inner format, of which `mask` stays.

@@ -49,7 +49,8 @@ def attend(
     seen = visible(q.shape[2], k.shape[2], window, q.device)
     shared = q.shape[1] != k.shape[1]
     if cap is not None:
-        mixed = _capped(q, k, v, scale, cap, seen)
+        whole = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+        mixed = weights(q, k, scale, window, cap) @ whole
     elif seen is not None and q.shape[2] == k.shape[2] and (window is None or q.shape[2] <= window):
         mixed = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, enable_gqa=shared
@@ -61,12 +62,20 @@ def attend(
     return mixed.transpose(1, 2).flatten(2)
 
 
-def _capped(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float, seen: Tensor | None
-) -> Tensor:
-    group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    logits = cap * torch.tanh(q @ k.mT * (scale / cap))
+def weights(
+    q: Float[Tensor, "batch heads time dim"],
+    k: Float[Tensor, "batch kv past dim"],
+    scale: float,
+    window: int | None = None,
+    cap: float | None = None,
+) -> Float[Tensor, "batch heads time past"]:
+    """Return what share of each token's attention goes to each token.
+
+    Law: `weights(q, k) @ v` is what `attend` mixes.
+    """
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    logits = q @ k.mT * scale if cap is None else cap * torch.tanh(q @ k.mT * (scale / cap))
+    seen = visible(q.shape[2], k.shape[2], window, q.device)
     if seen is not None:
         logits = logits.masked_fill(~seen, -torch.inf)
-    return logits.softmax(-1) @ v
+    return logits.softmax(-1)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whet.model.architecture import Architecture
-from whet.model.attention import attend, projected, separated
+from whet.model.attention import attend, projected, separated, weights
 from whet.model.cache import LayerCache
 from whet.model.linear import Linear
 from whet.model.mlp import Tap, activated, mixture
@@ -80,6 +80,14 @@ class Block(nn.Module):
             moment = self._attended(moment, tap)
         return self._fed(moment, tap)
 
+    def attention(
+        self, hidden: Float[Tensor, "batch time hidden"]
+    ) -> Float[Tensor, "batch heads time time"]:
+        """Return what share of its attention each head gives to each token, at each token."""
+        q, k, _ = self._asked(self._norm("attn.pre", hidden), None)
+        arch, layer = self.arch, self.layer
+        return weights(q, k, arch.scale_of(layer), arch.windows[layer], arch.attention_cap)
+
     def foldable(self, tap: str) -> str | None:
         """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
         from whet.model.fold import foldable
@@ -114,11 +122,15 @@ class Block(nn.Module):
     def _mixed(self, x: Tensor, cache: LayerCache | None, tap: Tap) -> Tensor:
         """Return what attention makes of its input, before the output projection."""
         tap("attn.in", x)
-        q, k, v = projected(self.arch, self.linears, x)
-        q, k = self._heads(q, "attn.q.norm"), self._heads(k, "attn.k.norm")
-        q, k, v = self._placed(q, k, separated(v, self.arch.head_dim), cache)
+        q, k, v = self._asked(x, cache)
         scale, window = self.arch.scale_of(self.layer), self.arch.windows[self.layer]
         return attend(q, k, v, scale, window, self.arch.attention_cap)
+
+    def _asked(self, x: Tensor, cache: LayerCache | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of heads, at their positions."""
+        q, k, v = projected(self.arch, self.linears, x)
+        q, k = self._heads(q, "attn.q.norm"), self._heads(k, "attn.k.norm")
+        return self._placed(q, k, separated(v, self.arch.head_dim), cache)
 
     def _attended(self, moment: Moment, tap: Tap) -> Moment:
         """Add the output of attention to the stream, and read what the MLP reads."""

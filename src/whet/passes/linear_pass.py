@@ -32,6 +32,17 @@ class Rewrite:
     fallback: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much more stays of a block than of another, by its outliers.
+
+    Outliers are more than `outlier` times their mean; shares lie `spread` · 2 apart at the farthest.
+    """
+
+    spread: float
+    outlier: float
+
+
 class LinearPass(ABC):
     """A method. Its fields are its settings (plain values); it holds no state and knows no model.
 
@@ -50,6 +61,15 @@ class LinearPass(ABC):
     def needs(self) -> tuple[type[Statistic], ...]:
         """Return the statistics that `rewrite` reads, with these settings."""
         return ()
+
+    @property
+    def shares(self) -> Shares | None:
+        """Return how shares of blocks follow from the whole model; None: formats alone say them."""
+        return None
+
+    def allotted(self, site: Site, more: int) -> "LinearPass":
+        """Return the settings for a site of which each row keeps so many more inputs than planned."""
+        return self.fitted(site)
 
     def refuses(self, site: Site) -> str | None:
         """Return why a site cannot be rewritten with these settings; asked before work starts."""

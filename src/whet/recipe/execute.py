@@ -6,7 +6,7 @@ embedding ─▶ hidden states on disk ─▶ for each block: look, rewrite, sto
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from whet.calibrate.statistics import Stats
 from whet.model import decoder
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
+from whet.recipe.allot import allotted
 from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
@@ -62,6 +63,10 @@ class Execution:
     def run(self) -> None:
         """Do every part that is not done; after each, a kill costs at most the one under way."""
         retain()
+        plan = allotted(self.plan, self.source, self.ids, self.work, self.stopped)
+        replace(self, plan=plan)._run()
+
+    def _run(self) -> None:
         done = finished(self.work)
         self.progress.start(self.count, "compress")
         streams = self._reopened(done) if 0 < done < self.count else None

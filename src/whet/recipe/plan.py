@@ -66,7 +66,7 @@ class Plan:
     @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
-        return any(step.needs or _follows(step) for step in self.recipe.steps)
+        return any(step.needs or _follows(step) or allocates(step) for step in self.recipe.steps)
 
     @property
     def compares(self) -> bool:
@@ -138,6 +138,11 @@ class Plan:
         return placed.site.shape[0] * placed.site.shape[1] * width
 
 
+def allocates(step: Step) -> bool:
+    """Return whether the shares of a step's blocks follow from the whole model."""
+    return isinstance(step.use, LinearPass) and step.use.shares is not None
+
+
 def _follows(step: Step) -> bool:
     """Return whether a step reads samples on both sides of a block."""
     return isinstance(step.use, BlockPass) and step.use.follows
@@ -199,6 +204,11 @@ def _check_steps(recipe: Recipe, model: Anatomy, before: int) -> None:
                 f"{where} works on the blocks of known families, and this model runs by the code "
                 "of transformers",
                 "Use rtn, hqq or gptq.",
+            )
+        if model.family == FOREIGN and allocates(step):
+            raise RecipeError(
+                f"{where} allots shares by block, and this model runs by the code of transformers",
+                "Leave allocation uniform.",
             )
         for pattern in step.where:
             _check_pattern(f"{where}: where", pattern, model)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from whet.base.errors import FolderError, NumericalError, StoppedError
 from whet.store.durable import write_atomic
 from whet.train.parallel import Team
-from whet.train.rounding import STEADY
 from whet.train.schedule import Schedule, share
 
 STATE = "training.pt"
@@ -78,7 +77,6 @@ class Descent:
                     "params": [p],
                     "weight_decay": self.course.weight_decay if p.dim() > 1 else 0.0,
                     "peak": self.course.lr * self.rates.get(name, 1.0),
-                    "eps": STEADY if name.endswith(".latent") else 1e-8,
                 }
                 for name, p in self.parameters.items()
             ],

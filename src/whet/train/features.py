@@ -1,4 +1,8 @@
-"""Hidden states of a student beside its teacher's: FitNets (arXiv:1412.6550), TinyBERT (arXiv:1909.10351)."""
+"""Hidden states and attention of a student beside its teacher's.
+
+Hidden states as in FitNets (arXiv:1412.6550) and TinyBERT (arXiv:1909.10351); the attention of the last
+layer as in MiniLM (arXiv:2002.10957, §3.1).
+"""
 
 from typing import Literal
 
@@ -8,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Measure = Literal["cosine", "mse"]
+TINY = 1e-12  # below every share of attention that counts
 
 
 def matched(student: int, teacher: int) -> tuple[int, ...]:
@@ -42,6 +47,21 @@ def distance(
     if measure == "cosine":
         return 1 - functional.cosine_similarity(student.float(), teacher.float(), dim=-1)
     return (_unit(student) - _unit(teacher)).square().mean(-1)
+
+
+def attention_distance(
+    student: Float[Tensor, "batch heads time past"],
+    teacher: Float[Tensor, "batch others time past"],
+) -> Float[Tensor, ""]:
+    """Return the mean KL(teacher‖student) of what each token attends to.
+
+    Head by head; where there are not as many, of the mean over heads.
+    Law: zero for equal attention, never negative.
+    """
+    if student.shape[1] != teacher.shape[1]:
+        student, teacher = student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
+    p, q = teacher.float(), student.float().clamp(min=TINY)
+    return (torch.xlogy(p, p) - p * q.log()).sum(-1).mean()
 
 
 def _unit(x: Float[Tensor, "*tokens hidden"]) -> Float[Tensor, "*tokens hidden"]:

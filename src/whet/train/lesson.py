@@ -10,22 +10,48 @@ from whet.base.seed import stream_seed
 from whet.model.decoder import Model
 from whet.train.cached import Kept
 from whet.train.chunks import Taught, over_tokens
-from whet.train.features import Measure, distance, matched
+from whet.train.features import Measure, attention_distance, distance, matched
 from whet.train.forward import mixed, states
 from whet.train.loss import Objective, Teaching, Truncated
 from whet.train.sampling import continued
 from whet.train.text import Reader
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A text that a model has read: what entered its first block and what left each."""
+
+    model: Model
+    states: list[Float[Tensor, "batch time hidden"]]
+
+    def attention(self) -> Float[Tensor, "batch heads time past"]:
+        """Return the attention of the last block."""
+        return self.model.blocks[-1].attention(self.states[-2])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """Hidden states that are compared too: at what weight, how, and through which maps."""
+    """What is compared beside logits: at what weights, how, and through which maps.
+
+    `weight` is that of hidden states, `attention` that of the last layer's attention.
+    """
 
     weight: float
+    attention: float
     measure: Measure
     maps: nn.ModuleList
 
-    def of(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
+    def of(self, student: Read, teacher: Read) -> Float[Tensor, ""]:
+        """Return the weighed sum of both distances."""
+        total = student.states[-1].new_zeros(())
+        if self.weight:
+            total = total + self.weight * self._states(student.states, teacher.states)
+        if self.attention:
+            apart = attention_distance(student.attention(), teacher.attention())
+            total = total + self.attention * apart
+        return total
+
+    def _states(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
         """Return the mean distance of what leaves matched blocks."""
         pairs = enumerate(matched(len(student) - 1, len(teacher) - 1))
         found = [
@@ -78,8 +104,9 @@ class Lesson:
                 arch.vocab,
                 counted=counted,
             )
-            if self.features is not None:
-                loss = loss + self.features.weight * self.features.of(found, known)
+            if self.features is not None and isinstance(self.teacher, Model):
+                both = Read(self.student, found), Read(self.teacher, known)
+                loss = loss + self.features.of(*both)
         return loss
 
     @torch.no_grad()

@@ -7,7 +7,6 @@ latents in units of the scale: ∂value/∂scale = unit. Scales are rounded to t
 way forth, so that what is trained is what will be read.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -15,49 +14,56 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from whet.formats.activate import quantized
-from whet.formats.codec import Params
+from whet.formats.codec import Params, Planes
 from whet.formats.codecs import codec_of
 from whet.formats.grid import Grid
 from whet.formats.scaled import Scaled
+from whet.formats.sparse import Sparse
 from whet.formats.spec import Float as Plain
+from whet.formats.spec import Format
 from whet.formats.weight import Weight
 from whet.kernels.linear import reference
-from whet.model.decoder import Model
 from whet.model.linear import Linear
-from whet.model.site import Site
 
 NEAR = 0.49  # how far a latent may be from its outermost code: not to the border of rounding
+FAR = 0.75  # steps of the grid between most codes and a matrix that is not the one they stand for
 STEADY = 10.0  # Adam's epsilon for latents: against gradients of unit mean square, its steps follow these
 
 
 class Rounded(Linear):
     """A linear of codes whose scales, and on evenly spaced grids whose codes, are parameters.
 
-    Latents start at their codes. Their gradients are brought to unit mean square, matrix by matrix,
-    and with Adam's epsilon at `STEADY` a step is in proportion to them: a code changes where much is
-    to be gained, and not, as with steps of equal size, wherever gradients agree for long enough.
+    Latents start at their codes, and `lean` tells which of these were close. With `even` their
+    gradients are brought to unit mean square, matrix by matrix, and with Adam's epsilon at `STEADY` a
+    step is in proportion to them: a code changes where much is to be gained, and not, as with steps
+    of equal size, wherever gradients agree for long enough. That suits short descents.
+    Of a sparse weight the codes that are kept are trained, and its mask stays.
     Law: before the first step it decodes to the weight that it was made from.
     Law: `coded` decodes to what it computes with, exactly.
     """
 
-    def __init__(self, linear: Linear, *, frozen: bool = False) -> None:
+    kept: Tensor | None
+
+    def __init__(self, linear: Linear, *, frozen: bool = False, even: bool = True) -> None:
         weight = linear.weight
-        codec = codec_of(weight.format)
-        assert isinstance(codec, Scaled)
-        self.codec = codec
-        values, params = codec.read(weight.planes, weight.shape)
+        codec = scaled_of(weight.format)
+        assert codec is not None
+        planes, kept = _whole(weight)
+        values, params = codec.read(planes, weight.shape)
         unit = codec.unit(values, params)
         params = replace(params, scale=params.scale.clone())  # one that gradients may pass
         plain = Weight(Plain("F32"), {"value": unit}, weight.shape)
         super().__init__(plain, linear.bias, linear.activation, linear.input_scale)
-        self.coded_format, self.params = weight.format, params
+        self.codec, self.coded_format, self.params = codec, weight.format, params
+        self.register_buffer("kept", kept)
         columns = torch.arange(weight.shape[1])
         self.columns = columns
         self.growth = nn.Parameter(torch.zeros_like(params.scale))  # log of scale ÷ first scale
         self.moves = isinstance(codec, Grid) and not frozen
         if isinstance(codec, Grid) and not frozen:
             self.latent = nn.Parameter(unit.clone())
-            self.latent.register_hook(_even)
+            if even:
+                self.latent.register_hook(_even)
             self.low, self.high = _ends(codec, params, columns)
 
     @property
@@ -67,7 +73,8 @@ class Rounded(Linear):
 
     def dense(self) -> Float[Tensor, "out in"]:
         """Return the matrix as it is now."""
-        return self._units() * self.codec.spread(self._scale(), self.columns)
+        values = self._values()
+        return values if self.kept is None else values * self.kept
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Quantize the input if asked, passing gradients over that, then multiply."""
@@ -75,6 +82,21 @@ class Rounded(Linear):
             x = x + (quantized(x, self.activation, self.input_scale) - x).detach()
         y = reference(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    @torch.no_grad()
+    def lean(self, original: Float[Tensor, "out in"]) -> None:
+        """Move latents, within their codes, towards the matrix that was rounded to them.
+
+        So the codes change first that were all but chosen otherwise. A matrix that most codes lie
+        far from is another one, and is not heeded.
+        Law: no code changes.
+        """
+        if not self.moves:
+            return
+        away = original / self.codec.spread(self._scale(), self.columns) - self.latent
+        if away.abs().median() <= FAR:
+            self.latent += away.clamp(-NEAR, NEAR)
+            self.settle()
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -86,7 +108,15 @@ class Rounded(Linear):
     def coded(self) -> Weight:
         """Return the weight in its format."""
         params: Params = replace(self.params, scale=self._scale())
-        return Weight(self.coded_format, self.codec.write(self.dense(), params), self.shape)
+        planes: Planes = self.codec.write(self._values(), params)
+        if self.kept is not None:
+            outer = codec_of(self.coded_format)
+            assert isinstance(outer, Sparse)
+            planes = outer.write(planes, self.kept)
+        return Weight(self.coded_format, planes, self.shape)
+
+    def _values(self) -> Float[Tensor, "out in"]:
+        return self._units() * self.codec.spread(self._scale(), self.columns)
 
     def _units(self) -> Float[Tensor, "out in"]:
         if not self.moves:
@@ -104,13 +134,21 @@ def _even(gradient: Tensor) -> Tensor:
     return gradient * torch.rsqrt(gradient.square().mean().clamp(min=1e-30))
 
 
-def recoded(model: Model) -> Iterator[tuple[Site, Weight]]:
-    """Yield the weights whose codes or scales were trained, in their formats."""
-    for part in (model.embedding, *model.blocks, model.head):
-        for site in part.sites:
-            linear = part.linears[site.role]
-            if isinstance(linear, Rounded) and site.tied is None:
-                yield site, linear.coded()
+def scaled_of(format_: Format) -> Scaled | None:
+    """Return what reads the codes of a format, or those that a sparse one keeps; None without any."""
+    codec = codec_of(format_)
+    inner = codec.inner if isinstance(codec, Sparse) else codec
+    return inner if isinstance(inner, Scaled) else None
+
+
+def _whole(weight: Weight) -> tuple[Planes, Tensor | None]:
+    """Return the planes of codes for all of a matrix, and which are kept; None for all."""
+    codec = codec_of(weight.format)
+    return (
+        codec.whole(weight.planes, weight.shape)
+        if isinstance(codec, Sparse)
+        else (weight.planes, None)
+    )
 
 
 def _ends(codec: Grid, params: Params, columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,10 @@ class Taught(Training):
         default=0.0, metadata=says("weight of the distance of hidden states; 0 for none [1]")
     )
     measure: Measure = field(default="cosine", metadata=says("that distance: cosine or mse"))
+    attention: float = field(
+        default=0.0,
+        metadata=says("weight of the distance of the last layer's attention; 0 for none [1]"),
+    )
     cached: int = field(
         default=0,
         metadata=says(
@@ -47,15 +51,17 @@ class Taught(Training):
         """Refuse settings out of their range, and those that exclude each other."""
         Training.check(self)
         _ = self.objective
-        for name in ("features", "cached"):
+        for name in ("features", "attention", "cached"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.own <= 1:
             raise ValueError(f"own is {self.own}, expected 0 to 1")
         if not 1 <= self.prompt < self.length:
             raise ValueError(f"prompt is {self.prompt}, expected 1 to {self.length - 1}")
-        if self.cached and (self.features or self.own):
-            raise ValueError("cached keeps no hidden states and knows no text but the given one")
+        if self.cached and (self.features or self.attention or self.own):
+            raise ValueError(
+                "cached keeps no hidden states, no attention and knows no text but the given one"
+            )
 
     @property
     def objective(self) -> Objective:
@@ -68,10 +74,13 @@ class Taught(Training):
         """Return what the student is asked, and the maps between hidden states of two widths."""
         teacher = self._teacher(reader, task, student.arch.vocab)
         maps, features = nn.ModuleList(), None
-        if self.features and isinstance(teacher, Model):
+        if (self.features or self.attention) and isinstance(teacher, Model):
             widths = student.arch.hidden, teacher.arch.hidden
-            maps = projectors(student.arch.layers, *widths, stream_seed(task.seed, "projector"))
-            features = Features(weight=self.features, measure=self.measure, maps=maps)
+            if self.features:
+                maps = projectors(student.arch.layers, *widths, stream_seed(task.seed, "projector"))
+            features = Features(
+                weight=self.features, attention=self.attention, measure=self.measure, maps=maps
+            )
         lesson = Lesson(
             student=student,
             teacher=teacher,

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from whet.base.errors import RecipeError
 from whet.base.seed import stream_seed
 from whet.formats.spec import Float as Plain
-from whet.formats.weight import Weight
+from whet.formats.spec import Format, Sparse
+from whet.formats.weight import Weight, written
 from whet.model.block import Block
 from whet.model.decoder import Embedding, Head, Model
 from whet.model.family import find
 from whet.model.linear import Linear
 from whet.model.norm import Norm
+from whet.model.site import Site
 from whet.model.source import Source
+from whet.train.rounding import Rounded
 
 Swap = Callable[[Linear, str], Linear]  # (linear, its place) -> what takes its place
 
@@ -46,7 +49,7 @@ class Trained(Linear):
     """A linear whose weight is a parameter, or fixed with a product of trained factors added to it.
 
     LoRA (arXiv:2106.09685, §4.1): W + B A, where B starts at zero. With `keep_zeros`, entries that
-    are exactly zero stay so.
+    are exactly zero stay so, as they always do where the format is sparse.
     Law: before the first step it is the linear that it was made from.
     """
 
@@ -57,8 +60,9 @@ class Trained(Linear):
         bias = None if linear.bias is None else linear.bias.float().clone()
         plain = Weight(Plain("F32"), {"value": dense}, linear.shape)
         super().__init__(plain, bias, linear.activation, linear.input_scale)
-        mask = dense != 0
-        self.register_buffer("kept", None if not keep_zeros or bool(mask.all()) else mask)
+        self.stored = linear.weight.format
+        mask, keep = dense != 0, keep_zeros or isinstance(self.stored, Sparse)
+        self.register_buffer("kept", mask if keep and not bool(mask.all()) else None)
         if bias is not None:
             self.bias = nn.Parameter(bias)
         if rank is None:
@@ -85,8 +89,18 @@ class Trained(Linear):
             return self.master
         return self.get_buffer("plane_value") + self._masked(self.second @ self.first)
 
+    @torch.no_grad()
+    def coded(self) -> Weight:
+        """Return the weight in the format that it had."""
+        return written(self.dense(), self.stored)
+
     def _masked(self, change: Tensor) -> Tensor:
         return change if self.kept is None else change * self.kept
+
+
+def plain(format_: Format) -> bool:
+    """Return whether the numbers of a format can be trained as they are: all, or all that it keeps."""
+    return isinstance(format_.inner if isinstance(format_, Sparse) else format_, Plain)
 
 
 def as_it_is(linear: Linear, _role: str) -> Linear:
@@ -110,7 +124,7 @@ def trainable(
     made: dict[int, Linear] = {}
 
     def made_of(linear: Linear, role: str) -> Linear:
-        if not isinstance(linear.weight.format, Plain):
+        if not plain(linear.weight.format):
             return coded(linear, role)
         if not scope.linears or (role in ("embed", "head") and scope.rank is not None):
             return linear
@@ -190,8 +204,21 @@ def _matrices(part: Embedding | Block | Head, source: Source) -> Iterator[tuple[
     whole: dict[str, Tensor] = {}
     for site in part.sites:
         linear = part.linears[site.role]
-        if site.tied is None and isinstance(linear, Trained):
+        if site.tied is None and isinstance(linear, Trained) and isinstance(linear.stored, Plain):
             if site.tensor not in whole:
                 whole[site.tensor] = source.tensor(site.tensor).detach().clone()
             site.oriented(whole[site.tensor]).copy_(linear.dense().detach())
     yield from whole.items()
+
+
+def recoded(model: Model) -> Iterator[tuple[Site, Weight]]:
+    """Yield the weights in codes or sparse formats that were trained, in their formats."""
+    for part in (model.embedding, *model.blocks, model.head):
+        for site in part.sites:
+            linear = part.linears[site.role]
+            if site.tied is not None:
+                continue
+            if isinstance(linear, Rounded) or (
+                isinstance(linear, Trained) and isinstance(linear.stored, Sparse)
+            ):
+                yield site, linear.coded()

@@ -17,10 +17,9 @@ from whet.passes.model_pass import Config, ModelPass, Outcome, Task
 from whet.train.board import board, missing
 from whet.train.course import Course, Descent, untouched
 from whet.train.lesson import Lesson
-from whet.train.rounding import recoded
 from whet.train.schedule import Schedule
 from whet.train.text import Reader
-from whet.train.trainable import Scope, parameters, saved, trainable
+from whet.train.trainable import Scope, parameters, recoded, saved, trainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

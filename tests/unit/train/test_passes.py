@@ -12,7 +12,7 @@ from whet.methods.distill.distill import Distill
 from whet.methods.distill.finetune import Finetune
 from whet.model.decoder import load
 from whet.model.source import InMemory
-from whet.train.features import distance, matched
+from whet.train.features import attention_distance, distance, matched
 from whet.train.sampling import continued
 
 SHORT = {"tokens": 30 * 8 * 16, "length": 16, "batch": 8, "lr": 5e-3}
@@ -35,6 +35,8 @@ def apart(one: InMemory, other: InMemory) -> float:
         {"temperature": 2.0},
         {"features": 1.0},
         {"features": 1.0, "measure": "mse"},
+        {"attention": 1.0},
+        {"features": 0.5, "attention": 0.5},
         {"cached": 16},
         {"own": 0.5},
         {"scope": "lora-8"},
@@ -84,6 +86,8 @@ def test_a_teacher_with_other_tokens_is_refused(tmp_path: Path):
         ({"prompt": 256}, "prompt"),
         ({"batch": 8, "parts": 3}, "multiple"),
         ({"cached": 8, "features": 1.0}, "cached"),
+        ({"cached": 8, "attention": 1.0}, "cached"),
+        ({"attention": -1.0}, "attention"),
         ({"lr": 0.0}, "lr"),
     ],
 )
@@ -112,3 +116,20 @@ def test_a_model_goes_on_from_its_prompt_the_same_way_for_one_seed():
     assert not torch.equal(one, other)
     assert torch.equal(one[:, :4], text(3, 4))
     assert one.shape == (3, 12)
+
+
+def test_attention_is_compared_head_by_head_or_on_the_whole():
+    one, other = (torch.rand(2, heads, 5, 5).tril().add(1e-3).tril() for heads in (4, 4))
+    p, q = (x / x.sum(-1, keepdim=True) for x in (one, other))
+    by_hand = [
+        sum(float(a * (a / b).log()) for a, b in zip(p[n, h, t], q[n, h, t], strict=True) if a > 0)
+        for n in range(2)
+        for h in range(4)
+        for t in range(5)
+    ]
+    assert float(attention_distance(q, p)) == pytest.approx(sum(by_hand) / 40, rel=1e-4)
+    assert float(attention_distance(p, p)) == pytest.approx(0, abs=1e-6)
+    few = attention_distance(q[:, :2], p)
+    whole = attention_distance(q[:, :2].mean(1, keepdim=True), p.mean(1, keepdim=True))
+    assert torch.equal(few, whole)
+    assert float(few) > 0

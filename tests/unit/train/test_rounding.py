@@ -13,11 +13,11 @@ from torch import Tensor
 from whet.base.errors import RecipeError
 from whet.formats.activation import Activation
 from whet.formats.codec import Search
-from whet.formats.spec import parse
-from whet.formats.weight import Weight
+from whet.formats.spec import Sparse, parse
+from whet.formats.weight import Weight, written
 from whet.methods.distill.distill import Distill
 from whet.methods.distill.qat import Qat
-from whet.methods.quantize.reconstruct import Reconstruct, unrounded
+from whet.methods.quantize.reconstruct import Reconstruct
 from whet.methods.solve.nearest import nearest
 from whet.model.block import Block
 from whet.model.decoder import Model, load
@@ -26,6 +26,7 @@ from whet.model.site import Site
 from whet.model.source import InMemory
 from whet.passes.block_pass import Change
 from whet.recipe.flow import flowing
+from whet.train.apart import unrounded
 from whet.train.rounding import Rounded
 
 FORMATS = [
@@ -35,13 +36,21 @@ FORMATS = [
     "nf4-g16",
     "fp8-e4m3-channel",
     "int8-tensor",
+    "2:4(int4-g8-affine)",
+    "sparse50(nf4-g16)",
 ]
 SHORT = {"tokens": 20 * 8 * 16, "length": 16, "batch": 8, "prompt": 4}
 
 
 def linear(format_: str, seed: int = 0) -> Linear:
     weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(seed))
-    return Linear(nearest(weight, parse(format_), Search()))
+    return Linear(near(weight, format_))
+
+
+def near(weight: Tensor, format_: str) -> Weight:
+    wanted = parse(format_)
+    sparse = isinstance(wanted, Sparse)
+    return written(weight, wanted) if sparse else nearest(weight, wanted, Search("mse", 8))
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -57,6 +66,8 @@ def test_it_begins_as_it_is_and_is_written_as_it_computes(format_):
         made.settle()
     after = made.coded()
     assert after.format == given.weight.format
+    if isinstance(after.format, Sparse):
+        assert torch.equal(after.planes["mask"], given.weight.planes["mask"])
     moved = not torch.equal(after.dense(), given.weight.dense())
     assert moved or "e8m0" in format_  # powers of two move late
     assert torch.equal(after.dense(), made.dense().detach())
@@ -73,6 +84,19 @@ def test_frozen_codes_stay_and_their_scales_move():
     assert not torch.equal(after.planes["scale"], given.weight.planes["scale"])
 
 
+def test_latents_lean_to_the_weight_that_was_rounded_and_no_code_changes():
+    weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    made = Rounded(Linear(near(weight, "int2-g8-affine")))
+    before = made.dense().detach()
+    made.lean(-weight[:, torch.arange(39, -1, -1)] * 5)
+    assert torch.equal(made.latent, made.latent.round()), "that is another matrix"
+    made.lean(weight)
+    assert torch.equal(made.dense().detach(), before)
+    ratio = weight / made.codec.spread(made.params.scale, made.columns)
+    near_by = (ratio - made.latent.round()).abs() < 0.4
+    assert torch.allclose(made.latent[near_by], ratio[near_by], atol=1e-5)
+
+
 def test_the_gradient_of_a_scale_is_that_of_its_units():
     given = linear("int3-g40-f32")
     made, x = Rounded(given), torch.randn(7, 40)
@@ -85,7 +109,7 @@ def test_the_gradient_of_a_scale_is_that_of_its_units():
 def rounded(block: Block, format_: str) -> None:
     for role in block.linears:
         weight = block.linears[role].weight.dense()
-        block.linears[role].replace(nearest(weight, parse(format_), Search()))
+        block.linears[role].replace(near(weight, format_))
 
 
 def reconstructed(tmp_path: Path, block: Block, use: Reconstruct, x: Tensor) -> Change:
@@ -97,7 +121,9 @@ def reconstructed(tmp_path: Path, block: Block, use: Reconstruct, x: Tensor) -> 
     return change
 
 
-@pytest.mark.parametrize("format_", ["int2-g32-affine", "int3-g32", "nf4-g32"])
+@pytest.mark.parametrize(
+    "format_", ["int2-g32-affine", "int3-g32", "nf4-g32", "2:4(int4-g32)", "sparse50(bf16)"]
+)
 def test_a_block_gives_more_nearly_what_it_gave(tmp_path: Path, format_):
     block, x = demo_block(), hidden(demo_block().arch.hidden, samples=8, time=24)
     rounded(block, format_)
@@ -108,6 +134,9 @@ def test_a_block_gives_more_nearly_what_it_gave(tmp_path: Path, format_):
     change = reconstructed(tmp_path, block, Reconstruct(steps=30, batch=4), x)
     for role, weight in change.weights.items():
         assert weight.format == formats[role]
+        if isinstance(weight.format, Sparse):
+            kept = block.linears[role].weight.planes["mask"]
+            assert torch.equal(weight.planes["mask"], kept)
         block.linears[role].replace(weight)
     with torch.no_grad():
         after = float((block(x) - ideal).square().sum())
@@ -158,7 +187,7 @@ def apart(model: Model, original: InMemory) -> float:
 def codes_of(format_: str, module: str) -> Weight:
     sites = load(source("llama")).blocks
     found = {s.module: b.linears[s.role].weight for b in sites for s in b.sites}
-    return nearest(found[module].dense(), parse(format_), Search("mse", 8))
+    return near(found[module].dense(), format_)
 
 
 class Coded(InMemory):
@@ -179,7 +208,7 @@ def test_training_that_knows_of_rounding_brings_the_codes_nearer(
     monkeypatch.setitem(globals(), "FORMAT", format_)
     original = source("llama")
     rounded_ = Coded(original.config, original.tensors)
-    use = Qat(**SHORT, codes=codes, lr=3e-3, lr_code=0.01, lr_scale=0.01)
+    use = Qat(**SHORT, codes=codes, lr=3e-3, lr_code=0.005, lr_scale=0.01)
     done = use.run(task(tmp_path, rounded_, original))
     changed = Coded(original.config, dict(original.tensors) | dict(done.tensors))
     model = load(changed)
@@ -189,6 +218,23 @@ def test_training_that_knows_of_rounding_brings_the_codes_nearer(
         assert weight.format == parse(format_)
         model.blocks[site.layer or 0].linears[site.role].replace(weight)
     assert apart(model, original) < 0.9 * apart(load(rounded_), original)
+
+
+def test_what_a_sparse_format_keeps_is_trained_and_its_mask_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(globals(), "FORMAT", "2:4(bf16)")
+    original = source("llama")
+    pruned = Coded(original.config, original.tensors)
+    done = Distill(**SHORT, lr=3e-3, keep_zeros=False).run(task(tmp_path, pruned, original))
+    changed = Coded(original.config, dict(original.tensors) | dict(done.tensors))
+    model, weights = load(changed), list(done.weights)
+    assert len(weights) == 14
+    for site, weight in weights:
+        assert weight.format == parse("2:4(bf16)")
+        assert torch.equal(weight.planes["mask"], pruned.weight(site).planes["mask"])
+        model.blocks[site.layer or 0].linears[site.role].replace(weight)
+    assert apart(model, original) < 0.8 * apart(load(pruned), original)
 
 
 def test_qat_without_codes_is_refused(tmp_path: Path):

@@ -4,7 +4,8 @@ Rounding is passed over on the way back, and step sizes are learned (LSQ, arXiv:
 `codes` only scales and norms are trained, the codes stay as earlier steps have found them: the
 second phase of EfficientQAT (arXiv:2407.11062, §3.3), with the original's distribution for a target
 in place of the text (LLM-QAT, arXiv:2305.17888, §2). It goes on from what an earlier step has
-rounded, by whichever method and to whichever format of codes with scales.
+rounded, by whichever method and to whichever format of codes with scales. Codes that the original
+weight was nearly rounded away from are the first to change.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +13,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from whet.base.errors import RecipeError
-from whet.formats.codecs import codec_of
-from whet.formats.scaled import Scaled
 from whet.model.decoder import Model, load
 from whet.model.linear import Linear
 from whet.passes.linear_pass import says
 from whet.passes.model_pass import Task
-from whet.train.rounding import STEADY, Rounded
+from whet.train.rounding import Rounded, scaled_of
 from whet.train.taught import Taught
 from whet.train.trainable import Scope, trainable
 
@@ -30,9 +29,9 @@ class Qat(Taught):
     name: ClassVar[str] = "qat"
     codes: bool = field(default=False, metadata=says("train codes too, not scales and norms alone"))
     lr_code: float = field(
-        default=0.005, metadata=says("mean step of codes before they are rounded, ÷ scale [1]")
+        default=0.001, metadata=says("greatest step of codes before they are rounded, ÷ scale [1]")
     )
-    lr_scale: float = field(default=0.005, metadata=says("greatest relative step of a scale [1]"))
+    lr_scale: float = field(default=0.002, metadata=says("greatest relative step of a scale [1]"))
 
     def check(self) -> None:
         """Refuse settings out of their range."""
@@ -44,7 +43,18 @@ class Qat(Taught):
     def student(self, task: Task) -> Model:
         """Return the model with codes, scales and norms as parameters."""
         norms = Scope(linears=False)
-        made = trainable(load(task.source), norms, task.seed, coded=self._rounded)
+        original = self._original(task)
+
+        def rounded(linear: Linear, role: str) -> Linear:
+            if scaled_of(linear.weight.format) is None:
+                return linear
+            made = Rounded(linear, frozen=not self.codes, even=False)
+            known = original.get(role)
+            if known is not None and known.shape == linear.shape:
+                made.lean(known.weight.dense())
+            return made
+
+        made = trainable(load(task.source), norms, task.seed, coded=rounded)
         if not any(isinstance(module, Rounded) for module in made.modules()):
             raise RecipeError(
                 "qat finds no weight that is a code", "Put it after the step that rounds."
@@ -53,7 +63,7 @@ class Qat(Taught):
 
     def rates(self, student: Model) -> Mapping[str, float]:
         """Return the learning rates of codes and scales, ÷ `lr`."""
-        peaks = {"latent": self.lr_code * (1 + STEADY), "growth": self.lr_scale}
+        peaks = {"latent": self.lr_code, "growth": self.lr_scale}
         return {
             name: peaks[kind] / self.lr
             for name, _ in student.named_parameters()
@@ -70,7 +80,12 @@ class Qat(Taught):
 
         return settle
 
-    def _rounded(self, linear: Linear, role: str) -> Linear:
-        if not isinstance(codec_of(linear.weight.format), Scaled):
-            return linear
-        return Rounded(linear, frozen=not self.codes)
+    def _original(self, task: Task) -> dict[str, Linear]:
+        """Return the linears of the original's blocks, if codes are to be trained."""
+        if not self.codes:
+            return {}
+        return {
+            f"layers.{block.layer}.{role}": linear
+            for block in load(task.teacher).blocks
+            for role, linear in block.linears.items()
+        }

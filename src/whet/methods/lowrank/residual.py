@@ -16,14 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.base.errors import NumericalError
-from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
+from whet.calibrate.statistics import Stats
 from whet.formats.codec import Planes, Scalar, Search
 from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.compose import joined
 from whet.formats.element import Integer
 from whet.formats.spec import Coded, Corrected, Format, LowRank
 from whet.formats.weight import Weight, written
+from whet.methods.solve.aiming import Aiming
+from whet.methods.solve.checks import within
 from whet.methods.solve.complete import (
     Problem,
     Rule,
@@ -33,20 +34,18 @@ from whet.methods.solve.complete import (
     planes_of,
     solved,
 )
-from whet.methods.solve.facts import loss, raised, share, told
+from whet.methods.solve.facts import loss, share
 from whet.methods.solve.nearest import weight_error
-from whet.methods.solve.posed import drift_of, factored
 from whet.methods.solve.product import Coding, Product, freed, nearest_product, right_of
-from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite, says
+from whet.passes.linear_pass import Rewrite, says
 
 DEFAULT = Corrected(Coded(Integer(4)), LowRank(16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodesAndProduct(LinearPass):
+class CodesAndProduct(Aiming):
     """Round as gptq does, and add a product of two narrow matrices for what that left."""
 
     name: ClassVar[str] = "residual"
@@ -56,45 +55,18 @@ class CodesAndProduct(LinearPass):
     rounds: int = field(
         default=4, metadata=says("turns of codes and product; 0: codes, then the product, once [1]")
     )
-    damping: float = field(
-        default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
-    )
     sweeps: int = field(
         default=4, metadata=says("passes of coordinate descent for each turn; 0: GPTQ alone [1]")
     )
-    alpha: float = field(
-        default=0.75, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
-    )
-    alpha_down: float = field(
-        default=0.75, metadata=says("the same for mlp.down, whose inputs drift most [1]")
-    )
-    rho: float = field(
-        default=0.75, metadata=says("how far o and down repair the residual stream, 0 to 1 [1]")
-    )
     range: Rule = field(default="hessian", metadata=says("what the range of a group minimises"))
     range_steps: int = field(default=20, metadata=says("ranges tried for each group [1]"))
-    least_tokens: float = field(
-        default=0.1, metadata=says("tokens an input below which rounding is plain [1]")
-    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse settings out of their range, and formats without codes or product."""
         if not isinstance(self.format, Corrected):
             raise ValueError(f"format is {self.format}, expected e.g. int4-g64 + lowrank-16")  # noqa: TRY004 - settings are values
-        for name in ("alpha", "alpha_down", "rho"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        for name, least in (
-            ("rounds", 0), ("damping", 0), ("sweeps", 0), ("range_steps", 1), ("least_tokens", 0)
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-
-    @property
-    def needs(self) -> tuple[type[Statistic], ...]:
-        """Return the Gram matrix, and what the corrections for drift read."""
-        cross = (Cross,) if self.alpha or self.alpha_down else ()
-        return (Gram, *cross, *((Residual,) if self.rho else ()))
+        Aiming.check(self)
+        within(self, least={"rounds": 0, "range_steps": 1})
 
     def refuses(self, site: Site) -> str | None:
         """Refuse embeddings, which read no activation, and codes that are no grid of levels."""
@@ -113,23 +85,17 @@ class CodesAndProduct(LinearPass):
             return self._rewritten(weight, stats, role)
 
     def _rewritten(self, weight: Float[Tensor, "out in"], stats: Stats, role: str) -> Rewrite:
-        gram, inputs = stats[Gram], weight.shape[1]
-        if gram.tokens < max(self.least_tokens * inputs, 1):
-            return self._plain(weight, f"{gram.tokens} calibration tokens for {inputs} inputs")
-        try:
-            found = factored(gram, self.damping)
-        except NumericalError as error:
-            return self._plain(weight, error.message)
-        alpha = self.alpha_down if role.endswith(".down") else self.alpha
-        target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
-        problem = Problem(target, gram.symmetric(), found)
+        aim = self.aim(weight, stats, role)
+        if isinstance(aim, str):
+            return self._plain(weight, aim)
+        problem = aim.problem
         first, best = self._turns(problem)
-        new = Weight(self.format, best.planes, (weight.shape[0], inputs))
-        facts = told(weight, target, shift, found, best.values)
-        alone = loss(found, first - target)
-        lost = loss(found, best.values - target)
+        new = Weight(self.format, best.planes, (weight.shape[0], weight.shape[1]))
+        facts = aim.facts(best.values)
+        alone = loss(problem.factor, first - problem.target)
+        lost = loss(problem.factor, best.values - problem.target)
         facts["left_of_codes"] = share(lost, alone, "output error ÷ that of the codes alone")
-        return Rewrite(new, facts, raised(found))
+        return Rewrite(new, facts, aim.fallback)
 
     def _turns(self, problem: Problem) -> tuple[Tensor, "Pair"]:
         """Return what the codes alone would be, and the best pair of all turns."""

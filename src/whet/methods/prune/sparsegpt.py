@@ -13,34 +13,28 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from whet.calibrate.statistics import Statistic, Stats
-from whet.formats import spec
+from whet.calibrate.statistics import Stats
 from whet.formats.codec import Search
 from whet.formats.pattern import Pattern, Within
 from whet.formats.scaled import Scaled
 from whet.formats.sparse import Sparse, greatest
-from whet.formats.spec import Format
 from whet.formats.weight import Weight
+from whet.methods.solve.checks import within
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.complete import Problem
 from whet.methods.solve.lattice import Kept, Masked
 from whet.methods.solve.nearest import nearest_kept
-from whet.methods.solve.prune import Asked, posed, settled, solution, sparse_of, unable
+from whet.methods.solve.prune import posed, settled, solution, sparse_of, unable
+from whet.methods.solve.pruning import Fitted
 from whet.methods.solve.threads import threads_for
-from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite, says
+from whet.passes.linear_pass import Rewrite, says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparseGpt(LinearPass):
+class SparseGpt(Fitted):
     """Prune input by input with second-order corrections; codes are chosen in the same pass."""
 
     name: ClassVar[str] = "sparsegpt"
-    prunes: ClassVar[bool] = True
-    format: Format = field(
-        default=spec.Sparse(Within(2, 4), spec.Float()),
-        metadata=says("which weights stay, and how they are stored"),
-    )
     block: int = field(
         default=128, metadata=says("inputs whose weights compete, where the pattern is no n:m [1]")
     )
@@ -48,48 +42,14 @@ class SparseGpt(LinearPass):
         default=False,
         metadata=says("then fit what is kept anew: least squares, or descent of codes"),
     )
-    damping: float = field(
-        default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
-    )
-    alpha: float = field(
-        default=0.0, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
-    )
-    rho: float = field(
-        default=0.0, metadata=says("how far o and down repair the residual stream, 0 to 1 [1]")
-    )
     sweeps: int = field(
         default=4, metadata=says("passes of coordinate descent over codes, by refit [1]")
     )
-    range_steps: int = field(default=20, metadata=says("ranges tried for each group of codes [1]"))
-    least_tokens: float = field(
-        default=0.1, metadata=says("tokens an input below which magnitude decides [1]")
-    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse formats that keep everything, and settings out of their range."""
-        sparse_of(self.format)
-        for name in ("alpha", "rho"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        for name, least in (("block", 1), ("damping", 0), ("sweeps", 0), ("range_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-
-    @property
-    def needs(self) -> tuple[type[Statistic], ...]:
-        """Return the Gram matrix, and what the corrections for drift read."""
-        return self._asked.needs
-
-    @property
-    def _asked(self) -> Asked:
-        return Asked(
-            damping=self.damping, alpha=self.alpha, rho=self.rho, least_tokens=self.least_tokens
-        )
-
-    def refuses(self, site: Site) -> str | None:
-        """Refuse embeddings, which read no activation."""
-        embed = site.role == "embed"
-        return "an embedding reads no activations; use magnitude" if embed else None
+        Fitted.check(self)
+        within(self, least={"block": 1})
 
     def rewrite(
         self, weight: Float[Tensor, "out in"], stats: Stats, role: str, seed: int
@@ -97,7 +57,7 @@ class SparseGpt(LinearPass):
         """Return the pruned weight."""
         codec = sparse_of(self.format)
         with threads_for(weight.numel()):
-            problem = posed(weight, stats, self._asked)
+            problem = posed(weight, stats, self.asked)
             if isinstance(problem, str):
                 return unable(weight, codec, problem)
             new, mask = self._pruned(problem, codec)

@@ -12,70 +12,43 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.base.errors import NumericalError
 from whet.base.quantity import Quantity
-from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
+from whet.calibrate.statistics import Gram, Stats
 from whet.formats.codec import Scalar, Search
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Coded, Corrected, Format, LowRank
 from whet.formats.weight import Weight, written
+from whet.methods.solve.aiming import Aiming
+from whet.methods.solve.checks import within
 from whet.methods.solve.complete import Problem, Rule, added, planes_of, solved
-from whet.methods.solve.facts import raised, told
 from whet.methods.solve.nearest import nearest
-from whet.methods.solve.posed import drift_of, factored
 from whet.methods.solve.support import refitted
-from whet.methods.solve.target import corrected
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite, says
+from whet.passes.linear_pass import Rewrite, says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gptq(LinearPass):
+class Gptq(Aiming):
     """Second-order rounding with coordinate descent, for every format of codes."""
 
     name: ClassVar[str] = "gptq"
     format: Format = field(default=Coded(Integer(4)), metadata=says("number format of the result"))
-    damping: float = field(
-        default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
-    )
     act_order: bool = field(
         default=True, metadata=says("round the inputs of greatest mean square first")
     )
     sweeps: int = field(
         default=4, metadata=says("passes of coordinate descent after GPTQ; 0 for plain GPTQ [1]")
     )
-    alpha: float = field(
-        default=0.75, metadata=says("how far inputs are corrected for earlier damage, 0 to 1 [1]")
-    )
-    alpha_down: float = field(
-        default=0.75, metadata=says("the same for mlp.down, whose inputs drift most [1]")
-    )
-    rho: float = field(
-        default=0.75, metadata=says("how far o and down repair the residual stream, 0 to 1 [1]")
-    )
     range: Rule = field(default="hessian", metadata=says("what the range of a group minimises"))
     range_steps: int = field(default=20, metadata=says("ranges tried for each group [1]"))
-    least_tokens: float = field(
-        default=0.1, metadata=says("tokens an input below which rounding is plain [1]")
-    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse settings out of their range."""
-        for name in ("alpha", "alpha_down", "rho"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        for name, least in (("damping", 0), ("sweeps", 0), ("range_steps", 1), ("least_tokens", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
-
-    @property
-    def needs(self) -> tuple[type[Statistic], ...]:
-        """Return the Gram matrix, and what the corrections for drift read."""
-        cross = (Cross,) if self.alpha or self.alpha_down else ()
-        return (Gram, *cross, *((Residual,) if self.rho else ()))
+        Aiming.check(self)
+        within(self, least={"range_steps": 1})
 
     def refuses(self, site: Site) -> str | None:
         """Refuse embeddings, which read no activation, and products."""
@@ -95,18 +68,10 @@ class Gptq(LinearPass):
         codec = whole.inner if isinstance(whole, Sparse) else whole
         if not isinstance(codec, Scalar):
             return Rewrite(written(weight, self.format))
-        gram, inputs = stats[Gram], weight.shape[1]
-        if gram.tokens < max(self.least_tokens * inputs, 1):
-            why = f"{gram.tokens} calibration tokens for {inputs} inputs"
-            return self._plain(weight, gram, why)
-        try:
-            found = factored(gram, self.damping, act_order=self.act_order)
-        except NumericalError as error:
-            return self._plain(weight, None, error.message)
-        alpha = self.alpha_down if role.endswith(".down") else self.alpha
-        target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
-        search = Search(self.range, self.range_steps)
-        problem = Problem(target, gram.symmetric(), found)
+        aim = self.aim(weight, stats, role, act_order=self.act_order)
+        if isinstance(aim, str):
+            return self._plain(weight, stats[Gram], aim)
+        problem, search = aim.problem, Search(self.range, self.range_steps)
         if isinstance(whole, Sparse):
             problem = _bound(problem, weight)
         terms = solved(problem, codec, search, self.sweeps)
@@ -115,14 +80,14 @@ class Gptq(LinearPass):
             planes = whole.write(planes, kept(weight.abs(), whole.pattern))
         new = Weight(self.format, planes, (weight.shape[0], weight.shape[1]))
         began = sum(part.kept for _, part in terms)
-        facts = told(weight, target, shift, found, added(terms))
+        facts = aim.facts(added(terms))
         facts["rows_from_rtn"] = Quantity(began, "1", "outputs that rounding to nearest began")
-        return Rewrite(new, facts, raised(found))
+        return Rewrite(new, facts, aim.fallback)
 
-    def _plain(self, weight: Float[Tensor, "out in"], gram: Gram | None, why: str) -> Rewrite:
+    def _plain(self, weight: Float[Tensor, "out in"], gram: Gram, why: str) -> Rewrite:
         """Return the weight rounded to nearest, saying why."""
-        importance = gram.diagonal() if gram is not None and gram.tokens else None
-        usable = importance is not None and bool(importance.any())
+        importance = gram.diagonal()
+        usable = bool(importance.any()) and bool(importance.isfinite().all())
         search = Search("hessian" if usable else "mse", self.range_steps)
         new = nearest(weight, self.format, search, importance if usable else None)
         return Rewrite(new, {}, f"rounded to nearest: {why}")

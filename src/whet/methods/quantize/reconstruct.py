@@ -12,19 +12,15 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from whet.base.quantity import Quantity
 from whet.base.seed import stream_seed
-from whet.formats.codecs import codec_of
-from whet.formats.scaled import Scaled
-from whet.formats.spec import Float as Plain
-from whet.formats.weight import Weight, written
+from whet.formats.weight import Weight
 from whet.model.block import Block
-from whet.model.linear import Linear
-from whet.model.norm import Norm
 from whet.passes.block_pass import BlockPass, Change, Flow, Observe
 from whet.passes.linear_pass import says
+from whet.train.apart import unrounded
 from whet.train.forward import mixed
 from whet.train.rounding import STEADY, Rounded
 from whet.train.schedule import share
@@ -83,7 +79,7 @@ class Reconstruct(BlockPass):
         if not after < before:
             why = f"left as it was: descent took the block's error from {before:.3g} to {after:.3g}"
             return Change(facts=facts, fallbacks={place: why})
-        return Change(weights=_weights(student, block, roles), facts=facts)
+        return Change(weights=_weights(student, roles), facts=facts)
 
     def _descend(self, student: Block, flow: Flow, layer: int) -> None:
         """Train in place."""
@@ -121,55 +117,12 @@ class Reconstruct(BlockPass):
         return groups
 
 
-def unrounded(block: Block, roles: tuple[str, ...]) -> Block:
-    """Return a block whose linears of `roles` can be trained. Law: it computes the same."""
-    linears = {
-        role: _unrounded(linear) if role in roles else _copied(linear)
-        for role, linear in block.linears.items()
-    }
-    router = None if block.router is None else block.router.clone()
-    norms = {role: _norm(norm) for role, norm in block.norms.items()}
-    return Block(block.arch, block.layer, block.sites, linears, norms, block.names, router)
-
-
-def _unrounded(linear: Linear) -> Linear:
-    if isinstance(linear.weight.format, Plain):
-        made = Trained(linear, None, seed=0, keep_zeros=True)
-        return _fixed_bias(made)
-    if isinstance(codec_of(linear.weight.format), Scaled):
-        return Rounded(linear)
-    return _copied(linear)
-
-
-def _copied(linear: Linear) -> Linear:
-    """Return a linear whose numbers can stand in a pass that is differentiated."""
-    weight = linear.weight
-    planes = {"value": weight.dense().clone()}
-    plain = Weight(Plain("F32"), planes, weight.shape)
-    bias = None if linear.bias is None else linear.bias.clone()
-    return Linear(plain, bias, linear.activation, linear.input_scale)
-
-
-def _norm(norm: Norm) -> Norm:
-    """Return a norm whose numbers can stand in a pass that is differentiated."""
-    parts = (None if part is None else part.clone() for part in (norm.weight, norm.bias))
-    return Norm(norm.kind, *parts)
-
-
-def _fixed_bias(linear: Trained) -> Trained:
-    if isinstance(linear.bias, nn.Parameter):
-        linear.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-    return linear
-
-
-def _weights(student: Block, block: Block, roles: tuple[str, ...]) -> dict[str, Weight]:
+def _weights(student: Block, roles: tuple[str, ...]) -> dict[str, Weight]:
     found: dict[str, Weight] = {}
     for role in roles:
         linear = student.linears[role]
-        if isinstance(linear, Rounded):
+        if isinstance(linear, Rounded | Trained):
             found[role] = linear.coded()
-        elif isinstance(linear, Trained):
-            found[role] = written(linear.dense().detach(), block.linears[role].weight.format)
     return found
 
 

@@ -1,7 +1,6 @@
 """What pruning methods share: the problem that a layer poses, and the weight that a mask leaves."""
 
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +18,11 @@ from whet.formats.spec import Format
 from whet.formats.weight import Weight
 from whet.methods.solve.admm import support
 from whet.methods.solve.complete import Problem, solved
-from whet.methods.solve.factor import Factor, factor
 from whet.methods.solve.nearest import nearest_kept
+from whet.methods.solve.posed import drift_of, factored
 from whet.methods.solve.support import refitted
-from whet.methods.solve.target import Drift, corrected
+from whet.methods.solve.target import corrected
 from whet.passes.linear_pass import Rewrite
-
-FACTORS: WeakKeyDictionary[Gram, dict[tuple[int, float], Factor]] = WeakKeyDictionary()
-ENOUGH = 2.0  # tokens an input below which damping grows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,29 +56,12 @@ def posed(weight: Float[Tensor, "out in"], stats: Stats, asked: Asked) -> Proble
     gram, inputs = stats[Gram], weight.shape[1]
     if gram.tokens < max(asked.least_tokens * inputs, 1):
         return f"{gram.tokens} calibration tokens for {inputs} inputs"
-    damping = asked.damping * max(1.0, ENOUGH * inputs / gram.tokens)
     try:
-        found = _factored(gram, damping)
+        found = factored(gram, asked.damping, act_order=False)
     except NumericalError as error:
         return error.message
-    target, _ = corrected(weight, _drift(stats, asked), found)
+    target, _ = corrected(weight, drift_of(stats, asked.alpha, asked.rho), found)
     return Problem(target, gram.symmetric(), found)
-
-
-def _factored(gram: Gram, damping: float) -> Factor:
-    """Return the factor of H, inputs in their own order; linears of one input share it."""
-    known = FACTORS.setdefault(gram, {})
-    key = (gram.tokens, damping)
-    if key not in known:
-        known[key] = factor(gram.symmetric(), damping, act_order=False)
-    return known[key]
-
-
-def _drift(stats: Stats, asked: Asked) -> Drift:
-    tokens = stats[Gram].tokens
-    cross = stats[Cross] if Cross in stats and stats[Cross].tokens == tokens else None
-    pull = stats[Residual] if Residual in stats and stats[Residual].tokens == tokens else None
-    return Drift(cross and cross.total, pull and pull.total, asked.alpha, asked.rho)
 
 
 def settled(

@@ -1,56 +1,35 @@
-"""A narrower feed-forward layer: the least needed channels of each block go, the rest is refitted."""
+"""A narrower feed-forward layer: the least needed channels of each block go, the rest is refitted.
 
-from collections.abc import Iterator
+Chosen as ZipLM does (arXiv:2302.04089, §3), and refitted as MoDeGPT does (arXiv:2408.09632, §3.2).
+"""
+
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from whet.base.quantity import Quantity
-from whet.calibrate.statistics import Gram
-from whet.calibrate.walk import Stop, walk
-from whet.formats.spec import Float
-from whet.formats.weight import Weight
-from whet.methods.solve.removal import Criterion, Removal, removal
-from whet.methods.solve.target import aimed, needed
+from whet.calibrate.walk import Stop
+from whet.methods.solve.narrowing import Facts, Narrowing
 from whet.model.architecture import Architecture
 from whet.model.config import Config
-from whet.model.cut import Cutting, Piece
+from whet.model.cut import Piece
 from whet.model.family import find
 from whet.model.fields import resized
 from whet.passes.linear_pass import says
-from whet.passes.model_pass import ModelPass, Outcome, Task
-
-Facts = dict[str, dict[str, Quantity]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ffn(ModelPass):
+class Ffn(Narrowing):
     """Remove a share of the channels of every feed-forward layer; the other weights make up for them.
 
     The channels of least cost go, as many in every block, so the result is a plain smaller model.
-    Source: arXiv:2302.04089 (ZipLM), §3; the fit is that of arXiv:2408.09632 (MoDeGPT), §3.2.
     """
 
     name: ClassVar[str] = "ffn"
 
     share: float = field(default=0.25, metadata=says("of the channels to remove [1]"))
     multiple: int = field(default=32, metadata=says("channels are left in multiples of this [1]"))
-    criterion: Criterion = field(
-        default="obs",
-        metadata=says("magnitude, activation (energy), or obs (cost after refitting)"),
-    )
-    refit: bool = field(default=True, metadata=says("fit the last linear to the channels left"))
-    damping: float = field(default=0.01, metadata=says("ridge ÷ mean of the Gram's diagonal [1]"))
-    alpha: float = field(
-        default=0.5, metadata=says("how far to make up for inputs that have drifted [1]")
-    )
-    rho: float = field(
-        default=0.5, metadata=says("how far to make up for a residual stream that has drifted [1]")
-    )
-    samples: int = field(default=128, metadata=says("calibration windows [1]"))
-    length: int = field(default=512, metadata=says("tokens a window [token]"))
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -78,53 +57,19 @@ class Ffn(ModelPass):
         widths = _widths(family.architecture(config))
         return resized(config, family.name, **{k: self.left(n) for k, n in widths.items()})
 
-    @property
-    def _followed(self) -> bool:
-        return self.refit and bool(self.alpha or self.rho)
-
-    def run(self, task: Task) -> Outcome:
-        """Return the model with fewer channels."""
-        facts: Facts = {}
-        return Outcome(self._tensors(task, facts), facts=facts)
-
-    def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
-        cutting = Cutting.of(task.source, self.config(task.source.config))
-        ids = task.windows(self.samples, min(self.length, cutting.old.context))
-        for stop in walk(task.source, ids, task.work, followed=self._followed):
-            task.heed(stop.layer / cutting.old.layers, f"block {stop.layer + 1}")
-            yield from cutting.block(stop.layer, self._cut(stop, facts))
-
-    def _cut(self, stop: Stop, facts: Facts) -> Piece:
+    def cut(self, stop: Stop, facts: Facts) -> Piece:
         """Choose the channels of a block, and refit its last linears."""
         kept: dict[str, Tensor] = {}
         weights: dict[str, Tensor] = {}
         for site in stop.block.sites:
             if not site.role.endswith(".down"):
                 continue
-            done = self._removal(stop, site.role, site.tap)
-            stop.block.linears[site.role].replace(_float(done.weight))
+            cost = _makers(stop, site.role.removesuffix("down"))
+            done = self.removed(stop, site, self.left(site.shape[1]), cost, "channels", facts)
             prefix = site.role.removeprefix("mlp.").removesuffix("down")
             kept[f"{prefix}ffn"] = done.kept
             weights[site.role] = done.weight
-            facts[site.module] = _facts(done)
         return Piece(stop.layer, kept, weights)
-
-    def _removal(self, stop: Stop, role: str, tap: str) -> Removal:
-        weight = stop.block.linears[role].weight.dense()
-        seen = stop.look(tap, *(needed(self.alpha, self.rho) if self.refit else (Gram,)))
-        if self.refit:
-            weight = aimed(weight, seen, self.alpha, self.rho, self.damping)
-        cost = _makers(stop, role.removesuffix("down"))
-        keep = self.left(weight.shape[1])
-        return removal(
-            weight,
-            seen[Gram].mean(),
-            keep,
-            self.criterion,
-            refit=self.refit,
-            damping=self.damping,
-            cost=cost,
-        )
 
 
 def _widths(arch: Architecture) -> dict[str, int]:
@@ -144,16 +89,3 @@ def _makers(stop: Stop, prefix: str) -> Tensor:
         if linear is not None:
             total += linear.weight.dense().square().sum(1).view(-1, len(total)).sum(0)
     return total
-
-
-def _float(value: Tensor) -> Weight:
-    return Weight(Float("F32"), {"value": value}, (value.shape[0], value.shape[1]))
-
-
-def _facts(done: Removal) -> dict[str, Quantity]:
-    how = "‖W'x−Wx‖² ÷ ‖Wx‖² on the calibration tokens"
-    return {
-        "kept": Quantity(len(done.kept), "1", "channels that stay"),
-        "output_error": Quantity(done.error, "1", how),
-        "output_error_plain": Quantity(done.plain, "1", f"{how}, nothing refitted"),
-    }
