@@ -176,7 +176,9 @@ def _frontier(outcome: Outcome) -> Iterator[Record]:
         kl = alone * belief.together * belief.sequential
         facts = predicted(stand, found.choice, kl, limits, belief)
         kept = {name: facts[name] for name in ("size", "kl", "decode") if name in facts}
-        told = {n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()}
+        told = {
+            n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()
+        }
         notes = {"levels": counted(stand.menus, found.choice), "trial": stand.name}
         yield Record("point", "", told, notes=notes)
 
@@ -200,5 +202,7 @@ def _uniform(outcome: Outcome) -> Iterator[Record]:
         kl = alone * belief.together * belief.sequential
         facts = predicted(stand, choice, kl, outcome.ask.limits, belief)
         kept: Mapping[str, float] = {n: facts[n] for n in ("size", "kl", "decode") if n in facts}
-        told = {n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()}
+        told = {
+            n: Quantity(v, MEASURES[n], "predicted from single losses") for n, v in kept.items()
+        }
         yield Record("uniform", name, told)
