@@ -7,17 +7,20 @@
 Importing whet also lets `transformers` load folders that whet has written.
 """
 
-import whet.measure  # these two first: a package that is imported later
-import whet.search  # noqa: F401 - takes the place of its function
+from importlib import import_module as _import_module
+
+from whet import api as _api
 from whet.api import compress as compress
 from whet.api import explain as explain
 from whet.api import load as load
-from whet.api import measure as measure
 from whet.api import preview as preview
-from whet.api import search as search
 from whet.store.hook import install as _install
 from whet.version import __version__ as __version__
 
 __all__ = ["__version__", "compress", "explain", "load", "measure", "preview", "search"]
+
+for _package in ("whet.measure", "whet.search"):
+    _import_module(_package)  # one that is first imported later would take its function's place
+measure, search = _api.measure, _api.search
 
 _install()

@@ -2,10 +2,12 @@
 
 import json
 import pkgutil
+from importlib import import_module
 
 import pytest
 from tests.unit.report import examples
 
+import whet
 from whet import api
 from whet.api.attach import attach, is_output
 from whet.api.catalogue import formats, methods, recipe_text, recipes
@@ -20,6 +22,15 @@ from whet.store.manifest import write_manifest
 def test_no_file_hides_a_function_of_its_name():
     functions = {name for name in vars(api) if callable(getattr(api, name))}
     assert not functions & {info.name for info in pkgutil.iter_modules(api.__path__)}
+
+
+@pytest.mark.parametrize("name", whet.__all__)
+def test_functions_stay_where_a_package_has_their_name(name):
+    modules = [info.name for info in pkgutil.iter_modules(whet.__path__)]
+    if name in modules:
+        first = next(pkgutil.iter_modules(import_module(f"whet.{name}").__path__)).name
+        import_module(f"whet.{name}.{first}")
+    assert name == "__version__" or callable(getattr(whet, name))
 
 
 def test_methods_are_found_without_running_them():
