@@ -171,6 +171,35 @@ def _share(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
+def searches() -> str:
+    """The newest search of each row of `bench/search.py`, beside the uniform recipe of that size."""
+    path = RESULTS / "search.jsonl"
+    newest: dict[tuple[str, str], Record] = {}
+    with path.open(encoding="utf-8") as lines:
+        newest = {(record.step, record.site): record for record in read_records(lines)}
+    rows = []
+    for (step, site), record in sorted(newest.items()):
+        if step == "search":
+            facts, before = record.facts, newest.get(("uniform", site))
+            kl = facts["kl_measured"].value
+            alone = before.facts["kl_mean"].value if before else None
+            rows.append(
+                (
+                    f"size of `{site}`" if before else f"{site} bit per weight",
+                    say.size(facts["size_measured"].value),
+                    say.significant(facts["bpw_predicted"].value),
+                    say.significant(alone) if alone else "–",
+                    say.significant(kl),
+                    say.significant(kl / alone, 2) if alone else "–",
+                    say.significant(facts["kl_predicted"].value),
+                )
+            )
+    heads = words("limit") + numbers(
+        "size", "bit per weight", "KL of the recipe", "KL found", "ratio", "KL predicted"
+    )
+    return plain(Table(heads, tuple(rows)))
+
+
 def transcript() -> str:
     return "```text\n" + (RESULTS / "transcript.txt").read_text(encoding="utf-8").rstrip() + "\n```"
 
@@ -216,6 +245,7 @@ FACTS: Mapping[str, Callable[[], str]] = {
     "peers": peers,
     "presets": presets,
     "rewrites": rewrites,
+    "search": searches,
     "speed": speed,
     "transcript": transcript,
 }

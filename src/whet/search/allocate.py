@@ -6,7 +6,10 @@ An integer program for HiGHS (Huangfu, Hall, doi:10.1007/s12532-017-0130-5), whi
 solution a bound below which no choice can be.
 """
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,16 +89,31 @@ def _solved(menus: Menus, goal: Costs, caps: Sequence[Cap]) -> tuple[Choice, flo
         row = costs_of(menus, cap.name) * _counted(menus, cap)
         scale = float(row.max()) or 1.0
         constraints.append(LinearConstraint(row[None] / scale, -np.inf, cap.limit / scale))
-    found: Any = milp(
-        goal,
-        integrality=np.ones(len(goal)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"time_limit": SECONDS, "mip_rel_gap": 0.0},
-    )
+    with _silenced():
+        found: Any = milp(
+            goal,
+            integrality=np.ones(len(goal)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"time_limit": SECONDS, "mip_rel_gap": 0.0},
+        )
     if found.x is None:
         return None
     return _read(menus, found.x), float(found.mip_dual_bound)
+
+
+@contextmanager
+def _silenced() -> Generator[None]:
+    """Keep what HiGHS prints from its depths, past all options, out of our results."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _one_each(menus: Menus) -> Any:  # noqa: ANN401 (a sparse matrix of scipy)

@@ -17,7 +17,7 @@ from whet.search.ask import Ask
 from whet.store.folder import Folder
 from whet.store.writer import shard_bytes
 
-RUNS = 5  # of speed
+RUNS, FEW = 5, 3  # of speed: of the result, and of what is built to learn from
 
 
 def exact_bytes(recipe: Recipe, folder: Folder) -> int:
@@ -59,12 +59,22 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     return Measured(found, tuple(records))
 
 
+def pace(folder: Path, prompt: int) -> dict[str, float]:
+    """Return how fast a folder is on this machine, and its peak memory, by the names of limits."""
+    found = speed([load(folder)], prompt=prompt, others=(), runs=FEW)
+    return _figures(found[0])
+
+
 def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
     """Measure speed and memory beside the original; add what is found to the records."""
     engines = [load(path) for path in (folder, original)]
     found = speed(engines, prompt=ask.limits.prompt, others=(32,), runs=RUNS)
     records += [record for record in found if record.step == "speed"]
-    mine = found[0].facts
+    return _figures(found[0])
+
+
+def _figures(record: Record) -> dict[str, float]:
+    mine = record.facts
     return {
         "decode": mine["decode"].value,
         "ttft": mine["ttft"].value,

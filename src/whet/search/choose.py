@@ -23,14 +23,15 @@ class Belief:
 
     `together`: KL divergence of a choice ÷ the sum of its single ones; `sequential`: the same of the
     model that is compressed layer after layer ÷ that of the choice put together; `surprise`: increase
-    of the log-perplexity ÷ KL divergence; `speed`, `memory`: measured ÷ predicted; `header`: what a
-    file has beside its tensors [byte].
+    of the log-perplexity ÷ KL divergence; `decode`, `ttft`, `memory`: measured ÷ predicted; `header`:
+    what a file has beside its tensors [byte].
     """
 
     together: float = 1.0
     sequential: float = 1.0
     surprise: float = 1.0
-    speed: float = 1.0
+    decode: float = 1.0
+    ttft: float = 1.0
     memory: float = 1.0
     header: int = 0
 
@@ -60,9 +61,9 @@ def _timed(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
         return []
     found: list[Cap] = []
     if limits.decode is not None:
-        found.append(Cap("decode", belief.speed / limits.decode.value - known.rest_decode))
+        found.append(Cap("decode", belief.decode / limits.decode.value - known.rest_decode))
     if limits.ttft is not None:
-        allowed = limits.ttft.value * belief.speed
+        allowed = limits.ttft.value / belief.ttft
         found.append(Cap("prefill", allowed - known.rest_first(limits.prompt)))
     if limits.memory is not None:
         found.append(Cap("memory", limits.memory.value / belief.memory - known.rest_memory))
@@ -116,8 +117,8 @@ def predicted(
     decode = total(stand.menus, choice, "decode") + known.rest_decode
     prefill = total(stand.menus, choice, "prefill") + known.rest_first(limits.prompt)
     return found | {
-        "decode": belief.speed / decode,
-        "ttft": prefill / belief.speed,
+        "decode": belief.decode / decode,
+        "ttft": prefill * belief.ttft,
         "memory": (total(stand.menus, choice, "memory") + known.rest_memory) * belief.memory,
     }
 
@@ -187,9 +188,12 @@ def learned(belief: Belief, expected: Mapping[str, float], seen: Mapping[str, fl
     )
     if "decode" in seen and "decode" in expected:
         slower = min(1.0, seen["decode"] / expected["decode"])
-        grown = max(1.0, seen["memory"] / expected["memory"])
+        later = max(1.0, seen["ttft"] / expected["ttft"])
         changed = replace(
-            changed, speed=belief.speed * slower / MARGIN, memory=belief.memory * grown * MARGIN
+            changed,
+            decode=belief.decode * slower / MARGIN,
+            ttft=belief.ttft * later * MARGIN,
+            memory=belief.memory * max(1.0, seen["memory"] / expected["memory"]) * MARGIN,
         )
     return changed
 

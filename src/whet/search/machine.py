@@ -30,5 +30,4 @@ def predictor_of(ask: Ask, folder: Folder) -> Predictor | None:
             )
         return None
     engine = load(folder.path, "native")
-    memory = ask.limits.memory is not None
-    return calibrated(engine, latency(folder.nbytes), memory=memory)
+    return calibrated(engine, latency(folder.nbytes))

@@ -24,7 +24,7 @@ from whet.recipe.workspace import Resume, Workspace
 from whet.report.added import add
 from whet.search.allocate import Allocation
 from whet.search.ask import Ask, Carry, Found
-from whet.search.build import exact_bytes, held_out_kl, measured
+from whet.search.build import exact_bytes, held_out_kl, measured, pace
 from whet.search.choose import (
     Belief,
     broken,
@@ -175,8 +175,7 @@ class Run:
             recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             self._carried(recipe, place)
-            here = stand.predictor is not None and self.ask.target is None
-            seen = measured(place, self.ask, timed=here)
+            seen = measured(place, self.ask, timed=self._here(stand))
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
                 told = tuple(self.generations)
@@ -202,14 +201,31 @@ class Run:
     def _piloted(
         self, stand: Stand, found: Allocation, text: Text, belief: Belief, kl: float
     ) -> Belief:
-        """Compress the first choice, to learn what compressing layer after layer makes good."""
-        if not kl:
-            return belief
+        """Build the first choice, to learn how predictions and measurements differ on this machine.
+
+        Compressing layer after layer makes good a part of the loss; other work on a machine, at the
+        time when its kernels were timed, makes predictions too slow.
+        """
         place = self.work / "pilot"
         if not place.is_dir():
             self._carried(self._recipe(stand, found.choice, text), place)
-        real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
-        return replace(belief, sequential=real / kl)
+        if kl:
+            real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
+            belief = replace(belief, sequential=real / kl)
+        if not self._here(stand):
+            return belief
+        expected = predicted(stand, found.choice, kl, self.ask.limits, belief)
+        seen = pace(place, self.ask.limits.prompt)
+        return replace(
+            belief,
+            decode=seen["decode"] / expected["decode"],
+            ttft=seen["ttft"] / expected["ttft"],
+            memory=seen["memory"] / expected["memory"],
+        )
+
+    def _here(self, stand: Stand) -> bool:
+        """Return whether speed is predicted, and measured, on this machine."""
+        return stand.predictor is not None and self.ask.target is None
 
     def _refined(
         self, stand: Stand, choice: Choice, kl: float, belief: Belief, *, fresh: bool
