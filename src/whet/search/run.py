@@ -70,6 +70,7 @@ class Run:
     teller: Teller
     clock: Clock
     stands: dict[Structure, Stand] = field(default_factory=dict[Structure, Stand])
+    beliefs: dict[str, Belief] = field(default_factory=dict[str, Belief])
     generations: list[Generation] = field(default_factory=list[Generation])
     took: float = 0.0  # the last trial [s]
 
@@ -116,11 +117,8 @@ class Run:
 
     def _stood(self, structure: Structure, text: Text) -> Stand:
         told = self.teller.part(0.0, STANDING)
-        place = (
-            (self.ask.sweep or self.work)
-            / "shapes"
-            / sha256(str(structure).encode()).hexdigest()[:12]
-        )
+        number = sha256(str(structure).encode()).hexdigest()[:12]
+        place = (self.ask.sweep or self.work) / "shapes" / number
         place.mkdir(parents=True, exist_ok=True)
         folder, steps = self.ask.folder, ()
         if not structure.whole:
@@ -146,7 +144,7 @@ class Run:
         """Return what the best choice for a shape is predicted to be worth."""
         began = perf_counter()
         stand = self._stand(structure, text)
-        found, belief, kl = settled(stand, self.ask, Belief())
+        found, belief, kl = settled(stand, self.ask, self._believed(stand))
         if found is None:
             raise infeasible(stand, self.ask, belief)
         facts = predicted(stand, found.choice, kl, self.ask.limits, belief)
@@ -161,11 +159,11 @@ class Run:
         whole = self.stands.get(Structure())
         if whole is None:
             return QualityError("no trial could be judged", "See the messages above.")
-        return infeasible(whole, self.ask, Belief())
+        return infeasible(whole, self.ask, self._believed(whole))
 
     def _built(self, stand: Stand, text: Text, trials: Trials) -> Outcome:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
-        first, belief, kl = settled(stand, self.ask, Belief())
+        first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
         belief = self._piloted(stand, first, text, belief, kl)
         missed: QualityError | None = None
@@ -206,16 +204,28 @@ class Run:
         Compressing layer after layer makes good a part of the loss; other work on a machine, at the
         time when its kernels were timed, makes predictions too slow.
         """
-        place = self.work / "pilot"
+        place = self._kept("pilot")
         if not place.is_dir():
             self._carried(self._recipe(stand, found.choice, text), place)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
             belief = replace(belief, sequential=real / kl)
+        return self._paced(stand, found.choice, place, belief)
+
+    def _believed(self, stand: Stand) -> Belief:
+        """Return what the model as it is shows of predictions on this machine, measured once."""
+        if stand.name not in self.beliefs:
+            whole = {menu.unit.name: 0 for menu in stand.menus}
+            self.beliefs[stand.name] = self._paced(stand, whole, stand.folder.path, Belief())
+        return self.beliefs[stand.name]
+
+    def _paced(self, stand: Stand, choice: Choice, folder: Path, belief: Belief) -> Belief:
+        """Return a belief that has seen how fast the folder of a choice is."""
         if not self._here(stand):
             return belief
-        expected = predicted(stand, found.choice, kl, self.ask.limits, belief)
-        seen = pace(place, self.ask.limits.prompt)
+        plain = replace(belief, decode=1.0, ttft=1.0, memory=1.0)
+        expected = predicted(stand, choice, 0.0, self.ask.limits, plain)
+        seen = pace(folder, self.ask.limits.prompt)
         return replace(
             belief,
             decode=seen["decode"] / expected["decode"],

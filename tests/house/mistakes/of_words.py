@@ -12,7 +12,7 @@ table(
             ["comprss", "model"],
             ("'comprss'", "Did you mean 'compress'", "--help"),
         ),
-        ("nothing_like_a_verb", 2, ["xyzzy"], ("'xyzzy'", "Verbs: compress, measure", "--help")),
+        ("nothing_like_a_verb", 2, ["xyzzy"], ("'xyzzy'", "Verbs: compress, search", "--help")),
         ("an_unknown_option", 2, compress("--recipee", "x"), ("--recipee", "'--recipe'", "--help")),
         ("no_source", 2, ["compress"], ("Missing argument 'SOURCE'", "whet compress --help")),
         ("two_sources", 2, ["inspect", "model", "more"], ("unexpected extra argument", "--help")),
