@@ -72,7 +72,7 @@ def test_escape_sequences_in_names_do_not_reach_the_terminal(failing, capsys):
     ("words", "told"),
     [
         (["compres", "demo"], "Did you mean 'compress'?"),
-        (["nonsense"], "Verbs: compress, measure"),
+        (["nonsense"], "Verbs: compress, search"),
         (["compress"], "Missing argument 'SOURCE'"),
         (["compress", "demo", "--recipee", "x"], "Did you mean"),
         (["compress", "demo", "--resume", "maybe"], "'auto', 'required', 'never'"),
