@@ -80,6 +80,8 @@ def command(*, style: str, levels: str | None, tensorboard: str | None, **asked:
     from whet.cli.interrupt import stoppable
     from whet.cli.progress import watched
 
+    if tensorboard is not None:
+        api.require("tensorboard", "train")
     names = tuple(name.strip() for name in (levels or "").split(",") if name.strip())
     with watched() as progress, stoppable() as stop:
         found = api.search(**asked, levels=names, progress=progress, stopped=stop)

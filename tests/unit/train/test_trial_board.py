@@ -26,6 +26,7 @@ def read(folder):
 
 
 def test_every_trial_is_a_run_and_the_curves_are_drawn(tmp_path):
+    pytest.importorskip("tensorboard")
     records = searched()
     assert api.log_trials(records, str(tmp_path)) == 4
     runs = {path.name: read(path) for path in tmp_path.iterdir() if path.is_dir()}
@@ -43,6 +44,7 @@ def test_every_trial_is_a_run_and_the_curves_are_drawn(tmp_path):
 
 
 def test_odd_names_and_numbers_do_no_harm(tmp_path):
+    pytest.importorskip("tensorboard")
     facts = {"kl": Quantity(nan, "nat", ""), "size": Quantity(5, "byte", "")}
     records = [Record("trial", "../../evil", facts), Record("generation", "x", facts)]
     assert trials_to_tensorboard(records, tmp_path / "log") == 1
