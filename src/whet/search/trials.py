@@ -68,9 +68,10 @@ class Trials:
         return Structure(**min(kept, key=lambda t: cast("float", t.value)).user_attrs["structure"])
 
     def records(self) -> list[Record]:
-        """Return a record of every trial (step "trial")."""
+        """Return a record of every trial that was begun (step "trial")."""
         best = self.best
-        return [_record(trial, best) for trial in self.study.get_trials(deepcopy=False)]
+        every = self.study.get_trials(deepcopy=False)
+        return [_record(trial, best) for trial in every if trial.state.name != "PRUNED"]
 
     def _finished(self) -> list[Any]:
         """Return the trials that were judged."""
@@ -156,13 +157,13 @@ def _record(trial: Any, best: Structure | None) -> Record:  # noqa: ANN401 (Optu
     }
     if trial.duration is not None:
         facts["seconds"] = Quantity(trial.duration.total_seconds(), "s", "wall time")
-    state = {"COMPLETE": "complete", "FAIL": "failed"}.get(trial.state.name, "left out")
+    state = {"COMPLETE": "complete", "FAIL": "failed"}.get(trial.state.name, "not finished")
     if state == "complete" and not told.get("feasible"):
         state = "infeasible"
     broken = [name for name, share in told.get("broken", {}).items() if share > 0]
     notes = {
         "state": state,
-        "structure": str(structure) if structure else "known already",
+        "structure": str(structure) if structure else "",
         "chosen": "yes" if structure is not None and structure == best else "no",
         "levels": told.get("levels", ""),
     }
