@@ -10,7 +10,7 @@ Nothing heavy is imported before a function that needs it is called.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from whet.base.errors import UnsupportedError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from whet.runtime.engine import Engine
     from whet.runtime.executor import Choice, Kernels
     from whet.search.ask import Found
-    from whet.search.limits import Objective
+    from whet.search.limits import Objective, Words
 
 Source = str | os.PathLike[str]
 Resume = Literal["auto", "required", "never"]
@@ -90,13 +90,6 @@ def search(  # noqa: PLR0913
     source: Source,
     *,
     out: Source | None = None,
-    max_size: str | None = None,
-    max_bpw: float | None = None,
-    min_decode: str | None = None,
-    max_ttft: str | None = None,
-    max_memory: str | None = None,
-    max_kl: float | None = None,
-    max_ppl_increase: str | None = None,
     objective: "Objective" = "quality",
     time: str = "30m",
     calibration: str | None = None,
@@ -113,6 +106,7 @@ def search(  # noqa: PLR0913
     offline: bool = False,
     progress: "Progress | None" = None,
     stopped: Callable[[], bool] | None = None,
+    **words: "Unpack[Words]",
 ) -> "Found":
     """Find the best model within limits; return the published folder and what led to it.
 
@@ -126,15 +120,7 @@ def search(  # noqa: PLR0913
 
     wish = Wish(
         str(source),
-        limits(
-            max_size=max_size,
-            max_bpw=max_bpw,
-            min_decode=min_decode,
-            max_ttft=max_ttft,
-            max_memory=max_memory,
-            max_kl=max_kl,
-            max_ppl_increase=max_ppl_increase,
-        ),
+        limits(**words),
         objective,
         time,
         calibration or "builtin",

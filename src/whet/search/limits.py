@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from whet.base.errors import RecipeError
 
@@ -71,26 +71,34 @@ class Limits:
         return any(limit is not None for limit in (self.decode, self.ttft, self.memory))
 
 
-def limits(
-    *,
-    max_size: str | None = None,
-    max_bpw: float | None = None,
-    min_decode: str | None = None,
-    max_ttft: str | None = None,
-    max_memory: str | None = None,
-    max_kl: float | None = None,
-    max_ppl_increase: str | None = None,
-) -> Limits:
+class Words(TypedDict, total=False):
+    """Limits in the words of the command line, as `Limits` has them."""
+
+    max_size: str | None
+    max_bpw: float | None
+    min_decode: str | None
+    max_ttft: str | None
+    max_memory: str | None
+    max_kl: float | None
+    max_ppl_increase: str | None
+
+
+def limits(**words: Unpack[Words]) -> Limits:
     """Return limits from the words of the command line. Raises RecipeError for what is no limit."""
-    first, prompt = (max_ttft or "").partition("@")[::2]
+    if unknown := sorted(words.keys() - Words.__annotations__.keys()):
+        raise RecipeError(
+            f"{unknown[0]} is no limit", f"Limits are {', '.join(Words.__annotations__)}."
+        )
+    first, prompt = (words.get("max_ttft") or "").partition("@")[::2]
+    tail = f"@{prompt}" if prompt else ""
     return Limits(
-        size=_limit("size", "max", max_size, "byte", _bytes),
-        bpw=_limit("bpw", "max", max_bpw, "bit", float),
-        decode=_limit("decode", "min", min_decode, "token/s", _rate),
-        ttft=_limit("ttft", "max", first or None, "s", _seconds, f"@{prompt}" if prompt else ""),
-        memory=_limit("memory", "max", max_memory, "byte", _bytes),
-        kl=_limit("kl", "max", max_kl, "nat", float),
-        ppl=_limit("ppl", "max", max_ppl_increase, "1", _share),
+        size=_limit("size", "max", words.get("max_size"), "byte", _bytes),
+        bpw=_limit("bpw", "max", words.get("max_bpw"), "bit", float),
+        decode=_limit("decode", "min", words.get("min_decode"), "token/s", _rate),
+        ttft=_limit("ttft", "max", first or None, "s", _seconds, tail),
+        memory=_limit("memory", "max", words.get("max_memory"), "byte", _bytes),
+        kl=_limit("kl", "max", words.get("max_kl"), "nat", float),
+        ppl=_limit("ppl", "max", words.get("max_ppl_increase"), "1", _share),
         prompt=_prompt(prompt),
     )
 

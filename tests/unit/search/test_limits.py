@@ -2,6 +2,7 @@
 
 import pytest
 
+import whet
 from whet.base.errors import RecipeError
 from whet.search.limits import duration, limits
 
@@ -60,3 +61,10 @@ def test_slack() -> None:
 @pytest.mark.parametrize(("text", "value"), [("30m", 1800), ("1h", 3600), ("90", 90), ("5s", 5)])
 def test_durations(text: str, value: float) -> None:
     assert duration(text) == value
+
+
+def test_a_limit_that_is_none_is_not_passed_over(tmp_path) -> None:
+    with pytest.raises(RecipeError, match="max_sise is no limit"):
+        limits(max_sise="4MB")
+    with pytest.raises(RecipeError, match="max_sise is no limit"):
+        whet.search("demo", max_sise="4MB", out=tmp_path / "out")
