@@ -1,11 +1,11 @@
 """What each lever costs in quality, beside its rivals; appends to `results/levers.jsonl`.
 
-    python bench/levers.py MODEL CALIBRATION VALID ROW… [--seeds 0 1 2]
+    python bench/levers.py MODEL CALIBRATION VALID ROW… [--seeds 0 1 2] [--keep DIR]
     python bench/levers.py --table
 
 A row names a recipe below, and may be a pattern (`prune/2:4/*`). Each is calibrated on one text and
 measured on another against MODEL, once for each seed; the seed chooses the windows and whatever a
-method draws. `--table` prints the mean and standard deviation of the rows that the file holds.
+method draws. `--keep` leaves the folders that were made below DIR. `--table` prints the mean and standard deviation of the rows that the file holds.
 """
 
 import argparse
@@ -139,6 +139,7 @@ def main() -> None:
     words.add_argument("--table", action="store_true")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--samples", type=int, default=32)
+    words.add_argument("--keep", type=Path)
     for name in ("model", "calibration", "valid"):
         words.add_argument(name, nargs="?")
     words.add_argument("rows", nargs="*")
@@ -149,7 +150,9 @@ def main() -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     for row in rows():
         for seed in texts.seeds if any(fnmatchcase(row, name) for name in texts.rows) else ():
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory() as passing:
+                place = texts.keep / row.replace("/", "-") / str(seed) if texts.keep else passing
+                Path(place).mkdir(parents=True, exist_ok=True)
                 record = measured(row, seed, texts.samples, Path(place), texts)
             append_records(RESULTS, [record])
             print(f"{row}, seed {seed}: KL {record.facts['kl_mean'].value:.4f} nat", flush=True)

@@ -59,6 +59,25 @@ WHET_INLINE const float* sums_of(const Layout& l, const Multiplication& m) {
   return reinterpret_cast<const float*>(m.input + sums_offset(l, m.tokens, 2));
 }
 
+// What strays of a tile give beyond what stands in for them, once the tile is summed.
+void add_strays(const Operand& w, const Multiplication& m, int tile) {
+  const Layout& l = *w.layout;
+  const Strays strays = strays_of(l, w.bytes, tile);
+  const Tiling tokens = tiling(m.tokens, kTokens);
+  const auto* x = reinterpret_cast<const std::uint16_t*>(m.input);
+  for (const Stray* stray = strays.begin; stray != strays.end; ++stray) {
+    const float rest = bf16_to_f32(stray->number) - strays.stand_in;
+    const std::size_t pair = stray->input / 2, half = stray->input % 2;
+    float* y = m.y + 16 * tile + stray->row;
+    for (int k = 0; k < tokens.count; ++k) {
+      const int first = tile_start(tokens, k), count = tile_start(tokens, k + 1) - first;
+      const auto* of_pair = x + static_cast<std::size_t>(first) * l.width + 2 * pair * count + half;
+      for (int t = 0; t < count; ++t)
+        y[static_cast<std::size_t>(first + t) * m.stride] += rest * bf16_to_f32(of_pair[2 * t]);
+    }
+  }
+}
+
 // Few tokens: every byte of the weight is read once and used in registers. Sums are chains of
 // products, each of which waits for the one before; tiles side by side keep the multipliers busy.
 template <class Decoder, int kTiles, int kT>
@@ -108,6 +127,7 @@ void few_tokens(const Operand& w, const Multiplication& m, int tile) {
     for (int t = 0; t < kT; ++t)
       store_rows(m.y + static_cast<std::size_t>(t) * m.stride + 16 * (tile + k), y[k][t],
                  l.rows - 16 * (tile + k), m.accumulate);
+  for (int k = 0; k < kTiles; ++k) add_strays(w, m, tile + k);
 }
 
 template <class Decoder, int kT>
@@ -273,6 +293,7 @@ void many_tokens(const Operand& w, const Multiplication& m) {
         store_rows(m.y + static_cast<std::size_t>(t) * m.stride + 16 * (tile + i),
                    _mm512_load_ps(y + (t * tiles + i) * 16), l.rows - 16 * (tile + i),
                    m.accumulate);
+    for (int i = 0; i < tiles; ++i) add_strays(w, m, tile + i);
   }
 }
 

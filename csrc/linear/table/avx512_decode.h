@@ -166,6 +166,26 @@ struct PlainBf16 {
   }
 };
 
+// Split numbers: lower bytes, and codes of upper ones, are put together. Four pairs a block.
+struct SplitBf16 {
+  static constexpr int kTerms = 1, kCount = 4, kBytes = 3 * kVectorBytes, kSteps = 2;
+  __m512i uppers;
+
+  WHET_INLINE explicit SplitBf16(const Table* table) : uppers(load_vector(table->bytes[1])) {}
+  template <int kStep, class Use>
+  WHET_INLINE void step(const std::byte* at, Use&& use) const {
+    const __m512i lower = load_vector(at + kStep * kVectorBytes);
+    __m512i codes = load_vector(at + 2 * kVectorBytes);
+    if constexpr (kStep == 1) codes = _mm512_srli_epi16(codes, 4);
+    const __m512i upper =
+        _mm512_shuffle_epi8(uppers, _mm512_and_si512(codes, _mm512_set1_epi8(15)));
+    const __m512bh first = as_bf16(_mm512_unpacklo_epi8(lower, upper));
+    const __m512bh second = as_bf16(_mm512_unpackhi_epi8(lower, upper));
+    use(2 * kStep, first, first);
+    use(2 * kStep + 1, second, second);
+  }
+};
+
 // Splits float32 numbers of the first and the second input of pairs: the high part is cut off, the
 // low part is the rest (exact for f16), rounded.
 template <bool kRound, class Use>
@@ -267,7 +287,8 @@ WHET_INLINE void with_decoder(const Layout& l, const Table* table, Visit&& visit
   const bool two = l.terms == 2;
   switch (l.coding.number) {
     case Number::bf16:
-      return visit.template operator()<PlainBf16>();
+      return l.split ? visit.template operator()<SplitBf16>()
+                     : visit.template operator()<PlainBf16>();
     case Number::f16:
       return visit.template operator()<PlainF16>();
     case Number::f32:

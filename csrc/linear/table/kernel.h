@@ -22,11 +22,13 @@ struct Table {
 
 // Fills a table from 2^bits levels.
 void fill(Table& table, const float* values, int bits);
+// Fills the upper bytes of split numbers in, repeated as all tables are.
+void fill_uppers(Table& table, const std::uint8_t* uppers);
 
 struct Operand {
   const Layout* layout;
   const std::byte* bytes;  // of the layout, from its header
-  const Table* table;      // null for plain numbers and tables of rows
+  const Table* table;      // null for plain numbers that are not split, and tables of rows
 };
 
 // Tokens are cut into tiles of nearly equal width, none above `most`.

@@ -13,6 +13,7 @@ namespace {
 constexpr std::uint64_t kLine = 64;
 constexpr int kPairs = 8;          // inputs of a block of plain numbers
 constexpr int kLongest = 1 << 28;  // of rows and of columns; keeps sizes in range
+constexpr std::uint64_t kRare = 1024;  // among so many numbers a stray is worth its place
 
 std::uint64_t lines(std::uint64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 int ceiling(int value, int step) { return (value + step - 1) / step; }
@@ -98,7 +99,8 @@ void each_code(const Layout& l, int row, F&& visit) {
   for (int c = 0; c < l.cols; ++c) visit(c, home(l, row, place(l, c)));
 }
 
-// Where a plain number lies in a tile: pairs for 16-bit numbers, two vectors of 16 for float32.
+// Where a plain number that is not split lies in a tile: pairs for 16-bit numbers, two vectors of
+// 16 for float32.
 std::uint64_t number_at(const Layout& l, int row, int position) {
   const std::uint64_t pair = position / 2;
   if (l.coding.number == Number::bf16) return pair * 64 + (2 * row + position % 2) * 2;
@@ -190,6 +192,104 @@ void each_number(const Layout& l, int index, F&& visit) {
   });
 }
 
+std::uint16_t number_of(const std::byte* plane, std::uint64_t index) {
+  std::uint16_t number;
+  std::memcpy(&number, plane + 2 * index, sizeof number);
+  return number;
+}
+
+// The upper bytes that split numbers have most often, by what they amount to, and how many numbers
+// have others. The first stands for strays and for the padding of rows: it is the smallest.
+struct Uppers {
+  std::uint8_t table[kUppers] = {};
+  std::uint8_t code[256];  // 255: not in the table
+  std::uint64_t strays = 0;
+};
+
+Uppers uppers_of(const std::byte* plane, std::uint64_t count) {
+  std::uint64_t often[256] = {};
+  for (std::uint64_t i = 0; i < count; ++i) ++often[number_of(plane, i) >> 8];
+  int order[256];
+  for (int i = 0; i < 256; ++i) order[i] = i;
+  std::stable_sort(order, order + 256, [&](int a, int b) { return often[a] > often[b]; });
+  const auto size = [](int upper) { return std::pair{upper & 0x7f, upper}; };
+  std::sort(order, order + kUppers, [&](int a, int b) { return size(a) < size(b); });
+  Uppers found;
+  std::fill_n(found.code, 256, std::uint8_t{255});
+  for (int i = 0; i < kUppers; ++i) {
+    found.table[i] = static_cast<std::uint8_t>(order[i]);
+    found.code[order[i]] = static_cast<std::uint8_t>(i);
+    count -= often[order[i]];
+  }
+  found.strays = count;
+  return found;
+}
+
+void pack_split(const Layout& l, const Source& from, std::byte* bytes) {
+  const Uppers uppers =
+      uppers_of(from.value, static_cast<std::uint64_t>(l.rows) * static_cast<std::uint64_t>(l.cols));
+  std::memcpy(bytes + l.values, uppers.table, kUppers);
+  auto* starts = reinterpret_cast<std::uint32_t*>(bytes + l.starts);
+  auto* strays = reinterpret_cast<Stray*>(bytes + l.starts + strays_offset(l.tiles));
+  std::uint32_t found = 0;
+  for (int index = 0; index < l.tiles; ++index) {
+    std::byte* tile = tile_of(l, bytes, index);
+    starts[index] = found;
+    each_row(l, index, [&](int r, int row) {
+      for (int c = 0; c < l.cols; ++c) {
+        const auto number = number_of(from.value, static_cast<std::uint64_t>(row) * l.cols + c);
+        const std::uint8_t code = uppers.code[number >> 8];
+        if (code == 255) {
+          strays[found++] = {static_cast<std::uint32_t>(c), static_cast<std::uint16_t>(r), number};
+          continue;
+        }
+        const SplitPlace at = split_place(r, c);
+        tile[l.codes + at.lower] = static_cast<std::byte>(number & 0xff);
+        tile[l.codes + at.code] |= static_cast<std::byte>(code << at.shift);
+      }
+    });
+  }
+  starts[l.tiles] = found;
+}
+
+void unpack_split(const Layout& l, const std::byte* bytes, const Sink& to) {
+  for (int index = 0; index < l.tiles; ++index) {
+    const std::byte* tile = tile_of(l, bytes, index);
+    const auto put = [&](int row, int c, unsigned number) {
+      const auto half = static_cast<std::uint16_t>(number);
+      std::memcpy(to.value + 2 * (static_cast<std::uint64_t>(row) * l.cols + c), &half, 2);
+    };
+    each_row(l, index, [&](int r, int row) {
+      for (int c = 0; c < l.cols; ++c) {
+        const SplitPlace at = split_place(r, c);
+        const unsigned code = static_cast<unsigned>(tile[l.codes + at.code]) >> at.shift & 15;
+        put(row, c, static_cast<unsigned>(bytes[l.values + code]) << 8 |
+                        static_cast<unsigned>(tile[l.codes + at.lower]));
+      }
+    });
+    const Strays strays = strays_of(l, bytes, index);
+    for (const Stray* each = strays.begin; each != strays.end; ++each)
+      put(index * l.tile_rows + each->row, static_cast<int>(each->input), each->number);
+  }
+}
+
+// Whether the strays lie in their tiles.
+bool strays_fit(const Layout& l, const std::byte* bytes) {
+  if (!l.split) return true;
+  const auto* starts = reinterpret_cast<const std::uint32_t*>(bytes + l.starts);
+  if (starts[0] != 0 || starts[l.tiles] != l.strays) return false;
+  if (!std::is_sorted(starts, starts + l.tiles + 1)) return false;
+  for (int tile = 0; tile < l.tiles; ++tile) {
+    const Strays strays = strays_of(l, bytes, tile);
+    const int rows = std::min(l.tile_rows, l.rows - tile * l.tile_rows);
+    const bool inside = std::all_of(strays.begin, strays.end, [&](const Stray& each) {
+      return each.input < static_cast<std::uint32_t>(l.cols) && each.row < rows;
+    });
+    if (!inside) return false;
+  }
+  return true;
+}
+
 // Whether every level (NaN apart) is exactly a bf16 number.
 bool exact(const float* values, int count) {
   return std::all_of(values, values + count, [](float value) {
@@ -229,10 +329,13 @@ std::string refusal(const Coding& f, int rows, int cols) {
   return "";
 }
 
-Layout plan(const Coding& coding, int rows, int cols, int terms) {
+Layout plan(const Coding& coding, int rows, int cols, int terms,
+            std::optional<std::uint64_t> strays) {
   Layout l;
   l.coding = coding;
   l.terms = static_cast<std::uint8_t>(terms);
+  l.split = strays.has_value();
+  l.strays = strays.value_or(0);
   l.form = coding.row_levels ? Form::rowwise : Form::interleaved;
   l.rows = rows;
   l.cols = cols;
@@ -252,17 +355,28 @@ Layout plan(const Coding& coding, int rows, int cols, int terms) {
     const int vectors = by_row ? l.padded / kLanes : l.padded / 2;
     size = static_cast<std::uint64_t>(ceiling(vectors, block_codes(coding.bits))) *
            block_words(coding.bits) * kVectorBytes;
+  } else if (l.split) {
+    size = static_cast<std::uint64_t>(l.padded / kPairs) * kSplitBytes;
   } else {
     size = static_cast<std::uint64_t>(l.padded) * 16 * number_bytes(coding.number);
   }
   l.tile_bytes = lines(l.codes + size);
   l.values = lines(sizeof(Layout));
-  l.first = lines(l.values + (coded && !by_row ? std::uint64_t{4} << coding.bits : 0));
-  l.bytes = l.first + l.tile_bytes * l.tiles;
+  const std::uint64_t table = coded && !by_row ? std::uint64_t{4} << coding.bits : 0;
+  l.first = lines(l.values + (l.split ? kUppers : table));
+  l.starts = l.first + l.tile_bytes * l.tiles;
+  l.bytes = l.starts;
+  if (l.split) l.bytes += lines(strays_offset(l.tiles) + l.strays * sizeof(Stray));
   return l;
 }
 
-Layout planned(const Coding& f, const Source& from, int rows, int cols) {
+Layout planned(const Coding& f, const Source& from, int rows, int cols, bool split) {
+  if (split && f.number == Number::bf16) {
+    const std::uint64_t count = static_cast<std::uint64_t>(rows) * cols;
+    const std::uint64_t strays = uppers_of(from.value, count).strays;
+    if (strays <= std::min<std::uint64_t>(count / kRare, UINT32_MAX)) 
+      return plan(f, rows, cols, 1, strays);
+  }
   const bool single = f.number == Number::code ? from.values && exact(from.values, 1 << f.bits)
                                                : f.number == Number::bf16;
   Layout l = plan(f, rows, cols, single ? 1 : 2);
@@ -280,6 +394,7 @@ Layout planned(const Coding& f, const Source& from, int rows, int cols) {
 void pack(const Layout& l, const Source& from, std::byte* bytes) {
   std::memcpy(bytes, &l, sizeof l);
   if (from.values) std::memcpy(bytes + l.values, from.values, std::size_t{4} << l.coding.bits);
+  if (l.split) return pack_split(l, from, bytes);
   for (int t = 0; t < l.tiles; ++t) {
     std::byte* tile = tile_of(l, bytes, t);
     if (l.coding.number == Number::code) {
@@ -297,6 +412,7 @@ void unpack(const std::byte* bytes, const Sink& to) {
   Layout l;
   std::memcpy(&l, bytes, sizeof l);
   const Coding& f = l.coding;
+  if (l.split) return unpack_split(l, bytes, to);
   if (f.tensor) {
     std::memcpy(to.scale, &l.tensor_raw, scale_size(f.scale));
     if (f.affine) to.zero[0] = static_cast<std::uint8_t>(l.tensor_zero);
@@ -334,7 +450,9 @@ const Layout* header(const std::byte* bytes, std::size_t size) {
   if (l->coding.number > Number::f32 || l->coding.scale > Scale::e4m3) return nullptr;
   if (!refusal(l->coding, l->rows, l->cols).empty()) return nullptr;
   if (!possible_terms(l->coding, l->terms)) return nullptr;
-  const Layout expected = plan(l->coding, l->rows, l->cols, l->terms);
+  if (l->split && (l->coding.number != Number::bf16 || l->strays > UINT32_MAX)) return nullptr;
+  const Layout expected = plan(l->coding, l->rows, l->cols, l->terms,
+                               l->split ? std::optional(l->strays) : std::nullopt);
   const bool same =
       expected.bytes == l->bytes && expected.first == l->first &&
       expected.tile_bytes == l->tile_bytes && expected.codes == l->codes &&
@@ -343,8 +461,8 @@ const Layout* header(const std::byte* bytes, std::size_t size) {
       expected.groups == l->groups && expected.zeros == l->zeros && expected.levels == l->levels &&
       expected.values == l->values && expected.width == l->width && expected.unit == l->unit &&
       expected.segment == l->segment && expected.tile_rows == l->tile_rows &&
-      expected.group == l->group && expected.form == l->form;
-  return same ? l : nullptr;
+      expected.group == l->group && expected.form == l->form && expected.starts == l->starts;
+  return same && strays_fit(*l, bytes) ? l : nullptr;
 }
 
 }  // namespace whet::table

@@ -125,7 +125,8 @@ std::string refusal_of(const Planes& weight, Tier, Mode mode) {
 Aligned packed(const Planes& weight, Tier tier, Mode mode) {
   const Borrowed borrowed(weight);
   const table::Coding coding = coding_of(weight.format);
-  const table::Layout layout = table::planned(coding, borrowed.source, weight.rows, weight.cols);
+  const table::Layout layout =
+      table::planned(coding, borrowed.source, weight.rows, weight.cols, tier == Tier::avx512);
   Aligned bytes(kHeader + layout.bytes);
   MatrixView view = header_for(weight, kId, tier, mode);
   view.size = bytes.size();
@@ -188,6 +189,11 @@ class TableMatrix final : public Matrix {
         layout_(layout_of(bytes)),
         bytes_(bytes.data() + view_of(bytes).offset[0]),
         kernels_(*kernels_of(tier)) {
+    if (layout_.split) {
+      table_ = std::make_unique<table::Table>();
+      table::fill_uppers(*table_, reinterpret_cast<const uint8_t*>(bytes_ + layout_.values));
+      return;
+    }
     if (layout_.coding.number != table::Number::code || layout_.coding.row_levels) return;
     std::vector<float> values(std::size_t{1} << layout_.coding.bits);
     std::memcpy(values.data(), bytes_ + layout_.values, values.size() * sizeof(float));

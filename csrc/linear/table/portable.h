@@ -96,6 +96,7 @@ struct Reader {
   // Inputs [at, at + count) of the padded row. A block of a rowwise layout may span segments, so
   // it decodes vectors; `vector` holds 32 words of codes' values.
   void decode(int at, int count, float* out) const {
+    if (l.split) return split(at, count, out);
     if (l.coding.number != Number::code) return plain(at, count, out);
     const int bits = l.coding.bits;
     const float* table = l.coding.row_levels ? levels : w.table->values;
@@ -111,6 +112,19 @@ struct Reader {
       std::memcpy(out + (from - first) * kLanes, values + (from - block * codes) * kLanes,
                   sizeof(float) * kLanes * (to - from));
     }
+  }
+
+  // Strays are added later.
+  void split(int at, int count, float* out) const {
+    const std::byte* from = tile + l.codes;
+    for (int c = at; c < at + count; ++c, out += kRows)
+      for (int r = 0; r < kRows; ++r) {
+        const SplitPlace place = split_place(r, c);
+        const unsigned code = static_cast<unsigned>(from[place.code]) >> place.shift & 15;
+        const unsigned upper = w.table->bytes[1][code];
+        out[r] = bf16_to_f32(
+            static_cast<std::uint16_t>(upper << 8 | static_cast<unsigned>(from[place.lower])));
+      }
   }
 
   void plain(int at, int count, float* out) const {
@@ -251,8 +265,29 @@ void one_tile(const Operand& w, const Multiplication& m, int index) {
     }
 }
 
+// What strays of a tile give beyond what stands in for them.
+void add_strays(const Operand& w, const Multiplication& m, int index) {
+  const Strays strays = strays_of(*w.layout, w.bytes, index);
+  const Tiling tiles = tiling(m.tokens, Lanes::kTokens);
+  for (const Stray* stray = strays.begin; stray != strays.end; ++stray) {
+    const float rest = bf16_to_f32(stray->number) - strays.stand_in;
+    float* y = m.y + index * kRows + stray->row;
+    for (int k = 0; k < tiles.count; ++k) {
+      const int start = tile_start(tiles, k), count = tile_start(tiles, k + 1) - start;
+      const float* x = reinterpret_cast<const float*>(m.input) +
+                       static_cast<std::size_t>(start) * w.layout->width +
+                       static_cast<std::size_t>(stray->input) * count;
+      for (int t = 0; t < count; ++t)
+        y[static_cast<std::size_t>(start + t) * m.stride] += rest * x[t];
+    }
+  }
+}
+
 void multiply(const Operand& w, const Multiplication& m) {
-  for (int index = m.first; index < m.last; ++index) one_tile(w, m, index);
+  for (int index = m.first; index < m.last; ++index) {
+    one_tile(w, m, index);
+    add_strays(w, m, index);
+  }
 }
 
 }  // namespace

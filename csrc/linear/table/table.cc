@@ -26,4 +26,8 @@ void fill(Table& table, const float* values, int bits) {
                      (table.low[i] == table.low[i + 128]) && table.low[i] == 0;
 }
 
+void fill_uppers(Table& table, const std::uint8_t* uppers) {
+  for (int i = 0; i < 256; ++i) table.bytes[1][i] = uppers[i % kUppers];
+}
+
 }  // namespace whet::table

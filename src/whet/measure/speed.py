@@ -146,8 +146,11 @@ def _notes(engine: Engine, runs: int) -> dict[str, str]:
 
 
 def _share(timed: Timed, read: list[float]) -> Facts:
-    """Return how much of the bandwidth of each round generation needs for the weights it reads."""
-    size = token_bytes(timed.engine.folder)
+    """Return how much of the bandwidth of each round generation needs for the weights it reads.
+
+    These are the bytes of layouts: those of bf16, say, have 12 bits a weight.
+    """
+    size = token_bytes(timed.engine.folder) * timed.engine.executor.density
     shares = [rate * size / speed for rate, speed in zip(timed.decode, read, strict=True)]
     what = f"decode × {size / 1e6:.1f} MB of weights a token ÷ memory_read of the round"
     return _fact("bandwidth_share", shares, "1", what)

@@ -43,6 +43,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def density(self) -> float:
+        """Bytes of weights that are read for each that is stored: kernels may pack them anew."""
+        ...
+
+    @property
     def notes(self) -> Mapping[str, str]:
         """What a record of a measurement says of it besides."""
         ...

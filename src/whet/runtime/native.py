@@ -72,9 +72,15 @@ class Native:
     name = "native"
 
     def __init__(
-        self, arch: Architecture, program: Program, notes: Mapping[str, str], longest: int
+        self,
+        arch: Architecture,
+        program: Program,
+        notes: Mapping[str, str],
+        longest: int,
+        density: float = 1.0,
     ) -> None:
         self.arch, self.program, self.notes, self.longest = arch, program, notes, longest
+        self.density = density
         pool, limits = program.pool, program.limits
         self.sequences = Sequences(
             limits.pages, limits.sequences, native().PAGE, pool.copy_page, pool.copy_slot
@@ -211,8 +217,10 @@ def load(folder: Folder, settings: Settings = Settings()) -> Native:
     arch = family.architecture(folder.config, saved.contents.names())
     extension = Path(str(native().__file__))
     key = key_of(folder, saved.tier, settings.precision, extension)
-    layouts = prepared(folder.path, key, saved.wanted(parts(joined(graph))))
+    wanted = saved.wanted(parts(joined(graph)))
+    layouts = prepared(folder.path, key, wanted)
     saved.take(layouts)
+    read = sum(each.nbytes for each in layouts.layouts.values())
     machine = Machine(threads=settings.threads or threads(), tier=saved.tier, cache=settings.cache)
     limits = _limits(arch, graph, settings)
     program = Program(graph, saved, limits, machine)
@@ -222,7 +230,7 @@ def load(folder: Folder, settings: Settings = Settings()) -> Native:
         "cache": settings.cache,
         "layouts": layouts.note,
     }
-    return Native(arch, program, notes, limits.longest)
+    return Native(arch, program, notes, limits.longest, read / sum(one.nbytes for one in wanted))
 
 
 def _lowered(folder: Folder, settings: Settings) -> tuple[Saved, Graph]:

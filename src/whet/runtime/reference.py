@@ -21,6 +21,7 @@ class Reference:
     """A decoder of `whet.model`, in memory."""
 
     name = "reference"
+    density = 1.0
 
     def __init__(self, model: Model, *, unpacked: bool = False) -> None:
         self.model, self.unpacked = model, unpacked
