@@ -7,11 +7,13 @@ namespace {
 
 constexpr int kAhead = 32768;  // bytes that prefetching into the second cache runs ahead
 
+static inline void prefetch_line(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T1);
+}
+
 template <int Bits>
 static inline void prefetch(const uint8_t* at) {
-  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + line, _MM_HINT_T1);
-  }
+  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) prefetch_line(at + line);
 }
 
 // Adds the products of codes in memory, the shorter block at the end of a step.
@@ -72,6 +74,7 @@ void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) 
   for (int t = 0; t < Tokens; ++t) total[t] = _mm512_setzero_ps();
   for (int step = 0, next = 0; step < steps; ++step) {
     if (step == next) {
+      prefetch_line(at);
       scales = read_scales(at, kind);
       if (Affine) zeros = read_zeros(at + zeros_at);
       at += head;
