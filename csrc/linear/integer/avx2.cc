@@ -94,11 +94,13 @@ static inline void add_rest(int quads, const uint8_t* at, const int8_t* x, __m25
   }
 }
 
+static inline void prefetch_line(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T0);
+}
+
 template <int Bits>
 static inline void prefetch(const uint8_t* at) {
-  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead + line, _MM_HINT_T0);
-  }
+  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) prefetch_line(at + line);
 }
 
 // The sums of eight rows; `half` says which. `Short`: a step is one full block.
@@ -114,6 +116,7 @@ void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, _
   for (int t = 0; t < Tokens; ++t) total[t] = _mm256_setzero_ps();
   for (int step = 0, next = 0; step < steps; ++step) {
     if (step == next) {
+      prefetch_line(at);
       scales = read_scales(at, weight.scale, half);
       if (weight.affine) zeros = read_zeros(at + kRows * weight.scale_bytes + half * 8);
       at += weight.head;

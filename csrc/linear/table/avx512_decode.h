@@ -21,7 +21,7 @@
 namespace whet::table {
 namespace {
 
-constexpr std::size_t kAhead = 2048;  // how far on codes are fetched [byte]
+constexpr std::size_t kAhead = 16384;  // how far on codes are fetched [byte]
 
 #define WHET_INLINE inline __attribute__((always_inline))
 
@@ -234,7 +234,7 @@ WHET_INLINE void beside(Of&& of, const std::byte* at, std::size_t apart, std::si
                         Use&& use) {
   for (int k = 0; k < kN; ++k)
     for (int line = 0; line < Decoder::kBytes; line += kVectorBytes)
-      _mm_prefetch(reinterpret_cast<const char*>(at + k * apart + ahead + line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(at + k * apart + ahead + line), _MM_HINT_T1);
   const auto all = [&]<int kStep>(std::integral_constant<int, kStep>) {
     for (int k = 0; k < kN; ++k)
       of(k).template step<kStep>(at + k * apart,
