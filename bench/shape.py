@@ -4,7 +4,7 @@ Speed does not depend on the values, so they are drawn from N(0, 0.02) with a fi
 per block is written as soon as it is drawn; RAM holds one block, or one embedding matrix, at a
 time. Needs torch and safetensors::
 
-    python bench/shape.py OUT --tokenizer FOLDER --layers 22
+    python bench/shape.py OUT [--tokenizer FOLDER] --layers 22
 """
 
 import argparse
@@ -117,9 +117,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument(
-        "--tokenizer", type=Path, required=True, help="model folder whose tokenizer is copied"
-    )
+    parser.add_argument("--tokenizer", type=Path, help="model folder whose tokenizer is copied")
     parser.add_argument(
         "--layers",
         type=int,
@@ -130,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parameters = write(arguments.out, arguments.layers, arguments.seed)
     for name in TOKENIZER_FILES:
-        if (arguments.tokenizer / name).is_file():
+        if arguments.tokenizer and (arguments.tokenizer / name).is_file():
             shutil.copyfile(arguments.tokenizer / name, arguments.out / name)
     print(f"{arguments.out}: {parameters:,} parameters in {arguments.layers} blocks")
 
