@@ -5,7 +5,8 @@
 
 A row names a recipe below, and may be a pattern (`prune/2:4/*`). Each is calibrated on one text and
 measured on another against MODEL, once for each seed; the seed chooses the windows and whatever a
-method draws. `--keep` leaves the folders that were made below DIR. `--table` prints the mean and standard deviation of the rows that the file holds.
+method draws. `--keep` leaves the folders that were made below DIR. `--table` prints the mean and
+standard deviation of the rows that the file holds.
 """
 
 import argparse

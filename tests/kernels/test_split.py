@@ -62,7 +62,9 @@ def test_where_strays_are_many_numbers_stay_whole():
     every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16).reshape(256, 256)
     layout = laid_out(every)
     assert 8 * layout.nbytes / every.numel() > 16
-    assert native().unpack(layout)[1]["value"].tobytes() == every.view(torch.int16).numpy().tobytes()
+    assert (
+        native().unpack(layout)[1]["value"].tobytes() == every.view(torch.int16).numpy().tobytes()
+    )
 
 
 @pytest.mark.parametrize("tier", ["generic", "avx2", "avx512"])

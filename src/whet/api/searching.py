@@ -13,7 +13,6 @@ from whet.recipe.workspace import Resume
 from whet.search.ask import Ask, Found
 from whet.search.limits import Limits, Objective, duration
 from whet.search.run import search
-from whet.search.unit import LEVELS
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
 
@@ -45,7 +44,7 @@ class Wish:
             objective=self.objective,
             seconds=_seconds(self.time),
             calibration=Calibration(self.calibration, self.samples),
-            levels=self.levels or LEVELS,
+            levels=self.levels,
             skip=self.skip,
             structures=self.structures,
             target=self.target,

@@ -9,7 +9,7 @@ from whet.base.record import Record
 from whet.recipe.progress import Progress
 from whet.recipe.recipe import Calibration, Recipe
 from whet.search.limits import Limits, Objective
-from whet.search.unit import LEVELS, TABLES
+from whet.search.unit import TABLES
 from whet.store.folder import Folder
 
 Told = Callable[[float, str], None]  # (share that is done, what is under way)
@@ -28,7 +28,8 @@ class Carry(Protocol):
 class Ask:
     """A model, the limits, and how much may be tried.
 
-    `levels` and `tables` are the formats that linears and embeddings are offered; `skip` names sites
+    `levels` and `tables` are the formats that linears and embeddings are offered, by default those
+    for a model of that size; `skip` names sites
     that stay as they are; `seconds` is the time that the search may take, the last compression
     included; `structures` says whether smaller shapes are tried too; `data` is what the result is
     measured on; `sweep` a folder that keeps what shapes cost for other searches of the same model.
@@ -39,7 +40,7 @@ class Ask:
     objective: Objective = "quality"
     seconds: float = 1800.0
     calibration: Calibration = field(default_factory=Calibration)
-    levels: Sequence[str] = LEVELS
+    levels: Sequence[str] = ()
     tables: Sequence[str] = TABLES
     skip: Sequence[str] = ()
     structures: bool = True

@@ -43,6 +43,7 @@ from whet.search.outcome import Outcome
 from whet.search.records import records
 from whet.search.refine import Evolution, Generation, Scope
 from whet.search.resumed import keep, kept
+from whet.search.scale import is_wide
 from whet.search.stand import Stand, stood, units_of
 from whet.search.structure import Space, Structure, space_of
 from whet.search.text import Text, text_of
@@ -56,6 +57,7 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
+SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINING = 1.2e11  # operations of training in a second, to say how much time allows
 TRAINED = 0.03  # share of the time that a unit of training takes
 
@@ -165,7 +167,10 @@ class Run:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
         first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
-        belief = self._piloted(stand, first, text, belief, kl)
+        if self._asks_size_alone(stand):
+            belief = replace(belief, sequential=SEQUENTIAL)
+        else:
+            belief = self._piloted(stand, first, text, belief, kl)
         missed: QualityError | None = None
         for attempt in range(ATTEMPTS):
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
@@ -195,6 +200,12 @@ class Run:
             raise infeasible(stand, self.ask, belief)
         choice, kl = self._refined(stand, found.choice, kl, belief, fresh=fresh)
         return choice, belief, kl
+
+    def _asks_size_alone(self, stand: Stand) -> bool:
+        """Return whether a pilot of a wide model would teach nothing that a limit depends on."""
+        wide = is_wide(site for menu in stand.menus for site in menu.unit.sites)
+        sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
+        return wide and sized and self.ask.objective == "quality"
 
     def _piloted(
         self, stand: Stand, found: Allocation, text: Text, belief: Belief, kl: float

@@ -17,9 +17,19 @@ from whet.search.database import Database
 from whet.search.gradients import Gradients, gradients
 from whet.search.option import Choice, Menu, Option, beaten
 from whet.search.predict import Predictor
+from whet.search.scale import is_wide
 from whet.search.sweep import Sweep
 from whet.search.text import Text
-from whet.search.unit import Level, Rejected, Unit, levels_of, offered, units
+from whet.search.unit import (
+    LEVELS,
+    WIDE_LEVELS,
+    Level,
+    Rejected,
+    Unit,
+    levels_of,
+    offered,
+    units,
+)
 from whet.store.checkpoint import Checkpoint
 from whet.store.dialects.whet import WHET
 from whet.store.folder import Folder
@@ -98,7 +108,8 @@ def stood(
         return beaten(_menus(first, database, costs))
 
     heed = _share(told, *SHARES[1:])
-    Sweep(source, every, database, felt, ask.seed, heed, screen).run(text.swept)
+    quick = is_wide(site for unit in every for site in unit.sites)
+    Sweep(source, every, database, felt, ask.seed, heed, quick, screen).run(text.swept)
     menus = _menus(every, database, costs)
     rejected += tuple(Rejected("", level, reason) for level, reason in screen().items())
     assembly = Assembly(source, menus, database, text.held, original)
@@ -109,7 +120,9 @@ def _offers(
     ask: Ask, every: Sequence[Unit], predictor: Predictor | None
 ) -> tuple[Mapping[str, tuple[Level, ...]], tuple[Rejected, ...]]:
     """Return what each unit may become, and what none of them may."""
-    levels, tables = levels_of(ask.levels), levels_of(ask.tables, table=True)
+    wide = is_wide(site for unit in every for site in unit.sites)
+    names = ask.levels or (WIDE_LEVELS if wide else LEVELS)
+    levels, tables = levels_of(names), levels_of(ask.tables, table=True)
     offers: dict[str, tuple[Level, ...]] = {}
     rejected: list[Rejected] = []
     for unit in every:

@@ -36,6 +36,7 @@ class Sweep:
     gradients: Gradients
     seed: int
     heed: Heed
+    quick: bool = False  # compare levels without the last rounds of their methods
     screen: Callable[[], Collection[str]] = tuple  # levels that the first block has ruled out
 
     @torch.no_grad()
@@ -97,7 +98,8 @@ class Sweep:
     def _written(
         self, unit: Unit, level: Level, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
     ) -> "Written":
-        use, weights, fallbacks = level.use(alone=True), dict[str, Weight](), list[str]()
+        use = level.use(alone=True, quick=self.quick)
+        weights, fallbacks = dict[str, Weight](), list[str]()
         for site in unit.sites:
             seed = stream_seed(self.seed, f"{level}/{site.module}")
             with arithmetic(usual(site.shape[1])):

@@ -9,14 +9,14 @@ from torch import Tensor
 from whet.calibrate.tokens import Tokens, calibration, spare
 from whet.recipe.anatomy import Anatomy
 from whet.recipe.recipe import Calibration
+from whet.search.scale import is_wide
 from whet.store.folder import Folder
 from whet.store.tokenizer import Tokenizer
 
 FELT = 4096  # tokens of the backward pass, about
 HELD = 16384  # held-out tokens on which choices are compared, about
-WIDE_FELT, WIDE_HELD = 2048, 2048  # the same of models whose forward pass takes seconds
-WIDE = 200_000_000  # weights from which that is so
-WIDE_SAMPLES = 32  # windows that levels of such a model are compared on
+WIDE_FELT, WIDE_HELD = 2048, 2048  # the same of wide models
+WIDE_SAMPLES = 32  # windows that levels of a wide model are compared on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +32,7 @@ class Text:
 def text_of(asked: Calibration, folder: Folder, model: Anatomy, seed: int) -> Text:
     """Return the windows of a search. Raises FolderError where the text is too short for them."""
     reader, length = Tokenizer(folder.path), min(asked.length, model.context)
-    weights = sum(site.shape[0] * site.shape[1] for site in model.sites)
-    wide = weights >= WIDE
+    wide = is_wide(model.sites)
     found = calibration(asked.source, reader, asked.samples, length, seed)
     held = max(1, (WIDE_HELD if wide else HELD) // length)
     felt = max(1, (WIDE_FELT if wide else FELT) // length)

@@ -30,10 +30,29 @@ LEVELS = (
     "int5-g64",
     "int6-g64",
     "int8-channel",
+    "int8-g64",
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 )  # that a search tries unless it is told others
-TABLES = ("int3-g64-affine", "int4-g64-affine", "int5-g64", "int6-g64", "int8-channel")  # embedding
+WIDE_LEVELS = (
+    "int2-g64-affine",
+    "int3-g128-affine",
+    "int3-g64-affine",
+    "int4-g128",
+    "int4-g64",
+    "int4-g32",
+    "int5-g64",
+    "int6-g64",
+    "int8-channel",
+)  # the same of wide models
+TABLES = (
+    "int3-g64-affine",
+    "int4-g64-affine",
+    "int5-g64",
+    "int6-g64",
+    "int8-channel",
+    "int8-g64",
+)  # that an embedding is tried at
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +66,12 @@ class Level:
         """Return the format's name."""
         return KEPT if self.format is None else str(self.format)
 
-    def use(self, *, alone: bool = False) -> LinearPass:
+    def use(self, *, alone: bool = False, quick: bool = False) -> LinearPass:
         """Return the pass that writes it.
 
         `alone` asks for the best for inputs that no earlier layer has changed, which is how levels
-        are compared; else the pass makes good what earlier layers have lost.
+        are compared; else the pass makes good what earlier layers have lost. `quick` leaves out the
+        rounds of coordinate descent after GPTQ, which improve all levels by about as much.
         """
         assert self.format is not None, "what stays as it is needs no pass"
         settings: dict[str, Any] = {"format": self.format}
@@ -60,6 +80,8 @@ class Level:
             settings |= dict.fromkeys(corrects, 0.0)
         elif _bits(self.format) <= COARSE:
             settings |= dict.fromkeys(corrects, 1.0)
+        if quick and self.method == "gptq":
+            settings["sweeps"] = 0
         if self.method == "rtn":
             settings["range"] = "mse"
         return cast("LinearPass", cast("Any", catalogue()[self.method])(**settings))

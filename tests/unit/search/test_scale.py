@@ -1,0 +1,31 @@
+"""Models that take long are searched with less: fewer levels, and quicker ones."""
+
+import pytest
+
+from whet.model.site import Site
+from whet.search.scale import WIDE, is_wide
+from whet.search.unit import LEVELS, WIDE_LEVELS, level
+
+
+def site(rows: int, cols: int) -> Site:
+    return Site("mlp.down", "layers.0.mlp.down_proj", (rows, cols), "hidden", "ffn", "mlp.mid", 0)
+
+
+def test_what_is_wide_is_the_sum_of_all_linears() -> None:
+    half = site(WIDE // 2000, 1000)
+    assert is_wide([half, half])
+    assert not is_wide([half])
+    assert not is_wide([])
+
+
+@pytest.mark.parametrize("name", WIDE_LEVELS)
+def test_a_wide_model_is_offered_levels_that_others_are_offered_too(name: str) -> None:
+    assert name in LEVELS
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_quick_level_has_the_format_of_the_whole_one(name: str) -> None:
+    one, where = level(name), site(256, 512)
+    quick, whole = one.use(alone=True, quick=True), one.use(alone=True)
+    assert quick.fitted(where).format == whole.fitted(where).format
+    assert (quick != whole) == (one.method == "gptq")
