@@ -52,11 +52,17 @@ def block_matrices(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def hand_over(job: Job, weights: dict[str, torch.Tensor], seconds: float) -> None:
+def hand_over(
+    job: Job,
+    weights: dict[str, torch.Tensor],
+    seconds: float,
+    bits_per_weight: float | None = None,
+) -> None:
     """Write the model with dequantized block linears, in float32, and the facts of the run.
 
-    Every other tensor is the original one. Refused: a missing or foreign name, a wrong shape, or
-    a group of more values than the bits allow.
+    `bits_per_weight` is what was counted, where the setting alone does not say it. Every other
+    tensor is the original one. Refused: a missing or foreign name, a wrong shape, or a group of
+    more values than the bits allow.
     """
     expected = block_matrices(job.model)
     if weights.keys() != expected.keys():
@@ -74,7 +80,7 @@ def hand_over(job: Job, weights: dict[str, torch.Tensor], seconds: float) -> Non
                 f"expected at most {2**job.bits}"
             )
     _write_folder(job, weights)
-    _write_facts(job, seconds)
+    _write_facts(job, seconds, bits_per_weight)
 
 
 def _write_folder(job: Job, weights: dict[str, torch.Tensor]) -> None:
@@ -90,7 +96,7 @@ def _write_folder(job: Job, weights: dict[str, torch.Tensor]) -> None:
     (job.out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _write_facts(job: Job, seconds: float) -> None:
+def _write_facts(job: Job, seconds: float, bits_per_weight: float | None) -> None:
     facts = {
         "version": version(job.package),
         "torch": version("torch"),
@@ -98,6 +104,8 @@ def _write_facts(job: Job, seconds: float) -> None:
         "seconds": seconds,
         "peak_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+    if bits_per_weight is not None:
+        facts["bits_per_weight"] = bits_per_weight
     (job.out / "peer.json").write_text(json.dumps(facts), encoding="utf-8")
 
 

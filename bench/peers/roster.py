@@ -85,6 +85,16 @@ AUTO_ROUND = Peer(
             options={"iterations": 200, "symmetric": symmetric},
         )
         for bits, symmetric in ((4, True), (3, False), (2, False))
+    )
+    + tuple(
+        Setting(
+            name=f"AutoScheme {average} g64 asym iters=200",
+            bits=8,
+            group=64,
+            zero_bits=8,
+            options={"iterations": 200, "symmetric": False, "average": average},
+        )
+        for average in (3.0, 3.5, 4.0)
     ),
 )
 
@@ -106,4 +116,15 @@ HQQ = Peer(
     ),
 )
 
-PEERS = (LLM_COMPRESSOR, AUTO_ROUND, BITSANDBYTES, HQQ)
+LLAMA_CPP = Peer(
+    tool="llama.cpp",
+    adapter="with_llamacpp.py",
+    package="llama-cpp-python",
+    pins=("llama-cpp-python==0.3.36", "gguf", "safetensors", "transformers==5.23.0"),
+    settings=tuple(
+        Setting(f"{kind} imatrix", bits=8, group=256, options={"kind": kind})
+        for kind in ("IQ2_M", "IQ3_XXS", "IQ3_S", "Q3_K_S", "IQ3_M", "Q3_K_M", "Q3_K_L", "IQ4_XS")
+    ),
+)
+
+PEERS = (LLM_COMPRESSOR, AUTO_ROUND, BITSANDBYTES, HQQ, LLAMA_CPP)

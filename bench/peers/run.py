@@ -136,7 +136,7 @@ def peer_record(bench: Bench, peer: Peer, setting: Setting) -> dict[str, Any]:
     facts = json.loads((out / "peer.json").read_text(encoding="utf-8"))
     evaluator = environment(bench, "evaluator", EVALUATOR)
     head = {"tool": peer.tool, "version": facts.pop("version"), "setting": setting.name}
-    size = {"bits_per_weight": setting.bits_per_weight}
+    size = {"bits_per_weight": facts.pop("bits_per_weight", setting.bits_per_weight)}
     return head | size | measured(bench, evaluator, out) | facts | {"wall_seconds": wall}
 
 
