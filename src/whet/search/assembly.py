@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from whet.formats.activation import Activation
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.kernels.arithmetic import arithmetic, usual
@@ -24,6 +25,7 @@ from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.database import Database
 from whet.search.option import Choice, Menu
+from whet.search.rounding import rounding_of
 
 HELD = 1 << 30  # blocks that are kept [byte]
 STATES = 1 << 29  # states between blocks that are kept [byte]
@@ -115,8 +117,9 @@ class Assembly:
         key = (layer, *(choice[menu.unit.name] for menu in mine))
         if key not in self._blocks:
             block = decoder.block(self.source, *self._kind, layer)
-            for role, weight in self._weights(mine, choice):
+            for role, weight, rounding in self._weights(mine, choice):
                 block.linears[role].replace(weight)
+                block.linears[role].activation = rounding
             for linear in block.linears.values():
                 linear.replace(self._plain(linear.weight))
             self._blocks[key] = block
@@ -129,10 +132,14 @@ class Assembly:
         while len(self._blocks) > 1 and sum(map(_nbytes, self._blocks.values())) > HELD:
             self._blocks.popitem(last=False)
 
-    def _weights(self, menus: Sequence[Menu], choice: Choice) -> Iterator[tuple[str, Weight]]:
+    def _weights(
+        self, menus: Sequence[Menu], choice: Choice
+    ) -> Iterator[tuple[str, Weight, Activation | None]]:
+        """Yield the weights that a choice replaces, by role, and how what they read is rounded."""
         for menu in menus:
             level = menu.options[choice[menu.unit.name]].level
-            yield from self.database.weights(menu.unit, level).items()
+            for role, weight in self.database.weights(menu.unit, level).items():
+                yield role, weight, rounding_of(level)
 
     def _plain(self, weight: Weight) -> Weight:
         """Return a weight decoded, so that it is decoded once."""
@@ -144,7 +151,7 @@ class Assembly:
     def _embedding(self, choice: Choice) -> decoder.Embedding:
         found = decoder.embedding(self.source, *self._kind)
         mine = [menu for menu in self._by_layer.get(None, ()) if menu.unit.table]
-        for _, weight in self._weights(mine, choice):
+        for _, weight, _ in self._weights(mine, choice):
             found.linear.replace(weight)
         return found
 
@@ -152,10 +159,10 @@ class Assembly:
         """Return the head as a choice has it."""
         tied = self._embedding(choice) if self._arch.tied else None
         head = decoder.head(self.source, *self._kind, tied)
-        mine = [menu for menu in self._by_layer.get(None, ()) if not menu.unit.table]
-        for _, weight in self._weights(mine, choice):
-            head.linear.replace(weight)
-        head.linear = Linear(self._plain(head.linear.weight))
+        mine = [m for m in self._by_layer.get(None, ()) if self._arch.tied or not m.unit.table]
+        as_it_is = ("head", head.linear.weight, None)
+        _, weight, rounding = next(self._weights(mine, choice), as_it_is)
+        head.linear = Linear(self._plain(weight), activation=rounding)
         return head
 
     @cached_property

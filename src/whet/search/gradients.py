@@ -10,6 +10,7 @@ arXiv:1905.12558, §2).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int64
@@ -43,6 +44,12 @@ class Felt:
     def change(self, delta: Float[Tensor, "out in"]) -> Float[Tensor, "tokens"]:
         """Return gᵀ Δ x of each token: what a change of the weight does to the log-likelihood."""
         return ((self.x @ delta.T) * self.g).sum(-1)
+
+    def moved(
+        self, weight: Float[Tensor, "out in"], dx: Float[Tensor, "tokens in"]
+    ) -> Float[Tensor, "tokens"]:
+        """Return gᵀ W Δx of each token: what a change of the input does."""
+        return ((dx @ weight.T) * self.g).sum(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,15 +209,21 @@ def _path(folder: Path, layer: int) -> Path:
     return folder / f"felt-{layer:04d}.safetensors"
 
 
-def costs(felt: Mapping[str, Felt], deltas: Mapping[str, Tensor]) -> float:
+def costs(
+    felt: Mapping[str, Felt],
+    deltas: Mapping[str, Tensor],
+    moved: Mapping[str, Tensor] = MappingProxyType({}),
+) -> float:
     """Return the KL divergence that changes of a block's linears cost together [nat per token].
 
-    Half of the mean square of what they do to the log-likelihood; linears that have seen the same
-    tokens are added up before squaring, others (experts) after.
+    `moved` is what changes of their inputs do besides. Half of the mean square of what they do to
+    the log-likelihood; linears that have seen the same tokens are added up before squaring, others
+    (experts) after.
     """
     groups: dict[int, Tensor] = {}
     for role, delta in deltas.items():
         change = felt[role].change(delta)
+        change = change + moved[role] if role in moved else change
         key = len(change)
         groups[key] = groups[key] + change if key in groups else change
     return sum(float(change.double().square().sum()) for change in groups.values()) / 2

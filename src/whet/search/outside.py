@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from whet.calibrate.statistics import Gram, Stats
+from whet.formats.activation import Activation
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model import decoder
@@ -38,10 +39,15 @@ class Outside:
             stats.add((hidden if head.norm is None else head.norm(hidden)).flatten(0, -2))
         return stats
 
-    def cost(self, unit: Unit, weight: Weight) -> float:
-        """Return the KL divergence that another weight costs [nat per token]."""
+    def cost(self, unit: Unit, weight: Weight, rounding: Activation | None = None) -> float:
+        """Return the KL divergence that another weight costs [nat per token].
+
+        `rounding` is how the head's input is rounded for it.
+        """
         looked_up = self._looked_up(unit, weight) if unit.table else 0.0
-        multiplied = self._multiplied(weight) if not unit.table or self._arch.tied else 0.0
+        multiplied = (
+            self._multiplied(weight, rounding) if not unit.table or self._arch.tied else 0.0
+        )
         return looked_up + multiplied
 
     def _looked_up(self, unit: Unit, weight: Weight) -> float:
@@ -51,11 +57,12 @@ class Outside:
         change = (moved * self.gradients.entering()).sum(-1)
         return float(change.double().square().mean()) / 2
 
-    def _multiplied(self, weight: Weight) -> float:
+    def _multiplied(self, weight: Weight, rounding: Activation | None) -> float:
         """Return the KL divergence of what another head says of the same states [nat]."""
         head, other = self._head(), self._head()
-        for one, held in ((head, head.linear.weight), (other, weight)):
-            one.linear = Linear(Weight(Plain("F32"), {"value": held.dense()}, held.shape))
+        for one, held, how in ((head, head.linear.weight, None), (other, weight, rounding)):
+            plain = Weight(Plain("F32"), {"value": held.dense()}, held.shape)
+            one.linear = Linear(plain, activation=how)
         lost, count = 0.0, 0
         for _, hidden in self.gradients.leaving().chunks(1):
             for rows in hidden[0][::EVERY].split(ROWS):

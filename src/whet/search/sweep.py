@@ -21,6 +21,7 @@ from whet.model.source import Source
 from whet.search.database import Database, named, told
 from whet.search.gradients import Gradients, Heed, costs
 from whet.search.outside import Outside
+from whet.search.rounding import rounding_error, rounding_of
 from whet.search.unit import Level, Unit
 
 Made = tuple[dict[str, Tensor], list[Record]]
@@ -69,7 +70,8 @@ class Sweep:
                 new = written.weights[unit.sites[0].role]
                 made |= named(level, written.weights)
                 error = _relative(unit, written, old, stats)
-                records.append(told(unit, level, outside.cost(unit, new), error, written.fallback))
+                kl = outside.cost(unit, new, rounding_of(level))
+                records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
     def _block(self, stop: Stop) -> Made:
@@ -78,13 +80,21 @@ class Sweep:
         made: dict[str, Tensor] = {}
         records: list[Record] = []
         for unit in _in_order(self.units, stop):
+            moved = {
+                site.role: felt[site.role].moved(
+                    linears[site.role].weight.dense(), rounding_error(felt[site.role].x)
+                )
+                for site in unit.sites
+                if site.role in felt
+            }
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
             for level in self._levels(unit):
                 written = self._written(unit, level, linears, stats)
                 made |= named(level, written.weights)
                 deltas = {role: d for role, d in _deltas(written, linears).items() if role in felt}
-                kl = costs(felt, deltas) / self.gradients.ids.numel()
+                rounded = moved if rounding_of(level) else {}
+                kl = costs(felt, deltas, rounded) / self.gradients.ids.numel()
                 error = _relative(unit, written, linears, stats)
                 records.append(told(unit, level, kl, error, written.fallback))
         return made, records

@@ -14,6 +14,7 @@ from whet.search.assembly import Assembly
 from whet.search.database import Database
 from whet.search.gradients import ROWS, Gradients, gradients
 from whet.search.option import Menu, Option, total
+from whet.search.rounding import rounding_of
 from whet.search.sweep import Sweep
 from whet.search.unit import levels_of, offered, units
 from whet.store.checkpoint import Checkpoint
@@ -124,12 +125,15 @@ def test_a_choice_put_together_is_the_model_with_those_weights(prepared: Prepare
     choice["embed"] = 1
     model, original = decoder.load(prepared.source), decoder.load(prepared.source)
     for unit in prepared.units:
-        for role, weight in prepared.database.weights(unit, prepared.level(unit, choice)).items():
+        level = prepared.level(unit, choice)
+        for role, weight in prepared.database.weights(unit, level).items():
             if unit.layer is None:
                 model.embedding.linear.replace(weight)
-                model.head.linear.replace(weight)
+                linear = model.head.linear
             else:
-                model.blocks[unit.layer].linears[role].replace(weight)
+                linear = model.blocks[unit.layer].linears[role]
+            linear.replace(weight)
+            linear.activation = rounding_of(level)
     with torch.no_grad():
         log, ideal = (one(prepared.held).log_softmax(-1) for one in (model, original))
     expected = float((ideal.exp() * (ideal - log)).sum(-1).mean())

@@ -90,7 +90,7 @@ def way(part: Part, precision: Precision) -> Way:
     so are inputs of codes that share them with a product.
     """
     activation, format_ = part.scheme.activation, part.scheme.format
-    integer = _integer(format_)
+    integer = is_integer(format_)
     if activation is None:
         return Way("int8" if integer and precision == "int8" else "bf16")
     if integer and not isinstance(format_, Corrected) and _coded_by_kernels(activation):
@@ -103,7 +103,7 @@ def _coded_by_kernels(activation: Activation) -> bool:
     return symmetric and (activation.strategy == "token" or activation.static)
 
 
-def _integer(format_: Format) -> bool:
+def is_integer(format_: Format) -> bool:
     """Return whether all codes are integers; a product beside them has inputs of its own."""
     whole = (t.format for t in terms_of(format_, (1, 1)) if t.side == "whole")
     found = [isinstance(one, Coded) and isinstance(one.element, Integer) for one in whole]
