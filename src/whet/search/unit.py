@@ -15,6 +15,7 @@ from whet.methods import catalogue
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass
 
+QUICK_RANGES = 10  # tried for each group where levels are compared quickly
 COARSE = 3  # bits up to which drift of earlier layers is made good in full
 KEPT = "as it is"
 LEVELS = (
@@ -81,7 +82,7 @@ class Level:
         elif _bits(self.format) <= COARSE:
             settings |= dict.fromkeys(corrects, 1.0)
         if quick and self.method == "gptq":
-            settings["sweeps"] = 0
+            settings |= {"sweeps": 0, "range_steps": QUICK_RANGES}
         if self.method == "rtn":
             settings["range"] = "mse"
         return cast("LinearPass", cast("Any", catalogue()[self.method])(**settings))
