@@ -227,7 +227,7 @@ Uppers uppers_of(const std::byte* plane, std::uint64_t count) {
 
 void pack_split(const Layout& l, const Source& from, std::byte* bytes) {
   const Uppers uppers =
-      uppers_of(from.value, static_cast<std::uint64_t>(l.rows) * static_cast<std::uint64_t>(l.cols));
+      uppers_of(from.value, static_cast<std::uint64_t>(l.rows) * l.cols);
   std::memcpy(bytes + l.values, uppers.table, kUppers);
   auto* starts = reinterpret_cast<std::uint32_t*>(bytes + l.starts);
   auto* strays = reinterpret_cast<Stray*>(bytes + l.starts + strays_offset(l.tiles));
@@ -374,7 +374,7 @@ Layout planned(const Coding& f, const Source& from, int rows, int cols, bool spl
   if (split && f.number == Number::bf16) {
     const std::uint64_t count = static_cast<std::uint64_t>(rows) * cols;
     const std::uint64_t strays = uppers_of(from.value, count).strays;
-    if (strays <= std::min<std::uint64_t>(count / kRare, UINT32_MAX)) 
+    if (strays <= std::min<std::uint64_t>(count / kRare, UINT32_MAX))
       return plan(f, rows, cols, 1, strays);
   }
   const bool single = f.number == Number::code ? from.values && exact(from.values, 1 << f.bits)
