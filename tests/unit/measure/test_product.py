@@ -49,7 +49,7 @@ def test_copies_fill_the_memory_of_a_model():
 
 
 def test_a_matrix_larger_than_the_model_is_timed_too():
-    assert Stopwatch(1, 1).time(Product(parse("bf16"), ((64, 64),)), 1).nbytes > 2 * 64 * 64
+    assert Stopwatch(1, 1).time(Product(parse("f32"), ((64, 64),)), 1).nbytes > 4 * 64 * 64
 
 
 def test_inputs_are_shared_where_the_engine_shares_them(watch: Stopwatch):
