@@ -57,6 +57,7 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
+COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINING = 1.2e11  # operations of training in a second, to say how much time allows
 TRAINED = 0.03  # share of the time that a unit of training takes
@@ -350,5 +351,5 @@ def _share(folder: Path, mine: Mapping[str, str]) -> None:
 
 def _identity(ask: Ask) -> Mapping[str, str]:
     """Return what a search that goes on must share with the one before; limits may be others."""
-    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures)
+    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
     return identity(repr(asked), ask.folder.digest(), ask.calibration.source)
