@@ -35,17 +35,15 @@ LEVELS = (
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 )  # that a search tries unless it is told others
-WIDE_LEVELS = (
-    "int2-g64-affine",
-    "int3-g128-affine",
-    "int3-g64-affine",
-    "int4-g128",
-    "int4-g64",
-    "int4-g32",
-    "int5-g64",
-    "int6-g64",
-    "int8-channel",
-)  # the same of wide models
+COSTLY = {
+    "int2-g128-affine",
+    "int2-g32-affine",
+    "int3-g32-affine",
+    "int8-g64",
+    "int3-g64-affine + lowrank-16",
+    "2:4(int4-g64)",
+}  # that wide models are not offered
+WIDE_LEVELS = tuple(name for name in LEVELS if name not in COSTLY)
 TABLES = (
     "int3-g64-affine",
     "int4-g64-affine",
