@@ -168,10 +168,10 @@ class Run:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
         first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
-        if self._asks_size_alone(stand):
-            belief = replace(belief, sequential=SEQUENTIAL)
-        else:
+        if self._needs_pilot():
             belief = self._piloted(stand, first, text, belief, kl)
+        else:
+            belief = replace(belief, sequential=SEQUENTIAL)
         missed: QualityError | None = None
         for attempt in range(ATTEMPTS):
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
@@ -202,11 +202,10 @@ class Run:
         choice, kl = self._refined(stand, found.choice, kl, belief, fresh=fresh)
         return choice, belief, kl
 
-    def _asks_size_alone(self, stand: Stand) -> bool:
-        """Return whether a pilot of a wide model would teach nothing that a limit depends on."""
-        wide = is_wide(site for menu in stand.menus for site in menu.unit.sites)
+    def _needs_pilot(self) -> bool:
+        """Return whether a pilot is worth its time: of a wide model only if a limit depends on it."""
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
-        return wide and sized and self.ask.objective == "quality"
+        return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
 
     def _piloted(
         self, stand: Stand, found: Allocation, text: Text, belief: Belief, kl: float

@@ -96,7 +96,8 @@ def stood(
     """Return a shape with its options: gradients, then the sweep; what is on disk is used again."""
     source, original = Checkpoint(folder), Checkpoint(ask.folder)
     every = units_of(ask, folder)
-    offers, rejected = _offers(ask, every, predictor)
+    wide = is_wide(anatomy(ask.folder))
+    offers, rejected = _offers(ask, every, predictor, WIDE_LEVELS if wide else LEVELS)
     work.mkdir(parents=True, exist_ok=True)
     felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
     place = work / "levels"
@@ -108,8 +109,7 @@ def stood(
         return beaten(_menus(first, database, costs))
 
     heed = _share(told, *SHARES[1:])
-    quick = is_wide(site for unit in every for site in unit.sites)
-    Sweep(source, every, database, felt, ask.seed, heed, quick, screen).run(text.swept)
+    Sweep(source, every, database, felt, ask.seed, heed, wide, screen).run(text.swept)
     menus = _menus(every, database, costs)
     rejected += tuple(Rejected("", level, reason) for level, reason in screen().items())
     assembly = Assembly(source, menus, database, text.held, original)
@@ -117,12 +117,10 @@ def stood(
 
 
 def _offers(
-    ask: Ask, every: Sequence[Unit], predictor: Predictor | None
+    ask: Ask, every: Sequence[Unit], predictor: Predictor | None, usual: Sequence[str]
 ) -> tuple[Mapping[str, tuple[Level, ...]], tuple[Rejected, ...]]:
     """Return what each unit may become, and what none of them may."""
-    wide = is_wide(site for unit in every for site in unit.sites)
-    names = ask.levels or (WIDE_LEVELS if wide else LEVELS)
-    levels, tables = levels_of(names), levels_of(ask.tables, table=True)
+    levels, tables = levels_of(ask.levels or usual), levels_of(ask.tables, table=True)
     offers: dict[str, tuple[Level, ...]] = {}
     rejected: list[Rejected] = []
     for unit in every:

@@ -32,7 +32,7 @@ class Text:
 def text_of(asked: Calibration, folder: Folder, model: Anatomy, seed: int) -> Text:
     """Return the windows of a search. Raises FolderError where the text is too short for them."""
     reader, length = Tokenizer(folder.path), min(asked.length, model.context)
-    wide = is_wide(model.sites)
+    wide = is_wide(model)
     found = calibration(asked.source, reader, asked.samples, length, seed)
     held = max(1, (WIDE_HELD if wide else HELD) // length)
     felt = max(1, (WIDE_FELT if wide else FELT) // length)

@@ -1,10 +1,15 @@
 """Models that take long are searched with less: fewer levels, and quicker ones."""
 
+from dataclasses import replace
+
 import pytest
 
 from whet.model.site import Site
+from whet.recipe.anatomy import anatomy
 from whet.search.scale import WIDE, is_wide
 from whet.search.unit import LEVELS, WIDE_LEVELS, level
+from whet.store.folder import Folder
+from whet.store.resolve import demo
 
 
 def site(rows: int, cols: int) -> Site:
@@ -12,10 +17,10 @@ def site(rows: int, cols: int) -> Site:
 
 
 def test_what_is_wide_is_the_sum_of_all_linears() -> None:
-    half = site(WIDE // 2000, 1000)
-    assert is_wide([half, half])
-    assert not is_wide([half])
-    assert not is_wide([])
+    half, whole = site(WIDE // 2000, 1000), anatomy(Folder(demo()))
+    assert is_wide(replace(whole, sites=(half, half)))
+    assert not is_wide(replace(whole, sites=(half,)))
+    assert not is_wide(whole)
 
 
 @pytest.mark.parametrize("name", WIDE_LEVELS)
