@@ -73,7 +73,7 @@ def rows() -> dict[str, Steps]:
         ),
         "int2/gptq": [INT2],
         "int2/gptq + reconstruct": [INT2, {"use": "reconstruct"}],
-        "int2/gptq + qat": [INT2, {"use": "qat", "codes": True, "batch": 4, "tokens": 800_000}],
+        "int2/gptq + qat": [INT2, {"use": "qat", "codes": True, "batch": 4, "tokens": 3_000_000}],
         "structure/cut": SLIM,
         "structure/cut, distilled": [*SLIM, {"use": "distill", "tokens": 3_000_000, "lr": 5e-4}],
         **students(),

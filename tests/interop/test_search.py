@@ -10,6 +10,7 @@ import whet
 from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
+from whet.kernels.native import missing
 from whet.search import text
 from whet.store.manifest import verify
 
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def searched(model: Path, out: Path, **asked):
     settings = {"max_size": str(SIZE), "levels": LEVELS, "samples": 4, "structures": False}
-    return whet.search(model, out=out, time="20s", **(settings | asked))
+    return whet.search(model, out=out, **(settings | {"time": "20s"} | asked))
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,33 @@ def test_smallest_within_a_distance(model: Path, tmp_path: Path) -> None:
     search = one(records_of(done.path), "search")
     assert search.facts["kl_measured"].value <= 0.05
     assert search.facts["size_measured"].value < SIZE
+
+
+def test_keys_and_values_in_fewer_bits(model: Path, tmp_path: Path) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    asked = {"max_size": None, "max_kl": 0.05, "max_memory": "10GB@100", "objective": "size"}
+    done = searched(model, tmp_path / "out", cache=("bf16", "int8", "kv2"), time="60s", **asked)
+    records = records_of(done.path)
+    tried = [r for r in records if r.step == "trial" and r.notes["state"] == "complete"]
+    kept = {r.notes["structure"].rpartition(" in ")[2]: r.facts for r in tried}
+    assert list(kept) == ["as it is", "int8", "kv2"]
+    # the smallest levels are good enough for each, so that only keys and values tell them apart
+    assert kept["as it is"]["kl"].value < kept["int8"]["kl"].value < kept["kv2"]["kl"].value
+    assert kept["as it is"]["memory"].value > kept["int8"]["memory"].value
+
+
+def test_room_for_the_original_gives_the_original(model: Path, tmp_path: Path) -> None:
+    done = searched(model, tmp_path / "out", max_size="10GB", time="5s")
+    assert one(records_of(done.path), "search").facts["kl_measured"].value == 0
+    assert "kv_cache" in (done.path / "recipe.yaml").read_text()
+
+
+def test_one_way_to_keep_keys_and_values_alone(model: Path, tmp_path: Path) -> None:
+    done = searched(model, tmp_path / "out", cache=("kv4",))
+    assert json.loads((done.path / "config.json").read_text())["whet_kv_cache"] == "kv4"
+    assert "kv_cache" in (done.path / "recipe.yaml").read_text()
+    assert one(records_of(done.path), "search").notes["structure"].endswith("kv4")
+    again = whet.compress(model, done.path / "recipe.yaml", out=tmp_path / "again")
+    for name in ("model.safetensors", "config.json"):
+        assert (again.path / name).read_bytes() == (done.path / name).read_bytes()

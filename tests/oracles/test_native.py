@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.unit.model.tiny import CASES, tokens
 
+from whet.formats.keeping import KEEPINGS, Keeping
 from whet.kernels.native import missing
 from whet.model.decoder import load as load_model
 from whet.runtime.executor import Logits
@@ -154,6 +155,22 @@ def test_long_sequences_through_stretches_and_pages(kind: str, bound: float, tmp
     found = whole(executor, ids)
     assert far(found, expected(folder, ids)) <= bound
     assert np.array_equal(cut(executor, ids, [0, 63, 64, 65, 300, 513, 514, 515, 700]), found)
+
+
+@pytest.mark.parametrize("kind", KEEPINGS)
+@torch.no_grad()
+def test_keys_and_values_are_rounded_as_the_reference_rounds_them(kind: Keeping, tmp_path: Path):
+    folder = _long(tmp_path / "model")
+    ids = np.random.default_rng(1).integers(0, 61, 300)
+    model = rounding(folder)
+    found = whole(native(folder, precision="bf16", cache=kind, tokens=96), ids)
+    reference = model(torch.from_numpy(ids)[None], model.new_cache(kind))[0].numpy()
+    lost = far(reference, expected(folder, ids))
+    apart = np.abs(found - reference).max(1) / np.abs(reference).max()
+    assert apart[:64].max() <= BF16
+    assert np.median(apart) <= BF16 / 2
+    assert apart.max() <= BF16 + lost / 3  # codes that bf16 rounds to another neighbour
+    assert {"kv2": 0.1, "kv4": 0.02}.get(kind, 0.0) <= lost <= {"kv2": 2.0}.get(kind, 0.4)
 
 
 @pytest.mark.parametrize("form", FORMATS)

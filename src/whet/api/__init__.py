@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whet.api.inspection import Inspection
     from whet.api.operators import Operators
     from whet.base.record import Record
+    from whet.formats.keeping import Keeping
     from whet.recipe.progress import Progress
     from whet.runtime.engine import Engine
     from whet.runtime.executor import Choice, Kernels
@@ -97,6 +98,7 @@ def search(  # noqa: PLR0913
     levels: Sequence[str] = (),
     skip: Sequence[str] = (),
     structures: bool = True,
+    cache: Sequence[str] = (),
     target: str | None = None,
     data: str | None = None,
     sweep: Source | None = None,
@@ -111,7 +113,8 @@ def search(  # noqa: PLR0913
     """Find the best model within limits; return the published folder and what led to it.
 
     Limits are words as on the command line: `max_size="400MB"`, `min_decode="40tok/s"`,
-    `max_ttft="0.5s@512"`. Raises QualityError where no model keeps them all, naming the nearest.
+    `max_ttft="0.5s@512"`. `cache` names what keys and values may be kept in. Raises QualityError
+    where no model keeps them all, naming the nearest.
     """
     require("torch", "compress")
     require("optuna", "search")
@@ -128,6 +131,7 @@ def search(  # noqa: PLR0913
         tuple(levels),
         tuple(skip),
         structures,
+        tuple(cache),
         target,
         data or "builtin",
         seed,
@@ -149,20 +153,22 @@ def load(
     *,
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
+    cache: "Keeping | None" = None,
     offline: bool = False,
 ) -> "Engine":
     """Return a model ready to generate: a compressed folder, or any source.
 
     `executor` "auto" takes the native kernels, or the reference (torch) where these refuse;
-    `kernels` "require" makes that an error.
+    `kernels` "require" makes that an error. `cache` is what keys and values are kept in, e.g. "int8";
+    None: what the folder says.
     """
     from whet.runtime.engine import load as loaded
     from whet.store.resolve import resolve
 
-    return loaded(resolve(str(folder), offline), executor, kernels, unpacked=None)
+    return loaded(resolve(str(folder), offline), executor, kernels, cache=cache, unpacked=None)
 
 
-def measure(
+def measure(  # noqa: PLR0913
     folder: Source,
     *,
     against: Source | None = None,
@@ -171,10 +177,14 @@ def measure(
     tasks: Sequence[str] = (),
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
+    cache: "Keeping | None" = None,
     offline: bool = False,
     progress: "Progress | None" = None,
 ) -> "list[Record]":
-    """Measure a folder's quality, against its original if given; its speed; `tasks` of lm-eval."""
+    """Measure a folder's quality, against its original if given; its speed; `tasks` of lm-eval.
+
+    `cache` is what the folder's keys and values are kept in, as `load` takes it.
+    """
     from whet.api.measurement import measured
 
     return measured(
@@ -185,6 +195,7 @@ def measure(
         tasks=tasks,
         executor=executor,
         kernels=kernels,
+        cache=cache,
         offline=offline,
         progress=progress,
     )

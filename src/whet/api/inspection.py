@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whet.base.errors import FolderError, WhetError
 from whet.base.record import Record, read_records
+from whet.formats.keeping import PAGE, USUAL, page_bytes
 from whet.store.folder import Folder, is_gguf
 
 DAMAGED = "`whet verify` shows what else is damaged."
@@ -30,7 +31,8 @@ class Inspection:
     """A model folder at a glance.
 
     `refusal` says why whet has no blocks for the model, where it has none; `schemes` counts the
-    modules of each number format, where the folder's records tell them.
+    modules of each number format, where the folder's records tell them. `cache` is what keys and
+    values are kept in, and `token_bytes` what those of a token take [byte].
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Inspection:
     nbytes: int
     shards: int
     sizes: Mapping[str, int]
+    cache: str
+    token_bytes: int
     stock: tuple[Stock, ...]
     schemes: Mapping[str, int]
     skipped: int
@@ -51,7 +55,7 @@ def inspection(path: Path) -> Inspection:
     """Open a folder, check its structure, and return what it holds."""
     folder = Folder(path)
     records = folder_records(path)
-    family, sizes, refusal = _read(folder)
+    family, sizes, refusal, cache, token_bytes = _read(folder)
     quantized = folder.config.get("quantization_config")
     method = quantized.get("quant_method") if isinstance(quantized, dict) else None
     schemes = Counter(_scheme(record) for record in records if record.step == "scheme")
@@ -66,6 +70,8 @@ def inspection(path: Path) -> Inspection:
         folder.nbytes,
         len(folder.shards),
         sizes,
+        cache,
+        token_bytes,
         _stock(folder),
         dict(schemes.most_common()),
         sum(record.step == "skip" for record in records),
@@ -87,16 +93,19 @@ def folder_records(path: Path) -> tuple[Record, ...]:
     return tuple(found)
 
 
-def _read(folder: Folder) -> tuple[str, Mapping[str, int], str]:
-    """Return the family's name and the model's sizes, or why there is no family for it."""
+def _read(folder: Folder) -> tuple[str, Mapping[str, int], str, str, int]:
+    """Return the family's name and the model's sizes, or why there is no family for it; its cache."""
     from whet.model.family import find
 
     try:
         family = find(folder.config)
         arch = family.architecture(folder.config, folder.tensors)
     except WhetError as error:
-        return "", {}, error.message
-    return family.name, {name: int(getattr(arch, name)) for name in SIZES}, ""
+        return "", {}, error.message, "", 0
+    sizes = {name: int(getattr(arch, name)) for name in SIZES}
+    cache = arch.keeping or USUAL
+    taken = arch.layers * arch.kv_heads * page_bytes(cache, arch.head_dim) // PAGE
+    return family.name, sizes, "", cache, taken
 
 
 def _blocks(folder: Folder) -> Counter[str]:

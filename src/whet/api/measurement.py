@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from whet.base.record import Record
+from whet.formats.keeping import Keeping
 from whet.measure.quality import compare
 from whet.measure.speed import speed as timed
 from whet.measure.tasks import refuse_tasks
@@ -15,7 +16,7 @@ from whet.store.resolve import resolve
 Told = Callable[[int, int], None]
 
 
-def measured(
+def measured(  # noqa: PLR0913
     folder: str,
     against: str | None,
     data: str | None,
@@ -24,6 +25,7 @@ def measured(
     tasks: Sequence[str],
     executor: Choice,
     kernels: Kernels,
+    cache: Keeping | None,
     offline: bool,
     progress: Progress | None,
 ) -> list[Record]:
@@ -37,16 +39,15 @@ def measured(
         against,
         executor=executor,
         kernels=kernels,
+        cache=cache,
         data=data or "builtin",
         offline=offline,
         told=told,
     )
     if speed:
-        engines = [
-            load(source, executor, kernels, offline=offline)
-            for source in (folder, against)
-            if source
-        ]
+        engines = [load(folder, executor, kernels, cache=cache, offline=offline)]
+        if against:
+            engines.append(load(against, executor, kernels, offline=offline))
         records += timed(engines, told=_reader(shown, "timed rounds"))
     if tasks:
         records += scored(resolve(folder, offline), tasks, offline=offline)

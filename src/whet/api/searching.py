@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
+from whet.formats.keeping import KEEPINGS, Keeping
 from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.recipe import Calibration, Recipe
@@ -30,6 +31,7 @@ class Wish:
     levels: tuple[str, ...]
     skip: tuple[str, ...]
     structures: bool
+    caches: tuple[str, ...]
     target: str | None
     data: str
     seed: int
@@ -47,6 +49,7 @@ class Wish:
             levels=self.levels,
             skip=self.skip,
             structures=self.structures,
+            caches=tuple(_keeping(name) for name in self.caches),
             target=self.target,
             data=self.data,
             seed=self.seed,
@@ -78,6 +81,12 @@ def searched(
         progress=progress or Silence(),
         stopped=stop,
     )
+
+
+def _keeping(name: str) -> Keeping:
+    if name not in KEEPINGS:
+        raise RecipeError(f"--cache {name}: not known", f"Write some of {', '.join(KEEPINGS)}.")
+    return name
 
 
 def _seconds(text: str) -> float:

@@ -60,6 +60,7 @@ def _show(found: "Inspection") -> None:
             "weights",
             f"{say.size(found.nbytes)} in {say.plural(found.shards, 'file')}, {found.dialect}",
         ),
+        ("keys and values", _kept(found)),
         ("formats", ", ".join(f"{n:,} × {name}" for name, n in found.schemes.items())),
         ("recipe", summary.recipe_name(e)),
     ]
@@ -71,6 +72,19 @@ def _show(found: "Inspection") -> None:
     )
     heads = words("type") + numbers("tensors", "numbers", "size")
     output.result(output.columns(Table(heads, stock)))
+
+
+def _kept(found: "Inspection") -> str:
+    """Return what keys and values are kept in, and what they take."""
+    from whet.report import words as say
+
+    if not found.cache:
+        return ""
+    context = found.sizes["context"]
+    return (
+        f"{found.cache}, {found.token_bytes:,} bytes a token, "
+        f"{say.size(found.token_bytes * context)} for a context of {context:,}"
+    )
 
 
 def _measured(e: Any) -> list[Any]:  # noqa: ANN401 (of the report, imported late)

@@ -9,6 +9,7 @@ from whet.cli.options import running, verb
 
 if TYPE_CHECKING:
     from whet.base.record import Record
+    from whet.formats.keeping import Keeping
     from whet.runtime.executor import Choice, Kernels
 
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     help="Also score tasks of lm-eval: names with commas, or the flag several times.",
 )
 @running
-def command(
+def command(  # noqa: PLR0913
     *,
     folder: str,
     against: str | None,
@@ -37,6 +38,7 @@ def command(
     tasks: tuple[str, ...],
     executor: "Choice",
     kernels: "Kernels",
+    cache: "Keeping | None",
     style: str,
     offline: bool,
 ) -> None:
@@ -58,6 +60,7 @@ def command(
             tasks=[name.strip() for names in tasks for name in names.split(",")],
             executor=executor,
             kernels=kernels,
+            cache=cache,
             offline=offline,
             progress=progress,
         )

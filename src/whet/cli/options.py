@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from whet.formats.keeping import KEEPINGS
+
 Function = Callable[..., Any]
 
 
@@ -26,9 +28,14 @@ def running(function: Function) -> Function:
     told = (
         "What computes: native kernels, or torch. auto is native, else reference with the reason."
     )
+    kept = (
+        "What keys and values are kept in. kv4 and kv2: 4 or 2 bits, keys by channel, values by token."
+        "  [default: what the folder says, or bf16]"
+    )
     required = "require makes it an error (69) where a kernel refuses."
     add = (
         click.option("--executor", type=choice, default="auto", show_default=True, help=told),
+        click.option("--cache", type=click.Choice(list(KEEPINGS)), help=kept),
         click.option(
             "--kernels",
             type=click.Choice(["auto", "require"]),

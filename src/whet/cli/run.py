@@ -9,6 +9,7 @@ import click
 from whet.cli.options import running, verb
 
 if TYPE_CHECKING:
+    from whet.formats.keeping import Keeping
     from whet.runtime.conversation import Conversation
     from whet.runtime.engine import Engine
     from whet.runtime.executor import Choice, Kernels
@@ -54,6 +55,7 @@ def command(
     offline: bool,
     executor: "Choice",
     kernels: "Kernels",
+    cache: "Keeping | None",
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Generate text, or chat.
@@ -67,7 +69,7 @@ def command(
     text = prompt if prompt is not None or sys.stdin.isatty() else _piped()
     if text is None and style == "json":
         raise click.UsageError("--format json needs a PROMPT")
-    engine = api.load(folder, executor=executor, kernels=kernels, offline=offline)
+    engine = api.load(folder, executor=executor, kernels=kernels, cache=cache, offline=offline)
     _say_fallback(engine)
     if text is None:
         _chat(engine, **asked)

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @click.option("--max-bpw", type=float, metavar="BITS", help="Bits a weight of the blocks' linears.")
 @click.option("--min-decode", metavar="RATE", help="Generation on this machine, e.g. 40tok/s.")
 @click.option("--max-ttft", metavar="TIME@TOKENS", help="To the first token, e.g. 0.5s@512.")
-@click.option("--max-memory", metavar="SIZE", help="Of a process that runs it, e.g. 1GB.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE[@TOKENS]",
+    help="Of a process that runs it, e.g. 1GB or, after 8,192 tokens, 1GB@8192.",
+)
 @click.option("--max-kl", type=float, metavar="NAT", help="Distance from the original, e.g. 0.02.")
 @click.option("--max-ppl-increase", metavar="SHARE", help="Of the perplexity, e.g. 2%.")
 @click.option(
@@ -47,6 +51,11 @@ if TYPE_CHECKING:
     metavar="FORMAT,…",
     help="Number formats to choose from.  [default: 2 to 8 bits, sparse, low rank]",
 )
+@click.option(
+    "--cache",
+    metavar="KIND,…",
+    help="What keys and values may be kept in.  [default: bf16; int8 and kv4 for speed or memory]",
+)
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Sites to leave alone. Repeatable.")
 @click.option(
     "--structures/--no-structures",
@@ -68,7 +77,14 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--tensorboard", metavar="DIR", help="Write the trials as a TensorBoard log too.")
-def command(*, style: str, levels: str | None, tensorboard: str | None, **asked: Any) -> None:  # noqa: ANN401 (options of click)
+def command(
+    *,
+    style: str,
+    levels: str | None,
+    cache: str | None,
+    tensorboard: str | None,
+    **asked: Any,  # noqa: ANN401 (options of click)
+) -> None:
     """State limits, get the best model that meets them.
 
     SOURCE is a model folder, `demo`, or a hub id `org/name[@revision]`. Every limit is hard: the
@@ -82,12 +98,18 @@ def command(*, style: str, levels: str | None, tensorboard: str | None, **asked:
 
     if tensorboard is not None:
         api.require("tensorboard", "train")
-    names = tuple(name.strip() for name in (levels or "").split(",") if name.strip())
     with watched() as progress, stoppable() as stop:
-        found = api.search(**asked, levels=names, progress=progress, stopped=stop)
+        found = api.search(
+            **asked, levels=_names(levels), cache=_names(cache), progress=progress, stopped=stop
+        )
     if tensorboard is not None:
         api.log_trials(found.records, tensorboard)
     _show(found, style)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return names that stand with commas between them."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _show(found: "Found", style: str) -> None:

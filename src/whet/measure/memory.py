@@ -5,30 +5,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from whet.base.errors import FitError, FolderError
 from whet.base.machine import peak_rss, resident
 from whet.base.quantity import Quantity
 
 if TYPE_CHECKING:
+    from whet.formats.keeping import Keeping
     from whet.runtime.engine import Engine
 
 PROMPT, NEW = 64, 16  # [token]
 
 
-def running(engine: "Engine") -> dict[str, Quantity]:
+def running(engine: "Engine", prompt: int = PROMPT) -> dict[str, Quantity]:
     """Return the peak memory of loading an engine's folder anew and writing a few tokens [byte].
 
-    `peak_rss` is that of the whole process, Python (and torch, for the reference executor)
-    included; `peak_rss_model` what came on top of them.
+    They follow a prompt of so many tokens, shortened where the context is too small. `peak_rss` is
+    that of the whole process, Python (and torch, for the reference executor) included;
+    `peak_rss_model` what came on top of them.
     """
     executor = engine.executor
     unpacked = executor.notes.get("weights") == "decoded at load"
     command = [sys.executable, "-m", "whet.measure.memory", str(engine.folder.absolute())]
-    command += [executor.name, str(int(unpacked))]
+    command += [executor.name, str(int(unpacked)), str(prompt), executor.notes.get("cache", "")]
     found = json.loads(child(command, {"OMP_NUM_THREADS": str(executor.threads)}))
-    how = f"a fresh process: load, read {PROMPT} tokens, write {NEW}"
+    how = f"a fresh process: load, read {prompt} tokens, write {NEW}"
     return {
         "peak_rss": Quantity(float(found["peak"]), "byte", how),
         "peak_rss_model": Quantity(
@@ -54,7 +56,7 @@ def child(command: list[str], environment: Mapping[str, str] | None = None) -> s
     return done.stdout
 
 
-def _main(folder: str, executor: str, unpacked: str) -> None:
+def _main(folder: str, executor: str, unpacked: str, prompt: str, cache: str) -> None:
     if executor == "reference":
         import torch  # so that only the model counts as growth
 
@@ -63,10 +65,13 @@ def _main(folder: str, executor: str, unpacked: str) -> None:
 
     before = resident()
     engine = load(
-        folder, "reference" if executor == "reference" else "native", unpacked=unpacked == "1"
+        folder,
+        "reference" if executor == "reference" else "native",
+        cache=cast("Keeping | None", cache or None),
+        unpacked=unpacked == "1",
     )
     new = min(NEW, engine.context // 2)
-    ids = [index % engine.vocab for index in range(min(PROMPT, engine.context - new))]
+    ids = [index % engine.vocab for index in range(min(int(prompt), engine.context - new))]
     list(engine.generate(ids, max_tokens=new, stop_ids=()))
     sys.stdout.write(json.dumps({"before": before, "peak": peak_rss()}))
 

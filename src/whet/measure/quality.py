@@ -8,6 +8,7 @@ import numpy as np
 from whet.base.errors import FolderError, UnsupportedError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
+from whet.formats.keeping import Keeping
 from whet.measure.divergence import judged
 from whet.measure.figures import figures
 from whet.measure.folder import sizes
@@ -30,6 +31,7 @@ def compare(  # noqa: PLR0913
     *,
     executor: Choice = "auto",
     kernels: Kernels = "auto",
+    cache: Keeping | None = None,
     data: str = "builtin",
     count: int = WINDOWS,
     length: int = LENGTH,
@@ -41,13 +43,13 @@ def compare(  # noqa: PLR0913
 
     Both models read the same windows, so differences are paired. The first record is the
     measurement (step "measure"), the others the tokens that changed most (step "token").
+    `cache` is what the folder's keys and values are kept in; None: what it says itself.
     Law: a folder against itself has KL 0, top-1 agreement 1 and Δ perplexity 0, exactly.
     """
-    engine, original = (
-        None if source is None else _decoder(source, executor, kernels, offline=offline)
-        for source in (folder, against)
+    engine = _decoder(folder, executor, kernels, cache, offline=offline)
+    original = (
+        None if against is None else _decoder(against, executor, kernels, None, offline=offline)
     )
-    assert engine is not None
     contexts = [one.context for one in (engine, original) if one]
     found = windows(data, (original or engine).tokenizer, count, min(length, *contexts))
     if original is not None:
@@ -71,7 +73,9 @@ def _read(engine: Engine, original: Engine | None, found: Windows, told: Told | 
     return tally
 
 
-def _decoder(folder: str | Path, executor: Choice, kernels: Kernels, *, offline: bool) -> Engine:
+def _decoder(
+    folder: str | Path, executor: Choice, kernels: Kernels, cache: Keeping | None, *, offline: bool
+) -> Engine:
     """Load a folder, or say why it cannot be measured."""
     path = resolve(str(folder), offline)
     try:
@@ -82,7 +86,7 @@ def _decoder(folder: str | Path, executor: Choice, kernels: Kernels, *, offline:
             f"{error.message}",
             "Its size and the error of each layer are in its report: run `whet inspect`.",
         ) from None
-    return load(path, executor, kernels)
+    return load(path, executor, kernels, cache=cache)
 
 
 def _refuse_strangers(engine: Engine, original: Engine, found: Windows) -> None:
@@ -102,7 +106,7 @@ def _notes(
 ) -> dict[str, str]:
     notes = {"data": found.name, "digest": found.digest, "confidence": f"{100 * CONFIDENCE:.0f} %"}
     notes |= {"against": str(against)} if against is not None else {}
-    notes |= {"executor": engine.executor.name}
+    notes |= {"executor": engine.executor.name, "cache": engine.executor.notes.get("cache", "")}
     if original is not None and original.executor.name != engine.executor.name:
         notes |= {"executor_original": original.executor.name}
     fallback = engine.fallback or (original.fallback if original else ())

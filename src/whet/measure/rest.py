@@ -14,6 +14,7 @@ import numpy as np
 
 from whet.base.errors import UnsupportedError
 from whet.base.seed import stream_seed
+from whet.formats.keeping import PAGE, USUAL, Keeping, page_bytes
 from whet.measure.memory import NEW as TOKENS_WRITTEN
 from whet.measure.memory import PROMPT as TOKENS_READ
 from whet.measure.memory import running
@@ -28,7 +29,6 @@ PROMPTS = (8, 64, 256, 512, 1024)  # [token]
 NEW = 24  # tokens written after each
 RUNS, LEAST, PATIENCE = 9, 3, 1.5  # of a prompt: at most, at least, and a time to stop at [s]
 SLOW = 2.0  # longer prompts are not timed once one took so long [s]
-BITS = {"f32": 32, "f16": 16, "bf16": 16, "int8": 9, "kv4": 6, "kv2": 4}  # of a number of a key
 
 Linears = Callable[[int], float]  # seconds of linears that are not timed, in a step of some rows
 
@@ -89,12 +89,12 @@ def rest(engine: Engine, *, others: Linears | None = None, memory: bool = True) 
     return Rest(start, slope, tuple(first), _memory(engine, executor) if memory else 0)
 
 
-def kept(arch: Architecture, context: int, cache: str = "bf16") -> int:
+def kept(arch: Architecture, context: int, cache: Keeping = USUAL) -> int:
     """Return the size of the keys and values of so many tokens [byte].
 
     Those of layers with a window are kept to the end too.
     """
-    return 2 * arch.layers * arch.kv_heads * arch.head_dim * context * BITS[cache] // 8
+    return arch.layers * arch.kv_heads * page_bytes(cache, arch.head_dim) * context // PAGE
 
 
 def _timed(

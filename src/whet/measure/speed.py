@@ -15,6 +15,7 @@ from whet.base.record import Record
 from whet.base.seed import stream_seed
 from whet.measure.bandwidth import bandwidth, how, token_bytes
 from whet.measure.intervals import median
+from whet.measure.memory import PROMPT as CONTEXT
 from whet.measure.memory import running
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine
@@ -69,6 +70,7 @@ def speed(
     runs: int = RUNS,
     seed: int = 0,
     memory: bool = True,
+    context: int = CONTEXT,
     told: Told | None = None,
 ) -> list[Record]:
     """Time engines in turn, each `runs` times.
@@ -76,7 +78,8 @@ def speed(
     Returns a record (step "speed") for each of them, then one (step "kernel") for each weight.
     Prompts are random tokens, shortened where a context is too small; the end of text is ignored.
     `others` are lengths of prompts that are timed too, where they fit.
-    With `memory`, each folder's peak memory is measured too, in a fresh process.
+    With `memory`, each folder's peak memory is measured too, in a fresh process that reads `context`
+    tokens.
     """
     timed = [_prepared(engine, prompt, others, new, seed) for engine in engines]
     every = [one for lengths in timed for one in lengths]
@@ -92,7 +95,7 @@ def speed(
             one.round()
         if told is not None:
             told(done + 1, runs)
-    found = list(_records(timed, read, memory=memory))
+    found = list(_records(timed, read, context if memory else None))
     return found + [record for engine in engines for record in kernels(engine)]
 
 
@@ -121,7 +124,9 @@ def _prepared(
     return [Timed(engine, ids[:length], new) for length in lengths]
 
 
-def _records(timed: Sequence[list[Timed]], read: list[float], *, memory: bool) -> Iterator[Record]:
+def _records(
+    timed: Sequence[list[Timed]], read: list[float], context: int | None
+) -> Iterator[Record]:
     probe = _fact("memory_read", read, "byte/s", how())
     for lengths in timed:
         engine = lengths[0].engine
@@ -129,8 +134,8 @@ def _records(timed: Sequence[list[Timed]], read: list[float], *, memory: bool) -
         for one in lengths:
             facts |= one.facts(main=one is lengths[0])
         facts |= probe | _share(lengths[0], read)
-        if memory:
-            facts |= running(engine)
+        if context is not None:
+            facts |= running(engine, context)
         yield Record("speed", "", facts, notes=_notes(engine, len(read)))
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from whet.formats.keeping import Keeping
+
 Stretch = Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
 Nonlinearity = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
@@ -67,6 +69,7 @@ class Architecture:
     `biases`: the roles of the linears that have a bias.
     `windows`, of each block: how far back attention sees, `None` for all the way.
     `local_rope`: the positions of blocks with a window, where they differ from the others'.
+    `keeping`: what keys and values are kept in, where the model says so.
     """
 
     layers: int
@@ -100,6 +103,7 @@ class Architecture:
     experts: Experts | None = None
     prefix: str = ""  # of the checkpoint's names
     stacked: bool = False  # the experts of a block are stored in one tensor
+    keeping: Keeping | None = None
 
     @property
     def group(self) -> int:

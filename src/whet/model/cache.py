@@ -1,8 +1,13 @@
 """Keys and values of the tokens so far, so that each token is computed once."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from whet.formats.keep import full_keys, full_values, token_by_token
+from whet.formats.keeping import PAGE, Keeping, coded_by_page
 
 
 class _Row:
@@ -26,6 +31,12 @@ class _Row:
         self.last = stop
         return self.room[:, :, self.first : self.last]
 
+    def change(self, count: int, made: Callable[[Tensor], Tensor]) -> None:
+        """Put what `made` makes of the last `count` tokens in their place."""
+        assert self.room is not None
+        held = self.room[:, :, self.last - count : self.last]
+        held.copy_(made(held))
+
     def _move(self, more: Tensor, needed: int) -> int:
         batch, kv, _, dim = more.shape
         room = more.new_empty(batch, kv, needed + max(32, needed // 4), dim)
@@ -39,11 +50,14 @@ class _Row:
 class LayerCache:
     """The keys and values of one block; with a `window`, of its last tokens only [token].
 
+    `keeping` says what they are rounded to; None: not at all. Where full pages are coded, tokens that
+    are taken in at once must be of one page (`Cache.pieces`).
     Law: decoding token by token with a cache equals computing the whole sequence at once.
     """
 
-    def __init__(self, window: int | None = None) -> None:
+    def __init__(self, window: int | None = None, keeping: Keeping | None = None) -> None:
         self.window = window
+        self.keeping: Keeping | None = keeping
         self.length = 0  # tokens seen
         self._keys, self._values = _Row(), _Row()
 
@@ -52,6 +66,14 @@ class LayerCache:
     ) -> tuple[Float[Tensor, "batch kv past dim"], Float[Tensor, "batch kv past dim"]]:
         """Take in new tokens and return all that these may attend to, themselves last."""
         keep = None if self.window is None else self.window - 1
+        kind = self.keeping
+        if kind is not None:
+            keys, values = token_by_token(keys, kind), token_by_token(values, kind)
+        if kind is not None and coded_by_page(kind):
+            keep = None  # a page is coded as a whole
+            if self.length and self.length % PAGE == 0:
+                self._keys.change(PAGE, lambda page: full_keys(page, kind))
+                self._values.change(PAGE, lambda page: full_values(page, kind))
         self.length += keys.shape[2]
         return self._keys.append(keys, keep), self._values.append(values, keep)
 
@@ -69,15 +91,31 @@ class Cache(list[LayerCache]):
     kept until then, so that they can be computed again.
     """
 
-    def __init__(self, windows: tuple[int | None, ...], bound: int | None = None) -> None:
-        super().__init__(LayerCache(window) for window in windows)
+    def __init__(
+        self,
+        windows: tuple[int | None, ...],
+        bound: int | None = None,
+        keeping: Keeping | None = None,
+    ) -> None:
+        super().__init__(LayerCache(window, keeping) for window in windows)
         self.bound = bound
+        self.keeping: Keeping | None = keeping
         self._tokens: Tensor | None = None
 
     @property
     def length(self) -> int:
         """Tokens seen."""
         return self[0].length
+
+    def pieces(
+        self, tokens: Int64[Tensor, "batch time"]
+    ) -> tuple[Int64[Tensor, "batch some"], ...]:
+        """Return tokens cut where pages end, if full pages are coded."""
+        if not coded_by_page(self.keeping):
+            return (tokens,)
+        first = min(PAGE - self.length % PAGE, tokens.shape[1])
+        rest = tokens[:, first:]
+        return tokens[:, :first], *(rest.split(PAGE, 1) if rest.shape[1] else ())
 
     def due(self, tokens: Int64[Tensor, "batch time"]) -> Int64[Tensor, "batch due"]:
         """Return the tokens to compute now: these, or on crossing the bound all from the start."""
@@ -88,7 +126,7 @@ class Cache(list[LayerCache]):
             self._tokens = known
             return tokens
         self._tokens = None
-        self[:] = [LayerCache(held.window) for held in self]
+        self[:] = [LayerCache(held.window, self.keeping) for held in self]
         return known
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from whet.base.errors import FolderError
+from whet.formats.keeping import Keeping
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model.architecture import Architecture
@@ -133,11 +134,12 @@ class Model(nn.Module):
         self.blocks = list(blocks)
         self.held = nn.ModuleList(self.blocks)
 
-    def new_cache(self) -> Cache:
-        """Return an empty cache for one batch of sequences."""
+    def new_cache(self, keeping: Keeping | None = None) -> Cache:
+        """Return an empty cache for one batch of sequences, kept as said, or as the model says."""
         rope = self.arch.rope
         changing = rope is not None and rope.kind == "longrope"
-        return Cache(self.arch.windows, rope.trained if rope and changing else None)
+        bound = rope.trained if rope and changing else None
+        return Cache(self.arch.windows, bound, keeping or self.arch.keeping)
 
     def forward(
         self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
@@ -149,11 +151,20 @@ class Model(nn.Module):
         self, tokens: Int64[Tensor, "batch time"], cache: Cache | None = None
     ) -> Float[Tensor, "batch time hidden"]:
         """Return what the head reads."""
-        due = tokens if cache is None else cache.due(tokens)
-        hidden = self.embedding(due, cache.length if cache else 0)
+        if cache is None:
+            return self._passed(tokens, None)
+        due = cache.due(tokens)
+        hidden = torch.cat([self._passed(some, cache) for some in cache.pieces(due)], 1)
+        return hidden[:, due.shape[1] - tokens.shape[1] :]
+
+    def _passed(
+        self, tokens: Int64[Tensor, "batch time"], cache: Cache | None
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Return what the head reads of tokens that are computed at once."""
+        hidden = self.embedding(tokens, cache.length if cache else 0)
         for block, held in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             hidden = block(hidden, held)
-        return hidden[:, hidden.shape[1] - tokens.shape[1] :]
+        return hidden
 
 
 def load(source: Source) -> Model:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from whet.base.errors import FolderError, UnsupportedError
+from whet.formats.keeping import keeping_of
 from whet.model.architecture import Architecture
 from whet.model.config import FOREIGN, Config, checked, listed
 from whet.model.roles import Place, linears, norms
@@ -42,7 +43,7 @@ class Family:
     def architecture(self, config: Config, names: Collection[str] = ()) -> Architecture:
         """Read a config; the tensors' `names` settle the prefix and the layout of experts."""
         arch = checked(self.read(config))
-        arch = replace(arch, prefix=self._prefix(names))
+        arch = replace(arch, prefix=self._prefix(names), keeping=keeping_of(config))
         if arch.experts is None or not self.stacks:
             return arch
         first = next(iter(self.stacks)).format(p=arch.prefix, i=arch.experts.layers[0])

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from math import prod
 
 import psutil
 import torch
@@ -13,10 +14,12 @@ import torch
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.calibrate.tokens import Tokens
+from whet.model.family import find
 from whet.recipe.file import dumps
 from whet.recipe.pipeline import Pipeline, Stage, Whole, stage_leaves
 from whet.recipe.plan import Placed
 from whet.store.folder import Folder
+from whet.store.outline import Outline
 from whet.store.source_card import source_card, source_name
 from whet.version import __version__
 
@@ -50,9 +53,8 @@ def stage_records(plan: Pipeline) -> Iterator[Record]:
         return
     for number, stage in enumerate(plan.stages, 1):
         left = stage_leaves(stage)
-        counted = left if isinstance(stage, Whole) else stage.folder  # codes stand for as many
         facts = {
-            "parameters": _parameters(counted, "of the model after the stage"),
+            "parameters": Quantity(_numbers(left), "1", "of the model after the stage"),
             "bytes": Quantity(left.nbytes, "byte", "tensors after the stage"),
         }
         notes = {"steps": " + ".join(_uses(stage)), "number": str(number)}
@@ -66,14 +68,16 @@ def _uses(stage: Stage) -> list[str]:
     return [step.use.name for step in stage.recipe.steps]
 
 
-def _parameters(folder: Folder, how: str = "numbers stored in the source") -> Quantity:
-    count = 0
-    for stored in folder.tensors.values():
-        size = 1
-        for extent in stored.info.shape:
-            size *= extent
-        count += size
-    return Quantity(count, "1", how)
+def _parameters(folder: Folder) -> Quantity:
+    count = sum(prod(stored.info.shape) for stored in folder.tensors.values())
+    return Quantity(count, "1", "numbers stored in the source")
+
+
+def _numbers(left: Outline) -> int:
+    """Return how many numbers a model of a known family has; codes stand for those they code."""
+    family = find(left.config)
+    arch = family.architecture(left.config, left.tensors)
+    return sum(prod(shape) for shape in family.tensors(arch).values())
 
 
 def _scheme(placed: Placed) -> Record:

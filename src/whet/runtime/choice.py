@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from whet.base.errors import RecipeError, UnsupportedError
+from whet.formats.keeping import Keeping
 from whet.kernels.native import missing
 from whet.runtime.executor import Choice, Executor, Kernels
 from whet.store.folder import Folder
@@ -23,8 +24,8 @@ class Native(Protocol):
         """Return why the kernels of this machine cannot run a folder; nothing where they can."""
         ...
 
-    def load(self, folder: Folder) -> Executor:
-        """Return the folder in memory."""
+    def kept(self, folder: Folder, cache: Keeping | None) -> Executor:
+        """Return the folder in memory, with keys and values kept as said."""
         ...
 
 
@@ -37,17 +38,24 @@ class Chosen:
 
 
 def chosen(
-    folder: Folder, executor: Choice = "auto", kernels: Kernels = "auto", *, unpacked: bool | None
+    folder: Folder,
+    executor: Choice = "auto",
+    kernels: Kernels = "auto",
+    *,
+    cache: Keeping | None = None,
+    unpacked: bool | None,
 ) -> Chosen:
     """Return what runs a folder; `auto` takes `native` unless something refuses.
+
+    `cache`: what keys and values are kept in; None: what the folder says.
 
     Law: where kernels are required and one refuses, UnsupportedError names the reasons.
     """
     if executor == "reference":
         if kernels == "require":
             raise RecipeError("the reference executor has no kernels", "Take off one of the flags.")
-        return Chosen(_reference(folder, (), unpacked=unpacked))
-    found = _native(folder)
+        return Chosen(_reference(folder, (), cache, unpacked=unpacked))
+    found = _native(folder, cache)
     if not isinstance(found, tuple):
         return Chosen(found)
     if executor == "native" or kernels == "require":
@@ -55,7 +63,7 @@ def chosen(
             f"the native kernels cannot run {folder.path}: {told(found)}",
             "`whet doctor` shows what this machine has; --executor reference runs everything",
         )
-    return Chosen(_reference(folder, found, unpacked=unpacked), found)
+    return Chosen(_reference(folder, found, cache, unpacked=unpacked), found)
 
 
 def told(reasons: Sequence[str]) -> str:
@@ -64,7 +72,7 @@ def told(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:SHOWN]) + more
 
 
-def _native(folder: Folder) -> Executor | tuple[str, ...]:
+def _native(folder: Folder, cache: Keeping | None) -> Executor | tuple[str, ...]:
     """Return the native executor, or why there is none."""
     lacking = missing()
     if lacking is not None:
@@ -76,12 +84,14 @@ def _native(folder: Folder) -> Executor | tuple[str, ...]:
     if reasons:
         return reasons
     try:
-        return native.load(folder)
+        return native.kept(folder, cache)
     except UnsupportedError as error:
         return (error.message,)
 
 
-def _reference(folder: Folder, reasons: tuple[str, ...], *, unpacked: bool | None) -> Executor:
+def _reference(
+    folder: Folder, reasons: tuple[str, ...], cache: Keeping | None, *, unpacked: bool | None
+) -> Executor:
     """Return the reference executor; `reasons` say why not the native one."""
     if importlib.util.find_spec("torch") is None:
         why = f"{told(reasons)}, and " if reasons else ""
@@ -92,4 +102,4 @@ def _reference(folder: Folder, reasons: tuple[str, ...], *, unpacked: bool | Non
         )
     from whet.runtime.reference import load
 
-    return load(folder, unpacked=unpacked)
+    return load(folder, cache=cache, unpacked=unpacked)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whet.base.errors import FolderError, RecipeError
+from whet.formats.keeping import Keeping
 from whet.runtime.choice import chosen
 from whet.runtime.executor import Choice, Executor, Ids, Kernels, Logits
 from whet.runtime.reply import Reply
@@ -34,16 +35,18 @@ def load(
     executor: Choice = "auto",
     kernels: Kernels = "auto",
     *,
+    cache: Keeping | None = None,
     unpacked: bool | None = False,
     offline: bool = False,
 ) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
 
     `auto` takes the native executor, or, where it refuses, the reference, and `fallback` of the
-    engine says why; `kernels` = `require` makes that an error. `unpacked` is of the reference.
+    engine says why; `kernels` = `require` makes that an error. `cache`: what keys and values are kept
+    in; None: what the folder says. `unpacked` is of the reference.
     """
     path = resolve(str(folder), offline)
-    found = chosen(Folder(path), executor, kernels, unpacked=unpacked)
+    found = chosen(Folder(path), executor, kernels, cache=cache, unpacked=unpacked)
     return Engine(path, found.executor, found.fallback)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from whet.base.machine import cores, free_memory
+from whet.formats.keeping import USUAL, Keeping, page_bytes
 from whet.graph.executors.build import Limits, Machine
 from whet.graph.executors.native import Logits as Rows
 from whet.graph.executors.native import Native as Program
@@ -36,8 +36,6 @@ WANTED = 32 << 20  # logits that are computed at once [byte]
 SEQUENCES = 16
 SHARE = 0.6  # of the free memory that keys and values may take
 
-CacheKind = Literal["f32", "f16", "bf16", "int8", "kv4", "kv2"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -45,12 +43,12 @@ class Settings:
 
     precision  what activations of integer weights are rounded to, where the folder does not say:
                int8 with a scale for some 32 channels, or bf16
-    cache      what keys and values are kept in
+    cache      what keys and values are kept in; None: what the folder says, or bf16
     threads    0: as many as this process may use
     """
 
     precision: Precision = "int8"
-    cache: CacheKind = "bf16"
+    cache: Keeping | None = None
     threads: int = 0
     tokens: int = STEP
     sequences: int = SEQUENCES
@@ -221,16 +219,22 @@ def load(folder: Folder, settings: Settings = Settings()) -> Native:
     layouts = prepared(folder.path, key, wanted)
     saved.take(layouts)
     read = sum(each.nbytes for each in layouts.layouts.values())
-    machine = Machine(threads=settings.threads or threads(), tier=saved.tier, cache=settings.cache)
-    limits = _limits(arch, graph, settings)
+    cache = settings.cache or arch.keeping or USUAL
+    machine = Machine(threads=settings.threads or threads(), tier=saved.tier, cache=cache)
+    limits = _limits(arch, graph, settings, cache)
     program = Program(graph, saved, limits, machine)
     notes = {
         "kernels": saved.tier,
         "activations": settings.precision,
-        "cache": settings.cache,
+        "cache": cache,
         "layouts": layouts.note,
     }
     return Native(arch, program, notes, limits.longest, read / sum(one.nbytes for one in wanted))
+
+
+def kept(folder: Folder, cache: Keeping | None) -> Native:
+    """Return a folder in memory, with keys and values kept as said; None: as the folder says."""
+    return load(folder, Settings(cache=cache))
 
 
 def _lowered(folder: Folder, settings: Settings) -> tuple[Saved, Graph]:
@@ -242,10 +246,10 @@ def _lowered(folder: Folder, settings: Settings) -> tuple[Saved, Graph]:
     return Saved(contents, tier, settings.precision), graph
 
 
-def _limits(arch: Architecture, graph: Graph, settings: Settings) -> Limits:
+def _limits(arch: Architecture, graph: Graph, settings: Settings, cache: Keeping) -> Limits:
     page = native().PAGE
     each = -(-arch.context // page)
-    room = int(SHARE * free_memory()) // _page_bytes(graph, settings.cache)
+    room = int(SHARE * free_memory()) // _page_bytes(graph, cache)
     return Limits(
         tokens=settings.tokens,
         wanted=max(1, min(settings.tokens, WANTED // (4 * arch.vocab))),
@@ -255,10 +259,9 @@ def _limits(arch: Architecture, graph: Graph, settings: Settings) -> Limits:
     )
 
 
-def _page_bytes(graph: Graph, cache: CacheKind) -> int:
-    """Return about what a page takes in all layers [byte]."""
-    bits = {"f32": 32, "f16": 16, "bf16": 16, "int8": 9, "kv4": 6, "kv2": 4}[cache]
+def _page_bytes(graph: Graph, cache: Keeping) -> int:
+    """Return what a page takes in all layers [byte]."""
     every = [step for op in graph.ops for step in steps(op)]
     stores = [op for op in every if isinstance(op, Store)]
     assert any(isinstance(op, Attend) for op in every)
-    return sum(2 * native().PAGE * op.heads * op.dim * bits // 8 for op in stores)
+    return sum(op.heads * page_bytes(cache, op.dim) for op in stores)

@@ -6,6 +6,7 @@ from math import prod
 import torch
 
 from whet.base.machine import free_memory
+from whet.formats.keeping import Keeping
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model import decoder
@@ -23,8 +24,11 @@ class Reference:
     name = "reference"
     density = 1.0
 
-    def __init__(self, model: Model, *, unpacked: bool = False) -> None:
+    def __init__(
+        self, model: Model, cache: Keeping | None = None, *, unpacked: bool = False
+    ) -> None:
         self.model, self.unpacked = model, unpacked
+        self.cache: Keeping = cache or model.arch.keeping or "f32"
 
     @property
     def vocab(self) -> int:
@@ -43,12 +47,13 @@ class Reference:
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """When weights are decoded."""
-        return {"weights": "decoded at load" if self.unpacked else "decoded at use"}
+        """When weights are decoded, and what keys and values are kept in."""
+        weights = "decoded at load" if self.unpacked else "decoded at use"
+        return {"weights": weights, "cache": self.cache}
 
     def new_cache(self) -> Cache:
         """Return the memory of one sequence, empty."""
-        return self.model.new_cache()
+        return self.model.new_cache(self.cache)
 
     @torch.inference_mode()
     def step(self, tokens: Ids, cache: Cache, wanted: int = 1) -> Logits:
@@ -57,12 +62,19 @@ class Reference:
         return self.model.head(hidden[0, len(tokens) - wanted :]).numpy()
 
 
-def load(folder: Folder, *, mapped: bool = True, unpacked: bool | None = False) -> Reference:
+def load(
+    folder: Folder,
+    *,
+    cache: Keeping | None = None,
+    mapped: bool = True,
+    unpacked: bool | None = False,
+) -> Reference:
     """Return a folder in memory.
 
-    `mapped` reads weights through a memory map. `unpacked` decodes every weight once to float32,
-    which writes tokens faster and takes four bytes a weight; None does so where that is at most
-    half of the free memory.
+    `cache`: what keys and values are kept in; None: what the folder says, or float32. `mapped`
+    reads weights through a memory map. `unpacked` decodes every weight once to float32, which
+    writes tokens faster and takes four bytes a weight; None does so where that is at most half of
+    the free memory.
     Law: logits do not depend on `mapped` or `unpacked`.
     """
     model = decoder.load(Checkpoint(folder, mapped=mapped)).eval()
@@ -70,7 +82,7 @@ def load(folder: Folder, *, mapped: bool = True, unpacked: bool | None = False) 
         unpacked = 4 * sum(prod(one.shape) for one in _linears(model)) <= free_memory() // 2
     if unpacked:
         _unpack(model)
-    return Reference(model, unpacked=unpacked)
+    return Reference(model, cache, unpacked=unpacked)
 
 
 def _unpack(model: Model) -> None:

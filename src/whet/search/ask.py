@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from whet.base.record import Record
+from whet.formats.keeping import Keeping
 from whet.recipe.progress import Progress
 from whet.recipe.recipe import Calibration, Recipe
 from whet.search.limits import Limits, Objective
@@ -29,10 +30,11 @@ class Ask:
     """A model, the limits, and how much may be tried.
 
     `levels` and `tables` are the formats that linears and embeddings are offered, by default those
-    for a model of that size; `skip` names sites
-    that stay as they are; `seconds` is the time that the search may take, the last compression
-    included; `structures` says whether smaller shapes are tried too; `data` is what the result is
-    measured on; `sweep` a folder that keeps what shapes cost for other searches of the same model.
+    for a model of that size; `skip` names sites that stay as they are; `seconds` is the time that
+    the search may take, the last compression included; `structures` says whether smaller shapes are
+    tried too; `caches` what keys and values may be kept in, by default as usual, and in fewer bits
+    where speed or memory is limited; `data` is what the result is measured on; `sweep` a folder that
+    keeps what shapes cost for other searches of the same model.
     """
 
     folder: Folder
@@ -44,6 +46,7 @@ class Ask:
     tables: Sequence[str] = TABLES
     skip: Sequence[str] = ()
     structures: bool = True
+    caches: Sequence[Keeping] = ()
     target: str | None = None
     data: str = "builtin"
     seed: int = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from whet.base.record import Record
+from whet.formats.keeping import Keeping
 from whet.measure.divergence import judged
 from whet.measure.quality import compare
 from whet.measure.speed import speed
@@ -14,6 +15,7 @@ from whet.recipe.pipeline import pipeline, stage_leaves
 from whet.recipe.recipe import Recipe
 from whet.runtime.engine import load
 from whet.search.ask import Ask
+from whet.search.limits import Limits
 from whet.store.folder import Folder
 from whet.store.writer import shard_bytes
 
@@ -27,10 +29,16 @@ def exact_bytes(recipe: Recipe, folder: Folder) -> int:
 
 
 def held_out_kl(
-    folder: Path, original: Path, ids: "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
+    folder: Path,
+    original: Path,
+    ids: "np.ndarray[tuple[int, int], np.dtype[np.int64]]",
+    cache: Keeping | None = None,
 ) -> float:
-    """Return the KL divergence of a folder from the original on some windows [nat per token]."""
-    mine, theirs = load(folder), load(original)
+    """Return the KL divergence of a folder from the original on some windows [nat per token].
+
+    `cache`: what the folder's keys and values are kept in; None: what it says itself.
+    """
+    mine, theirs = load(folder, cache=cache), load(original)
     found = [part.kl for row in ids for part in judged(mine, theirs, row)]
     return float(np.concatenate(found).mean())
 
@@ -59,16 +67,18 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     return Measured(found, tuple(records))
 
 
-def pace(folder: Path, prompt: int) -> dict[str, float]:
+def pace(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str, float]:
     """Return how fast a folder is on this machine, and its peak memory, by the names of limits."""
-    found = speed([load(folder)], prompt=prompt, others=(), runs=FEW)
+    engine, context = load(folder, cache=cache), limits.context
+    found = speed([engine], prompt=limits.prompt, others=(), runs=FEW, context=context)
     return _figures(found[0])
 
 
 def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
     """Measure speed and memory beside the original; add what is found to the records."""
     engines = [load(path) for path in (folder, original)]
-    found = speed(engines, prompt=ask.limits.prompt, others=(32,), runs=RUNS)
+    prompt, context = ask.limits.prompt, ask.limits.context
+    found = speed(engines, prompt=prompt, others=(32,), runs=RUNS, context=context)
     records += [record for record in found if record.step == "speed"]
     return _figures(found[0])
 

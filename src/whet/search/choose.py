@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from math import expm1, log1p
 
 from whet.base.errors import QualityError
+from whet.measure.memory import NEW as WRITTEN
+from whet.measure.speed import NEW
 from whet.search.allocate import Allocation, Cap, allocate
 from whet.search.ask import Ask
 from whet.search.limits import Limit, Limits
 from whet.search.option import Choice, total
+from whet.search.predict import Predictor
 from whet.search.stand import Stand
 
 GOALS = {"quality": "kl", "speed": "decode", "size": "nbytes"}
@@ -61,13 +64,23 @@ def _timed(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
         return []
     found: list[Cap] = []
     if limits.decode is not None:
-        found.append(Cap("decode", belief.decode / limits.decode.value - known.rest_decode))
+        found.append(Cap("decode", belief.decode / limits.decode.value - _between(known, limits)))
     if limits.ttft is not None:
         allowed = limits.ttft.value / belief.ttft
         found.append(Cap("prefill", allowed - known.rest_first(limits.prompt)))
     if limits.memory is not None:
-        found.append(Cap("memory", limits.memory.value / belief.memory - known.rest_memory))
+        found.append(Cap("memory", limits.memory.value / belief.memory - _around(known, limits)))
     return found
+
+
+def _between(known: Predictor, limits: Limits) -> float:
+    """Return what tokens take besides linears that are written after the prompt, as timed [s]."""
+    return known.rest_decode(limits.prompt + NEW // 2)
+
+
+def _around(known: Predictor, limits: Limits) -> int:
+    """Return what a process holds besides weights, as measured [byte]."""
+    return known.rest_memory(limits.context + WRITTEN)
 
 
 def best(stand: Stand, ask: Ask, belief: Belief) -> Allocation | None:
@@ -114,12 +127,12 @@ def predicted(
     known = stand.predictor
     if known is None:
         return found
-    decode = total(stand.menus, choice, "decode") + known.rest_decode
+    decode = total(stand.menus, choice, "decode") + _between(known, limits)
     prefill = total(stand.menus, choice, "prefill") + known.rest_first(limits.prompt)
     return found | {
         "decode": belief.decode / decode,
         "ttft": prefill * belief.ttft,
-        "memory": (total(stand.menus, choice, "memory") + known.rest_memory) * belief.memory,
+        "memory": (total(stand.menus, choice, "memory") + _around(known, limits)) * belief.memory,
     }
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from whet.formats.keeping import USUAL
+from whet.methods.quantize.kv_cache import KvCache
 from whet.model.site import Site
 from whet.recipe.recipe import Calibration, Recipe, Step
 from whet.search.option import Choice, Menus, chosen
@@ -19,6 +21,7 @@ def recipe_of(
 ) -> Recipe:
     """Return the recipe of a choice: a step for each level, with the sites that it is for.
 
+    A recipe has a step at least: where everything stays, one that changes no number.
     Law: every linear is selected by the one step of its unit's level, or by none if it stays.
     """
     taken: dict[Level, list[Unit]] = {}
@@ -30,7 +33,8 @@ def recipe_of(
         Step(level.use(), patterns([s for u in units for s in u.sites], everything))
         for level, units in sorted(taken.items(), key=lambda pair: str(pair[0]))
     )
-    return Recipe("found", (*before, *steps, *after), description, calibration, seed=seed)
+    every = (*before, *steps, *after) or (Step(KvCache(keep=USUAL)),)
+    return Recipe("found", every, description, calibration, seed=seed)
 
 
 def patterns(mine: Sequence[Site], everything: Iterable[Site]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ MEASURES = {
     "memory": "byte",
 }  # units of what limits are on  # fmt: skip
 PROMPT = 512  # for which the time to the first token is meant, unless said [token]
+CONTEXT = 64  # after which memory is meant, unless said [token]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All limits; None where there is none. `prompt` is that of `ttft` [token].
+    """All limits; None where there is none. `prompt` is that of `ttft`, `context` that of `memory` [token].
 
     `size` [byte] is that of the weight files; `bpw` [bit] counts the linears of the blocks; `decode`
     [token/s]; `ttft` [s]; `memory` [byte]; `kl` [nat per token]; `ppl`: relative increase [1].
@@ -52,6 +53,7 @@ class Limits:
     kl: Limit | None = None
     ppl: Limit | None = None
     prompt: int = PROMPT
+    context: int = CONTEXT
 
     def __iter__(self) -> Iterator[Limit]:
         """Iterate over the limits that there are."""
@@ -90,16 +92,17 @@ def limits(**words: Unpack[Words]) -> Limits:
             f"{unknown[0]} is no limit", f"Limits are {', '.join(Words.__annotations__)}."
         )
     first, prompt = (words.get("max_ttft") or "").partition("@")[::2]
-    tail = f"@{prompt}" if prompt else ""
+    most, context = (words.get("max_memory") or "").partition("@")[::2]
     return Limits(
         size=_limit("size", "max", words.get("max_size"), "byte", _bytes),
         bpw=_limit("bpw", "max", words.get("max_bpw"), "bit", float),
         decode=_limit("decode", "min", words.get("min_decode"), "token/s", _rate),
-        ttft=_limit("ttft", "max", first or None, "s", _seconds, tail),
-        memory=_limit("memory", "max", words.get("max_memory"), "byte", _bytes),
+        ttft=_limit("ttft", "max", first or None, "s", _seconds, _at(prompt)),
+        memory=_limit("memory", "max", most or None, "byte", _bytes, _at(context)),
         kl=_limit("kl", "max", words.get("max_kl"), "nat", float),
         ppl=_limit("ppl", "max", words.get("max_ppl_increase"), "1", _share),
-        prompt=_prompt(prompt),
+        prompt=_tokens("ttft", prompt, PROMPT),
+        context=_tokens("memory", context, CONTEXT),
     )
 
 
@@ -126,7 +129,7 @@ EXAMPLES = {
     "bpw": "Write bits, e.g. --max-bpw 4.2.",
     "decode": "Write tokens per second, e.g. --min-decode 40tok/s.",
     "ttft": "Write seconds and the length of the prompt, e.g. --max-ttft 0.5s@512.",
-    "memory": "Write a size, e.g. --max-memory 1GB.",
+    "memory": "Write a size and, if you like, a context, e.g. --max-memory 1GB@8192.",
     "kl": "Write nats per token, e.g. --max-kl 0.02.",
     "ppl": "Write a share, e.g. --max-ppl-increase 2%.",
 }
@@ -167,9 +170,13 @@ def _share(text: str) -> float:
     return float(text.rstrip("% ")) / 100 if "%" in text else float(text)
 
 
-def _prompt(text: str) -> int:
+def _at(tokens: str) -> str:
+    return f"@{tokens}" if tokens else ""
+
+
+def _tokens(name: str, text: str, usual: int) -> int:
     if not text:
-        return PROMPT
+        return usual
     if not text.isdecimal() or not int(text):
-        raise RecipeError(f"--max-ttft @{text}: expected a number of tokens", EXAMPLES["ttft"])
+        raise RecipeError(f"--max-{name} @{text}: expected a number of tokens", EXAMPLES[name])
     return int(text)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from whet.base.errors import UnsupportedError
+from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
 from whet.model.family import find
 from whet.runtime.engine import load
@@ -13,15 +14,15 @@ from whet.search.profile import read
 from whet.store.folder import Folder
 
 
-def predictor_of(ask: Ask, folder: Folder) -> Predictor | None:
-    """Return what predicts speed and memory of models of a folder's shape.
+def predictor_of(ask: Ask, folder: Folder, cache: Keeping = USUAL) -> Predictor | None:
+    """Return what predicts speed and memory of models of a folder's shape that keep so.
 
     None where no kernels are built and no limit needs them; raises UnsupportedError where one does.
     """
     if ask.target is not None:
         family = find(folder.config)
         arch = family.architecture(folder.config, folder.tensors)
-        return modelled(family, arch, read(Path(ask.target)))
+        return modelled(family, arch, read(Path(ask.target)), cache)
     if reason := missing():
         if ask.limits.timed or ask.objective == "speed":
             raise UnsupportedError(
@@ -29,5 +30,5 @@ def predictor_of(ask: Ask, folder: Folder) -> Predictor | None:
                 "Install a C++20 compiler and whet again, or describe a machine with --target.",
             )
         return None
-    engine = load(folder.path, "native")
+    engine = load(folder.path, "native", cache=cache)
     return calibrated(engine, latency(folder.nbytes))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from whet.formats.keeping import USUAL, Keeping
 from whet.formats.spec import BF16, Format, Shape
 from whet.formats.terms import terms
 from whet.graph import ir
@@ -23,6 +24,7 @@ from whet.model.architecture import Architecture
 from whet.model.family import Family, find
 from whet.model.site import Site
 from whet.runtime.engine import Engine
+from whet.runtime.native import Native
 from whet.search.profile import Profile
 from whet.store.contents import Contents
 from whet.store.folder import Folder
@@ -68,17 +70,15 @@ class Predictor:
     arch: Architecture
     cost: Cost
     rest: Rest
-    cache: str = "bf16"
+    cache: Keeping = USUAL
 
-    @property
-    def rest_decode(self) -> float:
-        """What a token takes besides linears, with an empty context [s]."""
-        return self.rest.token
+    def rest_decode(self, context: int) -> float:
+        """Return what a token takes besides linears, with so many tokens before it [s]."""
+        return self.rest.token + self.rest.attended * context
 
-    @property
-    def rest_memory(self) -> int:
-        """What the process holds besides weights, keys and values [byte]."""
-        return self.rest.memory
+    def rest_memory(self, context: int) -> int:
+        """Return what the process holds besides weights, with a sequence of so many tokens [byte]."""
+        return self.rest.memory + kept(self.arch, context, self.cache)
 
     def rest_first(self, prompt: int) -> float:
         """Return what the first token takes besides linears [s]."""
@@ -135,7 +135,7 @@ class Predictor:
     def decode(self, formats: Formats, context: int = 0) -> float:
         """Return the time of a token that has `context` tokens before it [s]."""
         linears = self.step(formats, 1) + self.head(formats)
-        return linears + self.rest.token + self.rest.attended * context
+        return linears + self.rest_decode(context)
 
     def first(self, formats: Formats, prompt: int) -> float:
         """Return the time from a prompt of so many tokens to the first token [s]."""
@@ -147,7 +147,7 @@ class Predictor:
     def memory(self, formats: Formats, context: int = 0) -> int:
         """Return the peak memory of a process with a sequence of `context` tokens [byte]."""
         weights = sum(self.unit_bytes(u, formats[u[0].module]) for u in self.split(formats))
-        return weights + self.rest.memory + kept(self.arch, context, self.cache)
+        return weights + self.rest_memory(context)
 
     def split(self, formats: Formats) -> Iterator[Unit]:
         """Yield units with those divided whose sites have different formats, as the engine does."""
@@ -192,11 +192,14 @@ def calibrated(engine: Engine, cost: Cost, *, memory: bool = True) -> Predictor:
         return sum(bare.unit_seconds(unit, formats[unit[0].module], rows) for unit in found)
 
     found = rest(engine, others=experts if arch.experts is not None else None, memory=memory)
-    return replace(bare, rest=found)
+    assert isinstance(engine.executor, Native), "only native kernels are timed"
+    return replace(bare, rest=found, cache=engine.executor.program.machine.cache)
 
 
-def modelled(family: Family, arch: Architecture, profile: Profile) -> Predictor:
-    """Return predictions for a machine described by a profile.
+def modelled(
+    family: Family, arch: Architecture, profile: Profile, cache: Keeping = USUAL
+) -> Predictor:
+    """Return predictions for a machine described by a profile, keys and values kept in `cache`.
 
     Besides linears: the overhead of each operator, keys and values read for each token, attention's
     products of a prompt, logits as they are chosen from, and the buffers of the largest step.
@@ -209,8 +212,8 @@ def modelled(family: Family, arch: Architecture, profile: Profile) -> Predictor:
     first = tuple((n, step * -(-n // STEP) + pairs * n * n) for n in lengths)
     buffers = plan(graph, min(STEP, arch.context)).nbytes + DOUBLE * arch.vocab
     memory = int(profile.process) + buffers
-    attended = kept(arch, 1) / profile.bandwidth
-    return Predictor(family, arch, profile, Rest(step, attended, first, memory))
+    attended = kept(arch, 1, cache) / profile.bandwidth
+    return Predictor(family, arch, profile, Rest(step, attended, first, memory), cache)
 
 
 def _multiplied(graph: Graph) -> Iterator[Unit]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from whet.base.errors import QualityError, RecipeError
+from whet.formats.keeping import USUAL, Keeping
 from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.recipe.anatomy import anatomy
@@ -57,6 +58,7 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
+FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
 COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINING = 1.2e11  # operations of training in a second, to say how much time allows
@@ -99,24 +101,47 @@ class Run:
 
     def _kept(self, name: str) -> Path:
         """Return where something is kept that depends on the limits."""
-        asked = f"{self.ask.objective} {self.ask.limits.text} {self.ask.target or ''}"
+        ask = self.ask
+        asked = f"{ask.objective} {ask.limits.text} {ask.target or ''} {' '.join(caches_of(ask))}"
         return self.work / f"{sha256(asked.encode()).hexdigest()[:12]}.{name}"
 
     def _trials(self) -> Trials:
         weights = sum(unit.weights for unit in units_of(self.ask, self.ask.folder))
         tokens = int(TRAINED * self.ask.seconds * TRAINING / (6 * weights)) // 10_000 * 10_000
-        space = space_of(self._arch, tokens) if self.ask.structures else Space()
-        return Trials(self._kept("trials"), self.ask.seed, space)
+        caches = caches_of(self.ask)
+        space = (
+            space_of(self._arch, tokens, caches) if self.ask.structures else Space(caches=caches)
+        )
+        return Trials(self._kept("outer"), self.ask.seed, space)
 
     def _more(self) -> bool:
         """Return whether there is time for another trial as long as the last."""
-        return self.ask.structures and self.clock.spent + self.took < TRIED * self.clock.seconds
+        return self.clock.spent + self.took < TRIED * self.clock.seconds
 
     def _stand(self, structure: Structure, text: Text) -> Stand:
         """Return a shape with its options; its folder is made where it is not there yet."""
         if structure not in self.stands:
-            self.stands[structure] = self._stood(structure, text)
+            shape = structure.shape
+            whole = structure == shape
+            self.stands[structure] = (
+                self._stood(shape, text) if whole else self._keeping(structure, text)
+            )
         return self.stands[structure]
+
+    def _keeping(self, structure: Structure, text: Text) -> Stand:
+        """Return a shape that is known with its keys and values kept otherwise."""
+        stand, cache = self._stand(structure.shape, text), structure.cache
+        ids, folder = text.held.numpy(), stand.folder
+        forgot = held_out_kl(folder.path, folder.path, ids, cache)
+        return replace(
+            stand,
+            predictor=stand.predictor and predictor_of(self.ask, folder, cache),
+            lost=stand.lost + forgot,
+            forgot=forgot,
+            finish=structure.finish(),
+            cache=cache,
+            name=str(structure),
+        )
 
     def _stood(self, structure: Structure, text: Text) -> Stand:
         told = self.teller.part(0.0, STANDING)
@@ -236,7 +261,7 @@ class Run:
             return belief
         plain = replace(belief, decode=1.0, ttft=1.0, memory=1.0)
         expected = predicted(stand, choice, 0.0, self.ask.limits, plain)
-        seen = pace(folder, self.ask.limits.prompt)
+        seen = pace(folder, self.ask.limits, stand.cache)
         return replace(
             belief,
             decode=seen["decode"] / expected["decode"],
@@ -285,7 +310,9 @@ class Run:
     def _recipe(self, stand: Stand, choice: Choice, text: Text) -> Recipe:
         described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
         asked = replace(self.ask.calibration, samples=len(text.calibrated.ids))
-        return recipe_of(stand.menus, choice, asked, self.ask.seed, described, stand.steps)
+        return recipe_of(
+            stand.menus, choice, asked, self.ask.seed, described, stand.steps, stand.finish
+        )
 
     def _carried(self, recipe: Recipe, out: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
@@ -334,6 +361,13 @@ def refuse(ask: Ask) -> None:
             "Add --max-kl or --max-ppl-increase.",
         )
     units_of(ask, ask.folder)
+
+
+def caches_of(ask: Ask) -> tuple[Keeping, ...]:
+    """Return what keys and values may be kept in: in fewer bits, where that helps keep a limit."""
+    if ask.caches:
+        return tuple(ask.caches)
+    return (USUAL, *FEWER) if ask.limits.timed or ask.objective == "speed" else (USUAL,)
 
 
 def _share(folder: Path, mine: Mapping[str, str]) -> None:

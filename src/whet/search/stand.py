@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whet.base.errors import RecipeError, UnsupportedError
 from whet.base.record import Record
+from whet.formats.keeping import USUAL, Keeping
 from whet.formats.spec import parse
 from whet.model.site import Site
 from whet.recipe.anatomy import FOREIGN, anatomy
@@ -43,7 +44,8 @@ SHARES = (0.0, 0.15, 1.0)  # of the preparation: where the backward pass ends, a
 class Stand:
     """A shape of the model with everything that choices are made from.
 
-    `steps` make the shape from the source; `lost` is the KL divergence that the shape costs as it is
+    `steps` make the shape from the source, `finish` is done at the end; `lost` is the KL divergence
+    that the shape costs as it is, `forgot` what its keys and values do as they are kept in `cache`
     [nat per token]; `fixed` the size of what no unit holds [byte].
     """
 
@@ -54,13 +56,16 @@ class Stand:
     predictor: Predictor | None
     fixed: int
     lost: float = 0.0
+    forgot: float = 0.0
     steps: tuple[Step, ...] = ()
+    finish: tuple[Step, ...] = ()
+    cache: Keeping = USUAL
     name: str = "as it is"
 
     def kl(self, choice: Choice, *, all_tokens: bool = True) -> float:
         """Return the KL divergence of a choice from the original on held-out text [nat per token]."""
         few = max(1, len(self.assembly.ids) // 4)
-        return self.assembly.kl(choice, None if all_tokens else few)
+        return self.forgot + self.assembly.kl(choice, None if all_tokens else few)
 
     @property
     def weights(self) -> int:

@@ -1,8 +1,9 @@
-"""Smaller shapes of a model, made before numbers are rounded: the outer choices of a search."""
+"""Smaller shapes of a model, and what keys and values are kept in: the outer choices of a search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from whet.formats.keeping import USUAL, Keeping
 from whet.methods import catalogue
 from whet.model.architecture import Architecture
 from whet.model.config import Config
@@ -18,12 +19,16 @@ RATE = 0.0003  # of training back
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """How many layers and key-value heads may go at most, and what a unit of training is [token]."""
+    """How many layers and key-value heads may go at most, and what a unit of training is [token].
+
+    `caches`: what keys and values may be kept in.
+    """
 
     layers: int = 0
     kv: int = 0
     tokens: int = 0
     ffn: tuple[float, ...] = (0.0,)
+    caches: tuple[Keeping, ...] = (USUAL,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,19 @@ class Structure:
     """What is cut away, and on how many tokens the model is then distilled from the original.
 
     `ffn`: share of the feed-forward channels that go; `layers`: blocks that go; `kv`: key-value heads
-    that go, with their query heads.
+    that go, with their query heads. `cache`: what keys and values are kept in.
     """
 
     ffn: float = 0.0
     layers: int = 0
     kv: int = 0
     tokens: int = 0
+    cache: Keeping = USUAL
+
+    @property
+    def shape(self) -> "Structure":
+        """The same shape with keys and values kept as usual."""
+        return replace(self, cache=USUAL)
 
     @property
     def whole(self) -> bool:
@@ -46,13 +57,14 @@ class Structure:
 
     def __str__(self) -> str:
         """Return it in words: "1 layer and 25 % of the ffn less, 200,000 tokens of distillation"."""
+        kept = "" if self.cache == USUAL else f", keys and values in {self.cache}"
         if self.whole:
-            return "as it is"
+            return f"as it is{kept}"
         gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []
         gone += [f"{self.ffn:.3g} of the ffn"] if self.ffn else []
         gone += [f"{self.kv} key-value head{'s' if self.kv > 1 else ''}"] if self.kv else []
         trained = f", {self.tokens:,} tokens of distillation" if self.tokens else ""
-        return f"{' and '.join(gone)} less{trained}"
+        return f"{' and '.join(gone)} less{trained}{kept}"
 
     def steps(self, arch: Architecture) -> tuple[Step, ...]:
         """Return the steps that make the shape of a model."""
@@ -66,6 +78,10 @@ class Structure:
         if self.tokens and found:
             found.append(_step("distill", tokens=self.tokens, lr=RATE))
         return tuple(found)
+
+    def finish(self) -> tuple[Step, ...]:
+        """Return the steps that follow once numbers are rounded."""
+        return () if self.cache == USUAL else (_step("kv_cache", keep=self.cache),)
 
     def refuses(self, config: Config, arch: Architecture) -> str | None:
         """Return why a model cannot have this shape, or None."""
@@ -82,6 +98,6 @@ def _step(name: str, **settings: Any) -> Step:  # noqa: ANN401 (the settings of 
     return Step(made(**settings))
 
 
-def space_of(arch: Architecture, tokens: int) -> Space:
+def space_of(arch: Architecture, tokens: int, caches: tuple[Keeping, ...]) -> Space:
     """Return which smaller shapes of a model are tried."""
-    return Space(min(DROPPED, arch.layers // 4), arch.kv_heads // 4, tokens, FFN)
+    return Space(min(DROPPED, arch.layers // 4), arch.kv_heads // 4, tokens, FFN, caches)

@@ -15,6 +15,7 @@ from whet.base.errors import QualityError, StoppedError, UnsupportedError, WhetE
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.base.seed import stream_seed
+from whet.formats.keeping import Keeping
 from whet.search.limits import MEASURES
 from whet.search.structure import TRAINED, Space, Structure
 
@@ -52,10 +53,11 @@ class Trials:
         self.failed: list[Structure] = []  # here and now; what failed in another run is tried again
 
     def run(self, judge: Judge, more: Callable[[], bool]) -> None:
-        """Judge the model as it is, then other structures while there is time."""
-        if Structure() not in self._known():
-            self.study.enqueue_trial(self._whole())
-        while not self._finished() or more():
+        """Judge the model as it is, however keys are kept; then other shapes while there is time."""
+        for cache in self.space.caches:
+            if Structure(cache=cache) not in self._known():
+                self.study.enqueue_trial(self._whole(cache))
+        while self._waiting() or not self._finished() or more():
             if not self._next(judge):
                 return
 
@@ -78,8 +80,12 @@ class Trials:
         every = self.study.get_trials(deepcopy=False)
         return [trial for trial in every if trial.state.name == "COMPLETE"]
 
-    def _whole(self) -> dict[str, Any]:
-        return {"ffn": 0.0, "layers": 0, "kv": 0, "trained": TRAINED[-1]}
+    def _waiting(self) -> bool:
+        """Return whether trials wait that were asked for."""
+        return any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False))
+
+    def _whole(self, cache: Keeping) -> dict[str, Any]:
+        return {"ffn": 0.0, "layers": 0, "kv": 0, "trained": TRAINED[-1], "cache": cache}
 
     def _next(self, judge: Judge) -> bool:
         """Judge one more structure; return False once chance finds only known ones."""
@@ -99,7 +105,8 @@ class Trials:
         except WhetError as error:
             trial.set_user_attr("reason", error.message)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            fault = structure.whole and not isinstance(error, QualityError)
+            first = structure == Structure(cache=self.space.caches[0])
+            fault = first and not isinstance(error, QualityError)
             if fault or isinstance(error, StoppedError):
                 raise  # what is wrong with the model as it is, is wrong with every shape of it
             self.failed.append(structure)
@@ -119,8 +126,9 @@ class Trials:
         layers = trial.suggest_int("layers", 0, self.space.layers)
         kv = trial.suggest_int("kv", 0, self.space.kv)
         trained = trial.suggest_categorical("trained", TRAINED)
+        cache = trial.suggest_categorical("cache", self.space.caches)
         whole = Structure(ffn, layers, kv).whole
-        return Structure(ffn, layers, kv, 0 if whole else trained * self.space.tokens)
+        return Structure(ffn, layers, kv, 0 if whole else trained * self.space.tokens, cache)
 
     def _known(self) -> list[Structure]:
         """Return the structures that need not be judged again."""

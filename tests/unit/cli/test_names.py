@@ -82,5 +82,6 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "raw",
         "executor",
         "kernels",
+        "cache",
         "offline",
     }

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from whet.formats.keeping import KEEPINGS, Keeping
 from whet.model.cache import Cache, LayerCache, visible
 
 
@@ -20,6 +21,24 @@ def test_returns_what_the_new_tokens_may_attend_to(window: int | None):
         assert torch.equal(values, -found)
         start += time
         assert cache.length == start
+
+
+@pytest.mark.parametrize("window", [None, 5, 100])
+@pytest.mark.parametrize("keeping", KEEPINGS)
+def test_what_is_kept_does_not_depend_on_cuts(keeping: Keeping, window: int | None):
+    x = torch.randn(1, 2, 200, 16, generator=torch.Generator().manual_seed(0))
+    kept: list[torch.Tensor] = []
+    for cuts in ([200], [1] * 200, [63, 1, 1, 70, 65]):
+        cache, start = Cache((window,), keeping=keeping), 0
+        for count in cuts:
+            for piece in cache.pieces(torch.arange(start, start + count)[None]):
+                stop = start + piece.shape[1]
+                found, _ = cache[0].extend(x[:, :, start:stop], x[:, :, start:stop])
+                start = stop
+        assert cache.length == 200
+        kept.append(found[:, :, -min(found.shape[2], window or 200) :])
+    assert torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[0], kept[2])
 
 
 def test_a_window_bounds_the_memory():

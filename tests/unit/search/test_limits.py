@@ -37,7 +37,7 @@ def test_rates_times_and_shares() -> None:
     [
         {"max_size": "big"}, {"max_size": "4XB"}, {"max_size": "-1MB"}, {"max_kl": 0.0},
         {"min_decode": "fast"}, {"max_ttft": "0.5s@many"}, {"max_ttft": "soon"},
-        {"max_ppl_increase": "x%"}, {"max_memory": "0"}, {"max_bpw": float("nan")},
+        {"max_ppl_increase": "x%"}, {"max_memory": "0"}, {"max_memory": "1GB@x"}, {"max_bpw": float("nan")},
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_with_an_example(asked) -> None:
@@ -46,6 +46,14 @@ def test_nonsense_is_refused_with_an_example(asked) -> None:
     flag = "--" + next(iter(asked)).replace("_", "-")
     assert caught.value.message.startswith(flag)
     assert flag in caught.value.hint
+
+
+def test_memory_may_be_meant_after_some_tokens() -> None:
+    found = limits(max_memory="1GB@8192", max_ttft="1s@128")
+    assert found.memory is not None
+    assert (found.memory.value, found.context, found.prompt) == (1e9, 8192, 128)
+    assert found.text == "--max-ttft 1s@128 --max-memory 1GB@8192"
+    assert limits(max_memory="1GB").context == 64
 
 
 def test_slack() -> None:

@@ -1,5 +1,6 @@
 """The outer loop: trials that last, fail, and are never judged twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,24 @@ def test_limits_that_no_shape_keeps(tmp_path: Path) -> None:
     assert {r.notes["state"] for r in run.records()} == {"failed", "infeasible"}
 
 
+def test_keys_and_values_are_kept_in_every_way_before_shapes_change(tmp_path: Path) -> None:
+    seen: list[Structure] = []
+
+    def judge(structure: Structure) -> Score:
+        seen.append(structure)
+        return score(structure)
+
+    run = Trials(tmp_path / "trials", 0, replace(SPACE, caches=("bf16", "int8", "kv4")))
+    run.run(judge, times(8))
+    assert seen[:3] == [Structure(cache=one) for one in ("bf16", "int8", "kv4")]
+    assert len(set(seen)) == len(seen) > 4
+    again = Trials(tmp_path / "trials", 0, replace(SPACE, caches=("bf16", "int8", "kv4")))
+    assert again.best == run.best
+
+
 def test_shapes_in_words() -> None:
     assert str(Structure()) == "as it is"
+    assert str(Structure(cache="int8")) == "as it is, keys and values in int8"
     told = str(Structure(ffn=0.25, layers=1, kv=1, tokens=200_000))
     assert told == (
         "1 layer and 0.25 of the ffn and 1 key-value head less, 200,000 tokens of distillation"

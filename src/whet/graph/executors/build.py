@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.base.errors import UnsupportedError
+from whet.formats.keeping import Keeping
 from whet.graph import ir
 from whet.graph.executors.angles import frequencies
 from whet.graph.executors.weights import Matrix, Weights
@@ -43,7 +44,7 @@ class Machine:
 
     threads: int
     tier: str
-    cache: str = "bf16"
+    cache: Keeping = "bf16"
 
 
 @dataclass(slots=True)
