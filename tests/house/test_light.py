@@ -17,6 +17,7 @@ LIGHT = [
     "formats/spec.py",
     "formats/element.py",
     "formats/activation.py",
+    "formats/keeping.py",
     "model/site.py",
     "model/architecture.py",
     "model/family.py",
