@@ -1,6 +1,8 @@
 """A search from the question to a published folder, on the demo's first blocks."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import text
+from whet.search import recover, run, text
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
@@ -155,3 +157,36 @@ def test_one_way_to_keep_keys_and_values_alone(model: Path, tmp_path: Path) -> N
     again = whet.compress(model, done.path / "recipe.yaml", out=tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
         assert (again.path / name).read_bytes() == (done.path / name).read_bytes()
+
+
+def test_the_result_is_trained_in_the_time_that_is_left(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "REFINED", 0.01)
+    monkeypatch.setattr(recover, "LEAST", 10_000)
+    monkeypatch.setattr(recover, "MOST", 10_000)
+    done = searched(model, tmp_path / "out", time="5m")
+    search = one(records_of(done.path), "search")
+    before, after = (search.facts[f"kl_{name}"].value for name in ("untrained", "trained"))
+    assert search.facts["recovery_tokens"].value == 10_000
+    assert search.facts["kl_measured"].value == min(before, after)
+    kept = search.notes["recovery"] == "kept"
+    assert kept == (after < before)
+    assert ("qat" in (done.path / "recipe.yaml").read_text()) == kept
+    assert "it was trained on" in " ".join(whet.explain(done.path).account)
+
+
+@pytest.mark.slow
+def test_processes_with_one_sweep_divide_the_trials(model: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "whet", "search", str(model), "--max-kl", "0.01"]
+    words += ["--max-memory", "10GB", "--objective", "size", "--levels", "int4-g64,int8-channel"]
+    words += ["--samples", "4", "--time", "4m", "--sweep", str(tmp_path / "sweep"), "--offline"]
+    outs = [tmp_path / name for name in "ab"]
+    every = [subprocess.Popen([*words, "-o", str(out)]) for out in outs]
+    assert [one.wait() for one in every] == [0, 0]
+    assert len({(out / "model.safetensors").read_bytes() for out in outs}) == 1
+    tried = [r for out in outs for r in records_of(out) if r.step == "trial"]
+    numbers = {r.site for r in tried if r.notes["state"] == "complete"}
+    shapes = {r.notes["structure"] for r in tried}
+    assert len(shapes) > 3
+    assert len(numbers) <= len(shapes) + 3  # at most those that both began with

@@ -7,6 +7,7 @@ from pathlib import Path
 from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
 from whet.formats.keeping import KEEPINGS, Keeping
+from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.recipe import Calibration, Recipe
@@ -14,8 +15,11 @@ from whet.recipe.workspace import Resume
 from whet.search.ask import Ask, Found
 from whet.search.limits import Limits, Objective, duration
 from whet.search.run import search
+from whet.search.scale import is_wide
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
+
+HOUR, MINUTES = 3600.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +29,14 @@ class Wish:
     source: str
     limits: Limits
     objective: Objective
-    time: str
+    time: str | None
     calibration: str
     samples: int
     levels: tuple[str, ...]
     skip: tuple[str, ...]
     structures: bool
     caches: tuple[str, ...]
+    recovery: bool
     target: str | None
     data: str
     seed: int
@@ -40,15 +45,17 @@ class Wish:
 
     def ask(self) -> Ask:
         """Return the question, with the source found and its words understood."""
+        folder = Folder(resolve(self.source, self.offline), dense=True)
         return Ask(
-            folder=Folder(resolve(self.source, self.offline), dense=True),
+            folder=folder,
             limits=self.limits,
             objective=self.objective,
-            seconds=_seconds(self.time),
+            seconds=_usual(folder) if self.time is None else _seconds(self.time),
             calibration=Calibration(self.calibration, self.samples),
             levels=self.levels,
             skip=self.skip,
             structures=self.structures,
+            recovery=self.recovery,
             caches=tuple(_keeping(name) for name in self.caches),
             target=self.target,
             data=self.data,
@@ -87,6 +94,11 @@ def _keeping(name: str) -> Keeping:
     if name not in KEEPINGS:
         raise RecipeError(f"--cache {name}: not known", f"Write some of {', '.join(KEEPINGS)}.")
     return name
+
+
+def _usual(folder: Folder) -> float:
+    """Return the time for a model of its size, if nothing is said [s]."""
+    return HOUR if is_wide(anatomy(folder)) else MINUTES
 
 
 def _seconds(text: str) -> float:

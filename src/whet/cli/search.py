@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--time",
-    default="30m",
-    show_default=True,
     metavar="TIME",
-    help="For everything; the last compression is not cut short.",
+    help="For everything; the last compression is not cut short.  [default: 10m; 60m for wide models]",
 )
 @click.option("--calibration", metavar="SRC", help="Text to calibrate on.  [default: builtin]")
 @click.option(
@@ -62,6 +60,12 @@ if TYPE_CHECKING:
     default=True,
     show_default=True,
     help="Try smaller shapes too, distilled, where there is time.",
+)
+@click.option(
+    "--recovery/--no-recovery",
+    default=True,
+    show_default=True,
+    help="Train the result in the time that is left, and keep it if that is better.",
 )
 @click.option("--target", metavar="PROFILE", help="A machine described by a YAML file.")
 @click.option("--data", metavar="SRC", help="Text to measure the result on.  [default: builtin]")

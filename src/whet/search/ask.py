@@ -33,7 +33,8 @@ class Ask:
     for a model of that size; `skip` names sites that stay as they are; `seconds` is the time that
     the search may take, the last compression included; `structures` says whether smaller shapes are
     tried too; `caches` what keys and values may be kept in, by default as usual, and in fewer bits
-    where speed or memory is limited; `data` is what the result is measured on; `sweep` a folder that
+    where speed or memory is limited; `recovery` says whether the result is trained in the time that
+    is left; `data` is what the result is measured on; `sweep` a folder that
     keeps what shapes cost for other searches of the same model.
     """
 
@@ -47,6 +48,7 @@ class Ask:
     skip: Sequence[str] = ()
     structures: bool = True
     caches: Sequence[Keeping] = ()
+    recovery: bool = True
     target: str | None = None
     data: str = "builtin"
     seed: int = 0

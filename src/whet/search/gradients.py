@@ -41,9 +41,19 @@ class Felt:
     x: Float[Tensor, "tokens in"]
     g: Float[Tensor, "tokens out"]
 
-    def change(self, delta: Float[Tensor, "out in"]) -> Float[Tensor, "tokens"]:
-        """Return gᵀ Δ x of each token: what a change of the weight does to the log-likelihood."""
-        return ((self.x @ delta.T) * self.g).sum(-1)
+    def change(
+        self, delta: Float[Tensor, "out in"]
+    ) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+        """Return what a change of the weight does to each token: gᵀ Δ x and (Δ x)².
+
+        The first is the change of the log-likelihood, the second that of the output.
+        """
+        moved = self.x @ delta.T
+        return (moved * self.g).sum(-1), moved.square().sum(-1)
+
+    def energy(self, weight: Float[Tensor, "out in"]) -> float:
+        """Return (W x)², summed over all tokens."""
+        return float((self.x @ weight.T).square().sum(-1).double().sum())
 
     def moved(
         self, weight: Float[Tensor, "out in"], dx: Float[Tensor, "tokens in"]
@@ -213,17 +223,20 @@ def costs(
     felt: Mapping[str, Felt],
     deltas: Mapping[str, Tensor],
     moved: Mapping[str, Tensor] = MappingProxyType({}),
-) -> float:
-    """Return the KL divergence that changes of a block's linears cost together [nat per token].
+) -> tuple[float, float]:
+    """Return what changes of a block's linears cost together: in KL divergence [nat], and in output.
 
-    `moved` is what changes of their inputs do besides. Half of the mean square of what they do to
-    the log-likelihood; linears that have seen the same tokens are added up before squaring, others
-    (experts) after.
+    Both are sums over tokens. `moved` is what changes of their inputs do besides. The first is half of
+    the square of what they do to the log-likelihood; linears that have seen the same tokens are
+    added up before squaring, others (experts) after. The second is that of (Δ x)².
     """
+    spent = 0.0
     groups: dict[int, Tensor] = {}
     for role, delta in deltas.items():
-        change = felt[role].change(delta)
+        change, output = felt[role].change(delta)
+        spent += float(output.double().sum())
         change = change + moved[role] if role in moved else change
         key = len(change)
         groups[key] = groups[key] + change if key in groups else change
-    return sum(float(change.double().square().sum()) for change in groups.values()) / 2
+    kl = sum(float(change.double().square().sum()) for change in groups.values()) / 2
+    return kl, spent

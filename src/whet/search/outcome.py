@@ -9,6 +9,7 @@ from whet.search.ask import Ask
 from whet.search.build import Measured
 from whet.search.choose import Belief
 from whet.search.option import Choice
+from whet.search.recover import Recovery
 from whet.search.refine import Generation
 from whet.search.stand import Stand
 from whet.search.trials import Trials
@@ -20,7 +21,8 @@ class Outcome:
 
     `first` is the exact choice by single losses, `choice` the one that was built; `assembled` its KL
     divergence put together from the database [nat per token]; `expected` and `seen` are predictions
-    and measurements of the folder, by the name of the limit.
+    and measurements of the folder, by the name of the limit. `recovery` is what training has made of
+    it, where there was time.
     """
 
     ask: Ask
@@ -34,4 +36,5 @@ class Outcome:
     assembled: float
     trials: Trials
     generations: tuple[Generation, ...]
+    recovery: Recovery | None = None
     seconds: float = 0.0

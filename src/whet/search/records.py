@@ -11,6 +11,7 @@ from whet.search.choose import caps_of, predicted
 from whet.search.limits import MEASURES
 from whet.search.option import Menu, Option, counted, total, uniform
 from whet.search.outcome import Outcome
+from whet.search.recover import Recovery
 
 STANDARD = ("int4-g64", "int4-g32", "int3-g64-affine")  # levels that sensitivities are told of
 POINTS = 16  # of the frontier
@@ -54,6 +55,8 @@ def _search(outcome: Outcome) -> Record:
         "kl_additive": Quantity(total(stand.menus, outcome.choice, "kl"), "nat", BY_SUM),
         "kl_assembled": Quantity(outcome.assembled, "nat", TOGETHER),
     }
+    if outcome.recovery is not None:
+        facts |= _recovery(outcome.recovery)
     for name, value in outcome.expected.items():
         how = f"{TOGETHER}, {SEQUENTIAL}" if name == "kl" else "predicted before it was built"
         facts[f"{name}_predicted"] = Quantity(value, MEASURES[name], how)
@@ -67,7 +70,18 @@ def _search(outcome: Outcome) -> Record:
         "structure": stand.name,
         "binding": " ".join(sorted(_binding(outcome))),
     }
+    if outcome.recovery is not None:
+        notes["recovery"] = "kept" if outcome.recovery.kept else "left out"
     return Record("search", "", facts, notes=notes)
+
+
+def _recovery(done: Recovery) -> dict[str, Quantity]:
+    """Return what training has made of the folder."""
+    return {
+        "recovery_tokens": Quantity(done.tokens, "1", "that the folder was trained on"),
+        "kl_untrained": Quantity(done.before, "nat", "of the folder, before training"),
+        "kl_trained": Quantity(done.after, "nat", "of the folder, after training"),
+    }
 
 
 def _limits(outcome: Outcome) -> Iterator[Record]:

@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
+from filelock import FileLock
+
 from whet.base.errors import QualityError, RecipeError
 from whet.formats.keeping import USUAL, Keeping
 from whet.model.architecture import Architecture
@@ -42,6 +44,7 @@ from whet.search.machine import predictor_of
 from whet.search.option import Choice, counted, total
 from whet.search.outcome import Outcome
 from whet.search.records import records
+from whet.search.recover import Recovery, affordable, recovery
 from whet.search.refine import Evolution, Generation, Scope
 from whet.search.resumed import keep, kept
 from whet.search.scale import is_wide
@@ -61,8 +64,8 @@ STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as 
 FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
 COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
-TRAINING = 1.2e11  # operations of training in a second, to say how much time allows
 TRAINED = 0.03  # share of the time that a unit of training takes
+REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 
 @dataclass(eq=False)
@@ -99,20 +102,20 @@ class Run:
         config = self.ask.folder.config
         return find(config).architecture(config, self.ask.folder.tensors)
 
-    def _kept(self, name: str) -> Path:
-        """Return where something is kept that depends on the limits."""
+    def _kept(self, name: str, place: Path | None = None) -> Path:
+        """Return where something is kept that depends on the limits, in a place or in our own."""
         ask = self.ask
         asked = f"{ask.objective} {ask.limits.text} {ask.target or ''} {' '.join(caches_of(ask))}"
-        return self.work / f"{sha256(asked.encode()).hexdigest()[:12]}.{name}"
+        return (place or self.work) / f"{sha256(asked.encode()).hexdigest()[:12]}.{name}"
 
     def _trials(self) -> Trials:
         weights = sum(unit.weights for unit in units_of(self.ask, self.ask.folder))
-        tokens = int(TRAINED * self.ask.seconds * TRAINING / (6 * weights)) // 10_000 * 10_000
+        tokens = affordable(TRAINED * self.ask.seconds, weights)
         caches = caches_of(self.ask)
         space = (
             space_of(self._arch, tokens, caches) if self.ask.structures else Space(caches=caches)
         )
-        return Trials(self._kept("outer"), self.ask.seed, space)
+        return Trials(self._kept("outer", self.ask.sweep), self.ask.seed, space)
 
     def _more(self) -> bool:
         """Return whether there is time for another trial as long as the last."""
@@ -144,10 +147,15 @@ class Run:
         )
 
     def _stood(self, structure: Structure, text: Text) -> Stand:
-        told = self.teller.part(0.0, STANDING)
         number = sha256(str(structure).encode()).hexdigest()[:12]
         place = (self.ask.sweep or self.work) / "shapes" / number
         place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):  # of other processes that share the sweep
+            return self._swept(structure, text, place)
+
+    def _swept(self, structure: Structure, text: Text, place: Path) -> Stand:
+        """Return a shape with its options; what has been kept of it in `place` is taken."""
+        told = self.teller.part(0.0, STANDING)
         folder, steps = self.ask.folder, ()
         if not structure.whole:
             folder, steps = self._shaped(structure, place / "model")
@@ -199,6 +207,7 @@ class Run:
             belief = replace(belief, sequential=SEQUENTIAL)
         missed: QualityError | None = None
         for attempt in range(ATTEMPTS):
+            began = self.clock.spent
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
             recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
@@ -208,13 +217,37 @@ class Run:
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
                 told = tuple(self.generations)
-                return Outcome(
+                found = Outcome(
                     self.ask, stand, first, choice, place, expected, seen, belief, kl, trials, told
                 )
+                return self._recovered(found, recipe, self.clock.spent - began)
             missed = missing_by(self.ask.limits, seen.facts, over)
             belief = learned(belief, expected, seen.facts)
         assert missed is not None, "a folder that keeps all limits has been returned"
         raise missed
+
+    def _recovered(self, found: Outcome, recipe: Recipe, took: float) -> Outcome:
+        """Return the folder as training leaves it in the time that is left, if that is better.
+
+        `took` is what the folder took [s], which has to be made again on the way.
+        """
+        weights = sum(menu.unit.weights for menu in found.stand.menus)
+        use = recovery(self.clock.left - REPEATED * took, weights) if self._trains() else None
+        if use is None:
+            return found
+        place = self.work / "recovered"
+        self._carried(replace(recipe, steps=(*recipe.steps, Step(use))), place)
+        seen = measured(place, self.ask, timed=self._here(found.stand))
+        over = broken(self.ask.limits, seen.facts, found.belief)
+        before, after = found.seen.facts["kl"], seen.facts["kl"]
+        kept = after < before and all(share <= 0 for share in over.values())
+        found = replace(found, recovery=Recovery(use.tokens, before, after, kept))
+        return replace(found, folder=place, seen=seen) if kept else found
+
+    def _trains(self) -> bool:
+        """Return whether training is worth a try: for quality, of a model that fits into memory twice."""
+        ask = self.ask
+        return ask.recovery and ask.objective == "quality" and not is_wide(anatomy(ask.folder))
 
     def _chosen(
         self, stand: Stand, text: Text, belief: Belief, *, fresh: bool

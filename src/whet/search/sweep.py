@@ -87,6 +87,11 @@ class Sweep:
                 for site in unit.sites
                 if site.role in felt
             }
+            whole = sum(
+                felt[site.role].energy(linears[site.role].weight.dense())
+                for site in unit.sites
+                if site.role in felt
+            )
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
             for level in self._levels(unit):
@@ -94,8 +99,8 @@ class Sweep:
                 made |= named(level, written.weights)
                 deltas = {role: d for role, d in _deltas(written, linears).items() if role in felt}
                 rounded = moved if rounding_of(level) else {}
-                kl = costs(felt, deltas, rounded) / self.gradients.ids.numel()
-                error = _relative(unit, written, linears, stats)
+                kl, lost = costs(felt, deltas, rounded)
+                kl, error = kl / self.gradients.ids.numel(), lost / whole if whole else 0.0
                 records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 

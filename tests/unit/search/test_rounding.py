@@ -35,6 +35,7 @@ def test_costs_are_of_the_output_with_both_errors() -> None:
     x, w, d = (torch.randn(*shape, generator=g) for shape in ((40, 64), (8, 64), (8, 64)))
     felt, delta = Felt(x, torch.randn(40, 8, generator=g)), 0.01 * d
     moved = felt.moved(w, rounding_error(x))
-    found = costs({"mlp.down": felt}, {"mlp.down": delta}, {"mlp.down": moved})
+    found, output = costs({"mlp.down": felt}, {"mlp.down": delta}, {"mlp.down": moved})
     change = (quantized(x, ROUNDED) @ w.T + x @ delta.T - x @ w.T) * felt.g
     assert found == pytest.approx(float(change.sum(-1).square().sum()) / 2, rel=1e-3)
+    assert output == pytest.approx(float((x @ delta.T).square().sum()), rel=1e-5)

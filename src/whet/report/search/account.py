@@ -25,7 +25,7 @@ def paragraphs(search: Search) -> tuple[str, ...]:
     """Return the account: what was asked, what came out, who got what, what was left aside."""
     told = (
         (_asked(search), _tried(search)),
-        (_outcome(search), *_bound(search), _uniform(search)),
+        (_outcome(search), _recovered(search), *_bound(search), _uniform(search)),
         tuple(_bits(search)),
         (_unchosen(search), _turned_down(search)),
         (*_next(search), _proof(search), _interaction(search)),
@@ -104,6 +104,20 @@ def _outcome(search: Search) -> str:
     shape = note(search.head, "structure", "as it is")
     aside = "" if shape == "as it is" else f" ({shape})"
     return f"The result{aside}: {', '.join(told)}." if told else ""
+
+
+def _recovered(search: Search) -> str:
+    """Return what training in the time that was left has done."""
+    tokens = known(value(search.head, "recovery_tokens"))
+    before, after = (value(search.head, f"kl_{n}") for n in ("untrained", "trained"))
+    if not tokens or before is None or after is None:
+        return ""
+    kept = note(search.head, "recovery") == "kept"
+    end = "" if kept else ", so the folder is the one before"
+    return (
+        f"In the time that was left it was trained on {say.short_count(tokens)} tokens, which took "
+        f"the KL from {say.significant(before)} to {say.significant(after)} nat{end}."
+    )
 
 
 def _uniform(search: Search) -> str:
