@@ -6,7 +6,7 @@ from pathlib import Path
 
 from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
-from whet.formats.keeping import KEEPINGS, Keeping
+from whet.formats.keeping import parse_keeping
 from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
@@ -56,7 +56,7 @@ class Wish:
             skip=self.skip,
             structures=self.structures,
             recovery=self.recovery,
-            caches=tuple(_keeping(name) for name in self.caches),
+            caches=tuple(parse_keeping(name) for name in self.caches),
             target=self.target,
             data=self.data,
             seed=self.seed,
@@ -88,12 +88,6 @@ def searched(
         progress=progress or Silence(),
         stopped=stop,
     )
-
-
-def _keeping(name: str) -> Keeping:
-    if name not in KEEPINGS:
-        raise RecipeError(f"--cache {name}: not known", f"Write some of {', '.join(KEEPINGS)}.")
-    return name
 
 
 def _usual(folder: Folder) -> float:

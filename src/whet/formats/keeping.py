@@ -12,7 +12,7 @@ A page has 64 tokens.
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from whet.base.errors import FolderError
+from whet.base.errors import FolderError, RecipeError
 
 Keeping = Literal["f32", "f16", "bf16", "int8", "kv4", "kv2"]
 
@@ -35,6 +35,14 @@ def keeping_of(config: Mapping[str, Any]) -> Keeping | None:
             f"Remove {KEY}, or write one of them.",
         )
     return told
+
+
+def parse_keeping(name: str) -> Keeping:
+    """Return what keys and values are kept in by its name. Raises RecipeError for another word."""
+    if name not in KEEPINGS:
+        known = ", ".join(KEEPINGS)
+        raise RecipeError(f"cache is {name!r}, expected one of {known}", "E.g. --cache int8.")
+    return name
 
 
 def coded_by_page(keeping: Keeping | None) -> bool:

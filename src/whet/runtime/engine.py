@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whet.base.errors import FolderError, RecipeError
-from whet.formats.keeping import Keeping
+from whet.formats.keeping import Keeping, parse_keeping
 from whet.runtime.choice import chosen
 from whet.runtime.executor import Choice, Executor, Ids, Kernels, Logits
 from whet.runtime.reply import Reply
@@ -45,8 +45,9 @@ def load(
     engine says why; `kernels` = `require` makes that an error. `cache`: what keys and values are kept
     in; None: what the folder says. `unpacked` is of the reference.
     """
+    kind = None if cache is None else parse_keeping(cache)
     path = resolve(str(folder), offline)
-    found = chosen(Folder(path), executor, kernels, cache=cache, unpacked=unpacked)
+    found = chosen(Folder(path), executor, kernels, cache=kind, unpacked=unpacked)
     return Engine(path, found.executor, found.fallback)
 
 

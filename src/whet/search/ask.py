@@ -34,8 +34,8 @@ class Ask:
     the search may take, the last compression included; `structures` says whether smaller shapes are
     tried too; `caches` what keys and values may be kept in, by default as usual, and in fewer bits
     where speed or memory is limited; `recovery` says whether the result is trained in the time that
-    is left; `data` is what the result is measured on; `sweep` a folder that
-    keeps what shapes cost for other searches of the same model.
+    is left; `data` is what the result is measured on; `sweep` a folder that keeps what shapes cost
+    for other searches of the same model.
     """
 
     folder: Folder

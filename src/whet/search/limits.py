@@ -39,7 +39,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All limits; None where there is none. `prompt` is that of `ttft`, `context` that of `memory` [token].
+    """All limits; None where there is none; `prompt` of `ttft` and `context` of `memory` [token].
 
     `size` [byte] is that of the weight files; `bpw` [bit] counts the linears of the blocks; `decode`
     [token/s]; `ttft` [s]; `memory` [byte]; `kl` [nat per token]; `ppl`: relative increase [1].

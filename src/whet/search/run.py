@@ -207,11 +207,11 @@ class Run:
             belief = replace(belief, sequential=SEQUENTIAL)
         missed: QualityError | None = None
         for attempt in range(ATTEMPTS):
-            began = self.clock.spent
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
             recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
+            began = self.clock.spent
             self._carried(recipe, place)
             seen = measured(place, self.ask, timed=self._here(stand))
             over = broken(self.ask.limits, seen.facts, belief)

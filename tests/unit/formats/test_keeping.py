@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from whet.base.errors import FolderError
+from whet.base.errors import FolderError, RecipeError
 from whet.formats.keep import full_keys, full_values, token_by_token
-from whet.formats.keeping import BITS, GROUP, KEEPINGS, KEY, PAGE, keeping_of, padded, page_bytes
+from whet.formats.keeping import (
+    BITS,
+    GROUP,
+    KEEPINGS,
+    KEY,
+    PAGE,
+    keeping_of,
+    padded,
+    page_bytes,
+    parse_keeping,
+)
 from whet.kernels.native import missing, native
 
 DIMS = [8, 12, 16, 40, 64, 80, 128]
@@ -85,6 +95,12 @@ def test_plain_kinds_round_to_their_type() -> None:
     assert torch.equal(token_by_token(x, "f32"), x)
     assert torch.equal(token_by_token(x, "bf16"), x.bfloat16().float())
     assert torch.equal(token_by_token(x, "f16"), x.half().float())
+
+
+def test_names() -> None:
+    assert [parse_keeping(name) for name in KEEPINGS] == list(KEEPINGS)
+    with pytest.raises(RecipeError, match=r"'fp8', expected one of f32"):
+        parse_keeping("fp8")
 
 
 def test_what_a_config_says() -> None:
