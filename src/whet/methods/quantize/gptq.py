@@ -23,6 +23,7 @@ from whet.formats.weight import Weight, written
 from whet.methods.solve.aiming import Aiming
 from whet.methods.solve.checks import within
 from whet.methods.solve.complete import Problem, Rule, added, planes_of, solved
+from whet.methods.solve.facts import Facts
 from whet.methods.solve.nearest import nearest
 from whet.methods.solve.support import refitted
 from whet.methods.solve.threads import threads_for
@@ -79,9 +80,10 @@ class Gptq(Aiming):
         if isinstance(whole, Sparse):
             planes = whole.write(planes, kept(weight.abs(), whole.pattern))
         new = Weight(self.format, planes, (weight.shape[0], weight.shape[1]))
-        began = sum(part.kept for _, part in terms)
-        facts = aim.facts(added(terms))
-        facts["rows_from_rtn"] = Quantity(began, "1", "outputs that rounding to nearest began")
+        began = Quantity(
+            sum(part.kept for _, part in terms), "1", "outputs that rounding to nearest began"
+        )
+        facts = Facts(lambda: aim.facts(added(terms)) | {"rows_from_rtn": began})
         return Rewrite(new, facts, aim.fallback)
 
     def _plain(self, weight: Float[Tensor, "out in"], gram: Gram, why: str) -> Rewrite:

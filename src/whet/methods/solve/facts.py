@@ -1,10 +1,33 @@
 """What is known of a weight that a second-order method has made."""
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
 from jaxtyping import Float
 from torch import Tensor
 
 from whet.base.quantity import Quantity
 from whet.methods.solve.factor import Factor
+
+
+class Facts(Mapping[str, Quantity]):
+    """Facts that are computed when they are first read: who only compares weights does without."""
+
+    def __init__(self, made: Callable[[], dict[str, Quantity]]) -> None:
+        self._made = made
+
+    @cached_property
+    def _facts(self) -> dict[str, Quantity]:
+        return self._made()
+
+    def __getitem__(self, name: str) -> Quantity:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
 
 
 def told(
