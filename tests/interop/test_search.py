@@ -140,7 +140,6 @@ def test_keys_and_values_in_fewer_bits(model: Path, tmp_path: Path) -> None:
     assert list(kept) == ["as it is", "int8", "kv2"]
     # the smallest levels are good enough for each, so that only keys and values tell them apart
     assert kept["as it is"]["kl"].value < kept["int8"]["kl"].value < kept["kv2"]["kl"].value
-    assert kept["as it is"]["memory"].value > kept["int8"]["memory"].value
 
 
 def test_room_for_the_original_gives_the_original(model: Path, tmp_path: Path) -> None:

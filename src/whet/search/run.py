@@ -7,7 +7,7 @@ What a killed search has finished is found again: parts of the sweep, trials, th
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,11 +16,9 @@ from time import perf_counter
 from filelock import FileLock
 
 from whet.base.errors import QualityError, RecipeError
-from whet.formats.keeping import USUAL, Keeping
 from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.recipe.anatomy import anatomy
-from whet.recipe.identity import check, identity
 from whet.recipe.progress import Progress, commit
 from whet.recipe.recipe import Recipe, Step
 from whet.recipe.workspace import Resume, Workspace
@@ -43,6 +41,7 @@ from whet.search.found import recipe_of
 from whet.search.machine import predictor_of
 from whet.search.option import Choice, counted, total
 from whet.search.outcome import Outcome
+from whet.search.question import caches_of, identity_of, refuse, share
 from whet.search.records import records
 from whet.search.recover import Recovery, affordable, recovery
 from whet.search.refine import Evolution, Generation, Scope
@@ -53,7 +52,6 @@ from whet.search.structure import Space, Structure, space_of
 from whet.search.text import Text, text_of
 from whet.search.told import PARTS, Teller, Within
 from whet.search.trials import Score, Trials
-from whet.store.durable import write_json
 from whet.store.folder import Folder
 
 HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
@@ -61,8 +59,6 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
-FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
-COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
@@ -367,10 +363,10 @@ def search(
     clock = Clock(ask.seconds)
     refuse(ask)
     with Workspace(out, resume, overwrite=overwrite) as workspace:
-        mine = _identity(ask)
+        mine = identity_of(ask)
         workspace.identify(mine)
         if ask.sweep is not None:
-            _share(ask.sweep, mine)
+            share(ask.sweep, mine)
         commit(workspace.folder, 1)
         progress.start(PARTS, "search")
         run = Run(ask, workspace.folder, carry, Teller(progress, stopped), clock)
@@ -381,41 +377,3 @@ def search(
         progress.finish()
         workspace.publish()
     return Found(out, found)
-
-
-def refuse(ask: Ask) -> None:
-    """Raise, before any work, if the question has no answer."""
-    if not list(ask.limits):
-        raise RecipeError("a search needs a limit", "E.g. --max-size 400MB, or --max-kl 0.02.")
-    quality = ask.limits.kl or ask.limits.ppl
-    if ask.objective != "quality" and quality is None:
-        raise RecipeError(
-            f"the best {ask.objective} without a limit on quality is a useless model",
-            "Add --max-kl or --max-ppl-increase.",
-        )
-    units_of(ask, ask.folder)
-
-
-def caches_of(ask: Ask) -> tuple[Keeping, ...]:
-    """Return what keys and values may be kept in: in fewer bits, where that helps keep a limit."""
-    if ask.caches:
-        return tuple(ask.caches)
-    return (USUAL, *FEWER) if ask.limits.timed or ask.objective == "speed" else (USUAL,)
-
-
-def _share(folder: Path, mine: Mapping[str, str]) -> None:
-    """Take a folder of earlier sweeps, if they are of the same model, levels and text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "identity.json"
-    if path.is_file():
-        check(path, mine)
-    elif any(folder.iterdir()):
-        raise RecipeError(f"{folder} holds something else", "Name an empty folder with --sweep.")
-    else:
-        write_json(path, mine)
-
-
-def _identity(ask: Ask) -> Mapping[str, str]:
-    """Return what a search that goes on must share with the one before; limits may be others."""
-    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
-    return identity(repr(asked), ask.folder.digest(), ask.calibration.source)

@@ -7,6 +7,7 @@ import pytest
 from tests.graphs import EVERY, opened
 from tests.native_folders import native, tiny
 
+from whet.formats.keeping import page_bytes
 from whet.formats.spec import Format, Shape, parse
 from whet.measure import rest as timed
 from whet.measure.product import Stopwatch
@@ -193,5 +194,10 @@ def test_described_machines_have_a_rest_of_their_own():
     assert found.decode(chosen) < found.decode(chosen, 1000) < slower.decode(chosen, 1000)
     assert found.first(chosen, 10) < found.first(chosen, 60) < slower.first(chosen, 60)
     assert found.memory(chosen, 10) > PROFILE.process
+    coded = modelled(family, arch, PROFILE, "kv4")
+    saved = found.memory(chosen, 640) - coded.memory(chosen, 640)
+    pages = 10 * arch.layers * arch.kv_heads
+    assert saved == pages * (page_bytes("bf16", arch.head_dim) - page_bytes("kv4", arch.head_dim))
+    assert coded.decode(chosen, 1000) < found.decode(chosen, 1000)
     # with a unit of work a second apart from overhead: every operator is counted
     assert slower.rest_decode(0) - found.rest_decode(0) > 1e-3 * 10

@@ -1,0 +1,53 @@
+"""What a search refuses before any work, what it may choose, and by what it is known again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from whet.base.errors import RecipeError
+from whet.formats.keeping import USUAL, Keeping
+from whet.recipe.identity import check, identity
+from whet.search.ask import Ask
+from whet.search.stand import units_of
+from whet.store.durable import write_json
+
+COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
+FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
+
+
+def refuse(ask: Ask) -> None:
+    """Raise, before any work, if the question has no answer."""
+    if not list(ask.limits):
+        raise RecipeError("a search needs a limit", "E.g. --max-size 400MB, or --max-kl 0.02.")
+    quality = ask.limits.kl or ask.limits.ppl
+    if ask.objective != "quality" and quality is None:
+        raise RecipeError(
+            f"the best {ask.objective} without a limit on quality is a useless model",
+            "Add --max-kl or --max-ppl-increase.",
+        )
+    units_of(ask, ask.folder)
+
+
+def caches_of(ask: Ask) -> tuple[Keeping, ...]:
+    """Return what keys and values may be kept in: in fewer bits, where that helps keep a limit."""
+    if ask.caches:
+        return tuple(ask.caches)
+    return (USUAL, *FEWER) if ask.limits.timed or ask.objective == "speed" else (USUAL,)
+
+
+def share(folder: Path, mine: Mapping[str, str]) -> None:
+    """Take a folder of earlier sweeps, if they are of the same model, levels and text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "identity.json"
+    others = [name for name in folder.iterdir() if not name.name.startswith(f".{path.name}")]
+    if others and not path.is_file():
+        raise RecipeError(f"{folder} holds something else", "Name an empty folder with --sweep.")
+    if path.is_file():
+        check(path, mine)
+    else:
+        write_json(path, mine)  # which another process may do at the same time, with the same words
+
+
+def identity_of(ask: Ask) -> Mapping[str, str]:
+    """Return what a search that goes on must share with the one before; limits may be others."""
+    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
+    return identity(repr(asked), ask.folder.digest(), ask.calibration.source)
