@@ -13,7 +13,7 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import recover, run, text
+from whet.search import recover, run, scale, text
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
@@ -189,3 +189,19 @@ def test_processes_with_one_sweep_divide_the_trials(model: Path, tmp_path: Path)
     shapes = {r.notes["structure"] for r in tried}
     assert len(shapes) > 3
     assert len(numbers) <= len(shapes) + 3  # at most those that both began with
+
+
+def test_a_wide_model_in_little_time(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "WIDE", 1)
+    monkeypatch.setattr(text, "WIDE_HELD", 1024)
+    monkeypatch.setattr(text, "WIDE_FELT", 512)
+    monkeypatch.setattr(text, "WIDE_SAMPLES", 2)
+    done = searched(model, tmp_path / "out", time="5s")
+    recipe, search = (done.path / "recipe.yaml").read_text(), one(records_of(done.path), "search")
+    assert "samples: 2" in recipe
+    assert "sweeps: 1" in recipe
+    assert search.facts["size_measured"].value <= SIZE
+    assert search.facts["kl_measured"].value < 0.1
+    assert "recovery_tokens" not in search.facts

@@ -27,7 +27,7 @@ from whet.search.database import Database
 from whet.search.option import Choice, Menu
 from whet.search.rounding import rounding_of
 
-HELD = 1 << 30  # blocks that are kept [byte]
+HELD = 1 << 29  # blocks that are kept [byte]
 STATES = 1 << 29  # states between blocks that are kept [byte]
 TOKENS_AT_ONCE = 2048
 ROWS = 512  # tokens whose predictions are held at a time
@@ -56,6 +56,11 @@ class Assembly:
         with arithmetic(usual(self._arch.hidden)):
             hidden = self._through(choice, ids, keep=keep)
             return self._divergence(hidden, self._ideal[: len(ids)], choice)
+
+    def forget(self) -> None:
+        """Give back the memory of blocks and states; a choice that follows takes longer."""
+        self._blocks.clear()
+        self._states.clear()
 
     @cached_property
     def _kind(self) -> tuple[Family, Architecture]:

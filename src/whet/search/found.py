@@ -18,10 +18,13 @@ def recipe_of(
     description: str,
     before: Sequence[Step] = (),
     after: Sequence[Step] = (),
+    *,
+    brief: bool = False,
 ) -> Recipe:
     """Return the recipe of a choice: a step for each level, with the sites that it is for.
 
-    A recipe has a step at least: where everything stays, one that changes no number.
+    A recipe has a step at least: where everything stays, one that changes no number. With `brief`,
+    methods do without the rounds that gain little.
     Law: every linear is selected by the one step of its unit's level, or by none if it stays.
     """
     taken: dict[Level, list[Unit]] = {}
@@ -30,7 +33,7 @@ def recipe_of(
             taken.setdefault(option.level, []).append(unit)
     everything = [site for menu in menus for site in menu.unit.sites]
     steps = tuple(
-        Step(level.use(), patterns([s for u in units for s in u.sites], everything))
+        Step(level.use(brief=brief), patterns([s for u in units for s in u.sites], everything))
         for level, units in sorted(taken.items(), key=lambda pair: str(pair[0]))
     )
     every = (*before, *steps, *after) or (Step(KvCache(keep=USUAL)),)

@@ -61,6 +61,7 @@ REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
+ROOMY = 2.5  # times the last trial, that a wide model's folder takes with all text and rounds
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 
@@ -77,6 +78,7 @@ class Run:
     beliefs: dict[str, Belief] = field(default_factory=dict[str, Belief])
     generations: list[Generation] = field(default_factory=list[Generation])
     took: float = 0.0  # the last trial [s]
+    brief: bool = False  # compress on less text, with fewer rounds
 
     def result(self) -> Outcome:
         """Return the folder that keeps all limits, with everything that is known of it."""
@@ -87,6 +89,7 @@ class Run:
         if best is None:
             raise self._nothing()
         stand = self._stand(best, text)
+        self.brief = is_wide(anatomy(self.ask.folder)) and self.clock.left < ROOMY * self.took
         return self._built(stand, text, trials)
 
     def _text(self) -> Text:
@@ -197,7 +200,7 @@ class Run:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
         first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
-        if self._needs_pilot():
+        if self._learns():
             belief = self._piloted(stand, first, text, belief, kl)
         else:
             belief = replace(belief, sequential=SEQUENTIAL)
@@ -207,6 +210,7 @@ class Run:
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
             recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
+            stand.assembly.forget()
             began = self.clock.spent
             self._carried(recipe, place)
             seen = measured(place, self.ask, timed=self._here(stand))
@@ -256,8 +260,11 @@ class Run:
         choice, kl = self._refined(stand, found.choice, kl, belief, fresh=fresh)
         return choice, belief, kl
 
-    def _needs_pilot(self) -> bool:
-        """Return whether a pilot is worth its time: of a wide model only if a limit depends on it."""
+    def _learns(self) -> bool:
+        """Return whether folders are built or timed to learn from them.
+
+        Of a wide model only if a limit depends on what they teach.
+        """
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
         return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
 
@@ -286,7 +293,7 @@ class Run:
 
     def _paced(self, stand: Stand, choice: Choice, folder: Path, belief: Belief) -> Belief:
         """Return a belief that has seen how fast the folder of a choice is."""
-        if not self._here(stand):
+        if not self._here(stand) or not self._learns():
             return belief
         plain = replace(belief, decode=1.0, ttft=1.0, memory=1.0)
         expected = predicted(stand, choice, 0.0, self.ask.limits, plain)
@@ -338,9 +345,16 @@ class Run:
 
     def _recipe(self, stand: Stand, choice: Choice, text: Text) -> Recipe:
         described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
-        asked = replace(self.ask.calibration, samples=len(text.calibrated.ids))
+        samples = len(text.swept if self.brief else text.calibrated.ids)
         return recipe_of(
-            stand.menus, choice, asked, self.ask.seed, described, stand.steps, stand.finish
+            stand.menus,
+            choice,
+            replace(self.ask.calibration, samples=samples),
+            self.ask.seed,
+            described,
+            stand.steps,
+            stand.finish,
+            brief=self.brief,
         )
 
     def _carried(self, recipe: Recipe, out: Path) -> None:

@@ -65,12 +65,13 @@ class Level:
         """Return the format's name."""
         return KEPT if self.format is None else str(self.format)
 
-    def use(self, *, alone: bool = False, quick: bool = False) -> LinearPass:
+    def use(self, *, alone: bool = False, quick: bool = False, brief: bool = False) -> LinearPass:
         """Return the pass that writes it.
 
         `alone` asks for the best for inputs that no earlier layer has changed, which is how levels
         are compared; else the pass makes good what earlier layers have lost. `quick` leaves out the
-        rounds of coordinate descent after GPTQ, which improve all levels by about as much.
+        rounds of coordinate descent after GPTQ, which improve all levels by about as much; `brief`
+        leaves out those after the first, which gains most.
         """
         assert self.format is not None, "what stays as it is needs no pass"
         settings: dict[str, Any] = {"format": self.format}
@@ -81,6 +82,8 @@ class Level:
             settings |= dict.fromkeys(corrects, 1.0)
         if quick and self.method == "gptq":
             settings |= {"sweeps": 0, "range_steps": QUICK_RANGES}
+        if brief and self.method == "gptq":
+            settings |= {"sweeps": 1, "range_steps": QUICK_RANGES}
         if self.method == "rtn":
             settings["range"] = "mse"
         return cast("LinearPass", cast("Any", catalogue()[self.method])(**settings))

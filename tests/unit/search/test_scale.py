@@ -34,3 +34,6 @@ def test_a_quick_level_has_the_format_of_the_whole_one(name: str) -> None:
     quick, whole = one.use(alone=True, quick=True), one.use(alone=True)
     assert quick.fitted(where).format == whole.fitted(where).format
     assert (quick != whole) == (one.method == "gptq")
+    brief = one.use(brief=True)
+    assert brief.fitted(where).format == whole.fitted(where).format
+    assert (brief != one.use()) == (one.method == "gptq")
