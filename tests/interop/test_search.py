@@ -176,18 +176,19 @@ def test_the_result_is_trained_in_the_time_that_is_left(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_processes_with_one_sweep_divide_the_trials(model: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "whet", "search", str(model), "--max-kl", "0.01"]
     words += ["--max-memory", "10GB", "--objective", "size", "--levels", "int4-g64,int8-channel"]
-    words += ["--samples", "4", "--time", "4m", "--sweep", str(tmp_path / "sweep"), "--offline"]
+    words += ["--samples", "4", "--time", "90s", "--sweep", str(tmp_path / "sweep"), "--offline"]
     outs = [tmp_path / name for name in "ab"]
     every = [subprocess.Popen([*words, "-o", str(out)]) for out in outs]
     assert [one.wait() for one in every] == [0, 0]
-    assert len({(out / "model.safetensors").read_bytes() for out in outs}) == 1
+    assert [verify(out) for out in outs] == [[], []]
     tried = [r for out in outs for r in records_of(out) if r.step == "trial"]
     numbers = {r.site for r in tried if r.notes["state"] == "complete"}
     shapes = {r.notes["structure"] for r in tried}
-    assert len(shapes) > 3
+    assert len(shapes) >= 3
     assert len(numbers) <= len(shapes) + 3  # at most those that both began with
 
 
