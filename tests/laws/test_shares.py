@@ -14,8 +14,13 @@ from whet.api import compression
 from whet.base.errors import StoppedError
 from whet.formats.pattern import share_of
 from whet.formats.spec import Sparse, parse
+from whet.methods.prune.magnitude import Magnitude
 from whet.methods.prune.wanda import Wanda
-from whet.recipe.allot import moved, outliers, whole
+from whet.model.site import Site
+from whet.model.source import InMemory
+from whet.recipe.exact import whole
+from whet.recipe.outliers import moved, outliers
+from whet.recipe.ranking import by_ranking
 
 
 def textbook(ratios: list[float], spread: float, sparsity: float) -> list[float]:
@@ -44,7 +49,7 @@ def test_outliers_are_counted_over_the_whole_block() -> None:
 
 @pytest.mark.parametrize("wanted", [[2.4, -0.9, -1.5], [0.4, 0.4, 0.4, -1.2], [0.0], [90.0, -90.0]])
 def test_whole_numbers_sum_to_zero_within_bounds(wanted: list[float]) -> None:
-    found = whole(dict(enumerate(wanted)), -20, 30)
+    found = whole(dict(enumerate(wanted)), dict.fromkeys(range(len(wanted)), (-20, 30)))
     assert sum(found.values()) == 0
     assert all(-20 <= one <= 30 for one in found.values())
     assert all(abs(found[i] - x) <= 1 for i, x in enumerate(wanted) if -20 <= x <= 20)
@@ -66,6 +71,49 @@ def test_only_shares_can_be_allotted() -> None:
         Wanda(format=parse("2:4(bf16)"), allocation="owl")
     with pytest.raises(ValueError, match=r"spread is 0\.7"):
         Wanda(format=parse("sparse50(bf16)"), allocation="owl", spread=0.7)
+    with pytest.raises(ValueError, match="global wants a share of matrices"):
+        Magnitude(format=parse("sparse50(bf16)"), allocation="global")
+
+
+def drawn(sizes: list[tuple[int, int]], dtype: torch.dtype) -> tuple[InMemory, list[Site]]:
+    """Matrices, each of another spread."""
+    generator = torch.Generator().manual_seed(7)
+    tensors = {
+        f"m{i}.weight": (torch.randn(size, generator=generator) * (1 + i)).to(dtype)
+        for i, size in enumerate(sizes)
+    }
+    sites = [
+        Site("mlp.up", f"m{i}", size, "out", "in", "mlp.in", layer=i)
+        for i, size in enumerate(sizes)
+    ]
+    return InMemory({}, tensors), sites
+
+
+@pytest.mark.parametrize("unit", [1, 8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kept", [0.5, 0.03])
+def test_one_ranking_keeps_what_sorting_everything_keeps(
+    kept: float, dtype: torch.dtype, unit: int
+) -> None:
+    source, sites = drawn([(40, 64), (64, 96), (16, 16)], dtype)
+    planned = {site: int(site.shape[0] * site.shape[1] * kept) for site in sites}
+    found = by_ranking(planned, unit, source, lambda: False)
+    assert sum(found.values()) == sum(planned.values())
+    every = torch.cat([source.weight(site).dense().abs().flatten() for site in sites])
+    least = every.sort(descending=True).values[sum(planned.values()) - 1]
+    for site in sites:
+        weight = source.weight(site).dense().abs()
+        # a magnitude is counted with others of its bin, 1/128 wide; a share of them stays
+        most, fewest = (int((weight >= least * by).sum()) for by in (1 - 1 / 128, 1 + 1 / 128))
+        assert max(1, fewest) - unit <= found[site] <= most + unit
+        assert (found[site] - planned[site]) % unit == 0
+
+
+def test_equal_weights_stay_in_equal_shares() -> None:
+    sites = drawn([(8, 32), (16, 32)], torch.float32)[1]
+    source = InMemory({}, {f"{site.module}.weight": torch.ones(site.shape) for site in sites})
+    found = by_ranking({sites[0]: 64, sites[1]: 128}, 1, source, lambda: False)
+    assert list(found.values()) == [64, 128]
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +141,28 @@ def test_the_size_is_what_was_planned_whatever_the_shares(
     assert len(up) == 3, "each block has a share of its own"
 
 
-@pytest.mark.parametrize(("asked", "resume"), [(1, "auto"), (4, "required")])
-def test_a_stopped_run_goes_on_to_the_same_shares(
-    model: Path, tmp_path: Path, asked: int, resume: whet.api.Resume
+@pytest.mark.parametrize("format_", ["sparse50-tensor(bf16)", "sparse60-tensor(int4-g64)"])
+def test_one_ranking_has_the_planned_size_and_reads_no_text(
+    model: Path, tmp_path: Path, format_: str
 ) -> None:
-    step = {"use": "magnitude", "format": "sparse60(bf16)", "allocation": "owl"}
+    step = {"use": "magnitude", "format": format_, "allocation": "global"}
+    steps = recipe(tmp_path / "r.yaml", [step])
+    bound = compression.bound(str(model), str(steps), FEW)
+    assert not bound.needs_statistics
+    out = whet.compress(model, steps, set=FEW, out=tmp_path / "out").path
+    assert bound.weights_bytes == tensor_bytes(out)
+    told = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert len({r["notes"]["format"] for r in told if r["site"].endswith("up_proj")}) > 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "resume", "allocation"),
+    [(1, "auto", "owl"), (4, "required", "owl"), (3, "auto", "global")],
+)
+def test_a_stopped_run_goes_on_to_the_same_shares(
+    model: Path, tmp_path: Path, asked: int, resume: whet.api.Resume, allocation: str
+) -> None:
+    step = {"use": "magnitude", "format": "sparse60-tensor(bf16)", "allocation": allocation}
     steps, left = recipe(tmp_path / "r.yaml", [step]), iter(range(100))
     whet.compress(model, steps, set=FEW, out=tmp_path / "straight")
     with pytest.raises(StoppedError, match="Run the same command"):

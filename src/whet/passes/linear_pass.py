@@ -33,14 +33,22 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
-    """How much more stays of a block than of another, by its outliers.
+class ByOutliers:
+    """How much more stays of a block than of another follows from its outliers.
 
     Outliers are more than `outlier` times their mean; shares lie `spread` · 2 apart at the farthest.
     """
 
     spread: float
     outlier: float
+
+
+@dataclass(frozen=True, slots=True)
+class ByRanking:
+    """How much stays of each matrix follows from one ranking of the magnitudes of all."""
+
+
+Shares = ByOutliers | ByRanking
 
 
 class LinearPass(ABC):
@@ -64,11 +72,11 @@ class LinearPass(ABC):
 
     @property
     def shares(self) -> Shares | None:
-        """Return how shares of blocks follow from the whole model; None: formats alone say them."""
+        """Return how shares follow from the whole model; None: formats alone say them."""
         return None
 
-    def allotted(self, site: Site, more: int) -> "LinearPass":
-        """Return the settings for a site of which each row keeps so many more inputs than planned."""
+    def allotted(self, site: Site, stays: int) -> "LinearPass":
+        """Return the settings for a site of which so many weights stay."""
         return self.fitted(site)
 
     def refuses(self, site: Site) -> str | None:

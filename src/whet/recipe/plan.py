@@ -19,7 +19,7 @@ from whet.kernels.arithmetic import usual
 from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
-from whet.passes.linear_pass import LinearPass
+from whet.passes.linear_pass import ByOutliers, LinearPass
 from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
 from whet.recipe.recipe import Precision, Recipe, Step, matches
 from whet.store.dialects import WHET, Choice, choose
@@ -66,7 +66,7 @@ class Plan:
     @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
-        return any(step.needs or _follows(step) or allocates(step) for step in self.recipe.steps)
+        return any(step.needs or _follows(step) or _walks(step) for step in self.recipe.steps)
 
     @property
     def compares(self) -> bool:
@@ -139,8 +139,13 @@ class Plan:
 
 
 def allocates(step: Step) -> bool:
-    """Return whether the shares of a step's blocks follow from the whole model."""
+    """Return whether the shares of a step's matrices follow from the whole model."""
     return isinstance(step.use, LinearPass) and step.use.shares is not None
+
+
+def _walks(step: Step) -> bool:
+    """Return whether shares follow from what text does in the whole model."""
+    return isinstance(step.use, LinearPass) and isinstance(step.use.shares, ByOutliers)
 
 
 def _follows(step: Step) -> bool:
@@ -207,7 +212,7 @@ def _check_steps(recipe: Recipe, model: Anatomy, before: int) -> None:
             )
         if model.family == FOREIGN and allocates(step):
             raise RecipeError(
-                f"{where} allots shares by block, and this model runs by the code of transformers",
+                f"{where} allots shares by layer, and this model runs by the code of transformers",
                 "Leave allocation uniform.",
             )
         for pattern in step.where:

@@ -16,7 +16,7 @@ from whet.methods.solve.checks import within
 from whet.methods.solve.prune import Asked, Filling, filled, sparse_of, unable
 from whet.methods.solve.threads import threads_for
 from whet.model.site import Site
-from whet.passes.linear_pass import LinearPass, Rewrite, Shares, says
+from whet.passes.linear_pass import ByOutliers, ByRanking, LinearPass, Rewrite, Shares, says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,12 @@ class Pruning(LinearPass):
         default=0.01, metadata=says("added to H's diagonal, as a share of its mean [1]")
     )
     range_steps: int = field(default=20, metadata=says("ranges tried for each group of codes [1]"))
-    allocation: Literal["uniform", "owl"] = field(
+    allocation: Literal["uniform", "owl", "global"] = field(
         default="uniform",
-        metadata=says("share of each layer: uniform, or owl (more stays where outliers are)"),
+        metadata=says(
+            "share of each layer: uniform, owl (more stays where outliers are), or global (one "
+            "ranking of all magnitudes)"
+        ),
     )
     spread: float = field(
         default=0.08, metadata=says("by owl, the farthest share from the mean ÷ 2, 0 to 0.5 [1]")
@@ -56,22 +59,28 @@ class Pruning(LinearPass):
         if self.shares and not isinstance(pattern, Share):
             raise ValueError(
                 f"format {self.format} keeps the same of every layer, so allocation is uniform; "
-                "owl wants a share, e.g. sparse50(bf16)"
+                f"{self.allocation} wants a share, e.g. sparse50-tensor(bf16)"
+            )
+        if self.allocation == "global" and not (isinstance(pattern, Share) and pattern.whole):
+            raise ValueError(
+                f"format {self.format} keeps the same of every row, and one ranking does not; "
+                f"global wants a share of matrices, e.g. sparse50-tensor(bf16)"
             )
 
     @property
     def shares(self) -> Shares | None:
         """Return how shares of blocks follow from the whole model, if they do."""
-        return Shares(self.spread, self.outlier) if self.allocation == "owl" else None
+        if self.allocation == "global":
+            return ByRanking()
+        return ByOutliers(self.spread, self.outlier) if self.allocation == "owl" else None
 
-    def allotted(self, site: Site, more: int) -> LinearPass:
-        """Return these settings for a site of which each row keeps so many more inputs."""
+    def allotted(self, site: Site, stays: int) -> LinearPass:
+        """Return these settings for a site of which so many weights stay."""
         fitted = self.fitted(site)
         assert isinstance(fitted.format, spec.Sparse)
         pattern = fitted.format.pattern
         assert isinstance(pattern, Share)
         rows, inputs = site.shape
-        stays = pattern.of_matrix(rows, inputs) + more * rows
         count = inputs * rows if pattern.whole else inputs
         changed = share_of(count, stays if pattern.whole else stays // rows, whole=pattern.whole)
         return replace(fitted, format=replace(fitted.format, pattern=changed))  # type: ignore[type-var]
