@@ -248,7 +248,7 @@ class _Block:
     def _mlp(self, x: str) -> str:
         if self.arch.sparse(self.layer):
             return self._mixture(x)
-        ffn, kind = self.arch.ffn, self.arch.activation
+        ffn, kind = self.arch.ffn_of(self.layer), self.arch.activation
         gate, up = self._gate_up("mlp")
         if gate is None:
             middle = self.draft.linear(x, self._name("mlp.up"), up)

@@ -70,6 +70,7 @@ class Architecture:
     `windows`, of each block: how far back attention sees, `None` for all the way.
     `local_rope`: the positions of blocks with a window, where they differ from the others'.
     `keeping`: what keys and values are kept in, where the model says so.
+    `ffns`: the width of each block's feed-forward layer, where they differ; `ffn` is the greatest.
     """
 
     layers: int
@@ -104,11 +105,16 @@ class Architecture:
     prefix: str = ""  # of the checkpoint's names
     stacked: bool = False  # the experts of a block are stored in one tensor
     keeping: Keeping | None = None
+    ffns: tuple[int, ...] = ()
 
     @property
     def group(self) -> int:
         """Query heads to a key-value head."""
         return self.heads // self.kv_heads
+
+    def ffn_of(self, layer: int) -> int:
+        """Return the channels of a block's feed-forward layer."""
+        return self.ffns[layer] if self.ffns else self.ffn
 
     def sparse(self, layer: int) -> bool:
         """Return whether a block has experts."""

@@ -155,8 +155,9 @@ class Cutting:
 
     def _extents(self, site: Site) -> dict[str, int]:
         experts = self.old.experts
-        inside = ".experts." in site.role and experts is not None
-        return sizes(self.old, experts.ffn if inside and experts else self.old.ffn)
+        if ".experts." in site.role and experts is not None:
+            return sizes(self.old, experts.ffn)
+        return sizes(self.old, self.old.ffn if site.layer is None else self.old.ffn_of(site.layer))
 
 
 def _joined(parts: list[tuple[tuple[int, int], Tensor]]) -> Tensor:

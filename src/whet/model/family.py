@@ -15,6 +15,7 @@ from whet.model.architecture import Architecture
 from whet.model.config import FOREIGN, Config, checked, listed
 from whet.model.roles import Place, linears, norms
 from whet.model.site import Site, Stack
+from whet.model.uneven import uneven
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 
@@ -42,7 +43,7 @@ class Family:
 
     def architecture(self, config: Config, names: Collection[str] = ()) -> Architecture:
         """Read a config; the tensors' `names` settle the prefix and the layout of experts."""
-        arch = checked(self.read(config))
+        arch = uneven(config, checked(self.read(config)))
         arch = replace(arch, prefix=self._prefix(names), keeping=keeping_of(config))
         if arch.experts is None or not self.stacks:
             return arch

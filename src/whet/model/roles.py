@@ -39,7 +39,7 @@ def linears(arch: Architecture, layer: int) -> Iterator[Place]:
     """Yield the linears of a block in the order in which they run."""
     yield from _attention(arch)
     if arch.experts is None or not arch.sparse(layer):
-        yield from _mlp(arch, "mlp", arch.ffn, None)
+        yield from _mlp(arch, "mlp", arch.ffn_of(layer), None)
         return
     for expert in range(arch.experts.count):
         yield from _mlp(arch, f"mlp.experts.{expert}", arch.experts.ffn, expert)

@@ -39,7 +39,16 @@ def _mend() -> None:
     mend.zero_points()
 
 
+def _narrow() -> None:
+    """Let transformers build feed-forward layers of different widths."""
+    if importlib.util.find_spec("torch") is not None:
+        from whet.store import narrowed
+
+        narrowed.install()
+
+
 ACTIONS: Mapping[str, Action] = {
+    "transformers.modeling_utils": _narrow,
     "transformers.quantizers.auto": _register,
     "compressed_tensors.compressors.pack_quantized.base": _mend,
 }

@@ -72,6 +72,8 @@ class Student(ModelPass):
         if self.weights == "source":
             if new.layers > old.layers or new.ffn > old.ffn:
                 return "a student cut from a model is no larger than that"
+            if old.ffns and self.ffn:
+                return "its feed-forward layers differ in width already; use ffn"
             if old.experts is not None and self.ffn:
                 return "the channels of experts are not cut; set layers alone"
         return None

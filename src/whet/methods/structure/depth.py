@@ -15,7 +15,7 @@ from torch import Tensor
 from whet.base.quantity import Quantity
 from whet.calibrate.walk import walk
 from whet.kernels.arithmetic import arithmetic, usual
-from whet.model import decoder, fields
+from whet.model import decoder, fields, uneven
 from whet.model.architecture import Architecture
 from whet.model.block import Block
 from whet.model.config import Config
@@ -124,9 +124,10 @@ class Depth(ModelPass):
         return gone
 
 
-def _kinds(arch: Architecture) -> list[tuple[int | None, bool]]:
-    """Return what tells layers apart: the window, and whether they have experts."""
-    return [(arch.windows[layer], arch.sparse(layer)) for layer in range(arch.layers)]
+def _kinds(arch: Architecture) -> list[tuple[int | None, bool, int]]:
+    """Return what tells layers apart: the window, whether they have experts, and their width."""
+    layers = range(arch.layers)
+    return [(arch.windows[i], arch.sparse(i), arch.ffn_of(i)) for i in layers]
 
 
 def _by_layer(config: Config, arch: Architecture, kept: Sequence[int]) -> dict[str, Any]:
@@ -143,6 +144,8 @@ def _by_layer(config: Config, arch: Architecture, kept: Sequence[int]) -> dict[s
     if arch.experts is not None and len(arch.experts.layers) < arch.layers:
         found["mlp_only_layers"] = [i for i, old in enumerate(kept) if not arch.sparse(old)]
         found["decoder_sparse_step"] = 1
+    if arch.ffns:
+        found[uneven.KEY] = [arch.ffns[layer] for layer in kept]
     return found
 
 
