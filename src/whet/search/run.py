@@ -15,7 +15,7 @@ from time import perf_counter
 
 from filelock import FileLock
 
-from whet.base.errors import QualityError, RecipeError
+from whet.base.errors import QualityError
 from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.recipe.anatomy import anatomy
@@ -38,6 +38,7 @@ from whet.search.choose import (
 )
 from whet.search.clock import Clock
 from whet.search.found import recipe_of
+from whet.search.gradients import Gradients
 from whet.search.machine import predictor_of
 from whet.search.option import Choice, counted, total
 from whet.search.outcome import Outcome
@@ -47,12 +48,14 @@ from whet.search.recover import Recovery, affordable, recovery
 from whet.search.refine import Evolution, Generation, Scope
 from whet.search.resumed import keep, kept
 from whet.search.scale import is_wide
-from whet.search.stand import Stand, stood, units_of
+from whet.search.shape import made_of
+from whet.search.stand import FELT, Stand, stood, units_of
 from whet.search.structure import Space, Structure, space_of
 from whet.search.text import Text, text_of
 from whet.search.told import PARTS, Teller, Within
 from whet.search.trials import Score, Trials
-from whet.store.folder import Folder
+from whet.search.widths import widths
+from whet.store.checkpoint import Checkpoint
 
 HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
 ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
@@ -145,9 +148,12 @@ class Run:
             name=str(structure),
         )
 
-    def _stood(self, structure: Structure, text: Text) -> Stand:
+    def _place(self, structure: Structure) -> Path:
         number = sha256(str(structure).encode()).hexdigest()[:12]
-        place = (self.ask.sweep or self.work) / "shapes" / number
+        return (self.ask.sweep or self.work) / "shapes" / number
+
+    def _stood(self, structure: Structure, text: Text) -> Stand:
+        place = self._place(structure)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):  # of other processes that share the sweep
             return self._swept(structure, text, place)
@@ -157,23 +163,20 @@ class Run:
         told = self.teller.part(0.0, STANDING)
         folder, steps = self.ask.folder, ()
         if not structure.whole:
-            folder, steps = self._shaped(structure, place / "model")
+            steps = structure.steps(self._arch, self._widths(structure, text))
+            folder = made_of(self.ask, steps, str(structure), place / "model", self.carry, told)
         predictor = predictor_of(self.ask, folder)
         stand = stood(self.ask, folder, text, place, predictor, told)
         lost = 0.0 if structure.whole else stand.kl({m.unit.name: 0 for m in stand.menus})
         return replace(stand, lost=lost, steps=steps, name=str(structure))
 
-    def _shaped(self, structure: Structure, made: Path) -> tuple[Folder, tuple[Step, ...]]:
-        """Return the folder of a shape, made where it is not there yet, and its steps."""
-        source = self.ask.folder
-        if reason := structure.refuses(source.config, self._arch):
-            raise RecipeError(f"{structure}: {reason}")
-        steps = structure.steps(self._arch)
-        if not made.is_dir():
-            recipe = Recipe("shape", steps, str(structure), self.ask.calibration)
-            told = Within(self.teller.part(0.0, STANDING))
-            self.carry(replace(recipe, seed=self.ask.seed), source, made, told)
-        return Folder(made, dense=True), steps
+    def _widths(self, structure: Structure, text: Text) -> tuple[int, ...]:
+        """Return the width of each block of a shape, where they differ."""
+        if not structure.tapers(self._arch):
+            return ()
+        whole = self._stand(Structure(), text)
+        felt = Gradients(self._place(Structure()) / FELT, text.felt)
+        return widths(Checkpoint(whole.folder), felt, structure.ffn)
 
     def _judged(self, structure: Structure, text: Text) -> Score:
         """Return what the best choice for a shape is predicted to be worth."""

@@ -13,7 +13,7 @@ from whet.recipe.recipe import Step
 FFN = (0.0, 0.125, 0.25, 0.375)  # shares of the feed-forward channels that may go
 DROPPED = 4  # layers that may go: a quarter of them, at most so many
 TRAINED = (0, 1, 4)  # how much training follows, in units of the tokens that time allows
-MULTIPLE = 32  # feed-forward channels are left in multiples of this
+MULTIPLE = 32  # feed-forward channels are left in multiples of this, where all blocks are alike
 RATE = 0.0003  # of training back
 
 
@@ -55,25 +55,32 @@ class Structure:
         """Whether nothing is cut away."""
         return not (self.ffn or self.layers or self.kv)
 
+    def tapers(self, arch: Architecture) -> bool:
+        """Whether every block gets a width of its own: not where layers go, which ones is not known."""
+        return bool(self.ffn) and not self.layers and arch.experts is None
+
     def __str__(self) -> str:
-        """Return it in words: "1 layer and 25 % of the ffn less, 200,000 tokens of distillation"."""
+        """Return it in words: "1 layer and 0.25 of the ffn less, 200,000 tokens of distillation"."""
         kept = "" if self.cache == USUAL else f", keys and values in {self.cache}"
         if self.whole:
             return f"as it is{kept}"
         gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []
-        gone += [f"{self.ffn:.3g} of the ffn"] if self.ffn else []
+        where = "" if self.layers else " (where it counts least)"
+        gone += [f"{self.ffn:.3g} of the ffn{where}"] if self.ffn else []
         gone += [f"{self.kv} key-value head{'s' if self.kv > 1 else ''}"] if self.kv else []
         trained = f", {self.tokens:,} tokens of distillation" if self.tokens else ""
         return f"{' and '.join(gone)} less{trained}{kept}"
 
-    def steps(self, arch: Architecture) -> tuple[Step, ...]:
-        """Return the steps that make the shape of a model."""
+    def steps(self, arch: Architecture, widths: tuple[int, ...] = ()) -> tuple[Step, ...]:
+        """Return the steps that make the shape of a model; `widths` of its blocks, where they differ."""
         found: list[Step] = []
         if self.layers:
             found.append(_step("depth", keep=arch.layers - self.layers))
         if self.kv:
             found.append(_step("heads", keep=arch.kv_heads - self.kv))
-        if self.ffn:
+        if widths:
+            found.append(_step("ffn", channels=widths))
+        elif self.ffn:
             found.append(_step("ffn", share=self.ffn, multiple=MULTIPLE))
         if self.tokens and found:
             found.append(_step("distill", tokens=self.tokens, lr=RATE))
@@ -83,14 +90,15 @@ class Structure:
         """Return the steps that follow once numbers are rounded."""
         return () if self.cache == USUAL else (_step("kv_cache", keep=self.cache),)
 
-    def refuses(self, config: Config, arch: Architecture) -> str | None:
-        """Return why a model cannot have this shape, or None."""
-        for step in self.steps(arch):
-            assert isinstance(step.use, ModelPass)
-            if reason := step.use.refuses(config):
-                return f"{step.use.name}: {reason}"
-            config = step.use.config(config)
-        return None
+
+def refused(steps: tuple[Step, ...], config: Config) -> str | None:
+    """Return why a model cannot have the shape that these steps make, or None."""
+    for step in steps:
+        assert isinstance(step.use, ModelPass)
+        if reason := step.use.refuses(config):
+            return f"{step.use.name}: {reason}"
+        config = step.use.config(config)
+    return None
 
 
 def _step(name: str, **settings: Any) -> Step:  # noqa: ANN401 (the settings of any method)
