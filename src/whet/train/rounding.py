@@ -24,6 +24,7 @@ from whet.formats.spec import Format
 from whet.formats.weight import Weight
 from whet.kernels.linear import reference
 from whet.model.linear import Linear
+from whet.train.sharded import local, piece
 
 NEAR = 0.49  # how far a latent may be from its outermost code: not to the border of rounding
 FAR = 0.75  # steps of the grid between most codes and a matrix that is not the one they stand for
@@ -102,7 +103,9 @@ class Rounded(Linear):
     def settle(self) -> None:
         """Keep latents where rounding still reaches an outermost code."""
         if self.moves:
-            self.latent.clamp_(self.low - NEAR, self.high + NEAR)
+            ends = (self.low - NEAR, self.high + NEAR)
+            low, high = (piece(end.expand(self.shape), self.latent) for end in ends)
+            local(self.latent).clamp_(low, high)
 
     @torch.no_grad()
     def coded(self) -> Weight:
