@@ -7,7 +7,8 @@ so that all of them take the same step.
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,7 +20,6 @@ from whet.base.errors import RecipeError, StoppedError
 PATIENCE = timedelta(days=30)  # with which a process waits for the first one's own work
 PAUSE = 0.05  # between two looks at whether it has spoken [s]
 END = -1  # what it says at the end
-GONE = "another process of this run has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,14 @@ class Team:
         if team.size > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo", timeout=PATIENCE)
         return team
+
+    def alone(self, verb: str) -> None:
+        """Refuse to be several processes."""
+        if self.size > 1:
+            raise RecipeError(
+                f"torchrun has started {self.size} processes, and whet {verb} is one",
+                f"Start whet {verb} without torchrun: it is for whet compress with steps that train.",
+            )
 
     @property
     def first(self) -> bool:
@@ -103,17 +111,25 @@ class Team:
             distributed.broadcast(torch.tensor(number), 0)
 
     def heard(self) -> int:
-        """Return what the first process says next; a signal still reaches a process that waits.
-
-        Raises StoppedError if the first process ends without a word.
-        """
+        """Return what the first process says next; a signal still reaches a process that waits."""
         number = torch.tensor(0)
-        try:
+        with complete():
             waiting = distributed.broadcast(number, 0, async_op=True)
             assert waiting is not None
             while not waiting.is_completed():
                 time.sleep(PAUSE)
             waiting.wait()
-        except RuntimeError as error:
-            raise StoppedError(GONE, "See what it has said.") from error
         return int(number)
+
+
+@contextmanager
+def complete() -> Generator[None]:
+    """Tell in plain words that another process of the team has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):  # which raises no errors of its own kind
+            raise
+        raise StoppedError(
+            "another process of this run has ended", "See what it said; run again to go on."
+        ) from error

@@ -130,5 +130,6 @@ class _Reached(torch.autograd.Function):
         return hidden.view_as(hidden)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        gradient = gradients[0]
         return gradient, *(gradient.new_zeros(()).expand(shape) for shape in ctx.shapes)

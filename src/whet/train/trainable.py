@@ -107,8 +107,8 @@ class _Masked(torch.autograd.Function):
         return matrix.view_as(matrix)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        return gradient * ctx.saved_tensors[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return gradients[0] * ctx.saved_tensors[0], None
 
 
 def plain(format_: Format) -> bool:
