@@ -61,12 +61,13 @@ class Team:
         """Return why a step of so many parts cannot be shared; None if it can."""
         if parts % self.size == 0:
             return None
-        return f"a step of {parts} parts cannot be shared by {self.size} processes"
+        told = f"a step of {parts} {'part' if parts == 1 else 'parts'} cannot be shared by"
+        return f"{told} {self.size} processes; set parts to a multiple of {self.size}"
 
     def share(self, parts: int) -> range:
         """Return the parts of a step that are this process's own."""
         if why := self.refuses(parts):
-            raise RecipeError(why, f"Set parts to a multiple of {self.size}.")
+            raise RecipeError(why)
         each = parts // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 

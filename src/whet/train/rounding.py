@@ -53,15 +53,16 @@ class Rounded(Linear):
         values, params = codec.read(planes, weight.shape)
         unit = codec.unit(values, params)
         params = replace(params, scale=params.scale.clone())  # one that gradients may pass
-        plain = Weight(Plain("F32"), {"value": unit}, weight.shape)
+        moves = isinstance(codec, Grid) and not frozen
+        plain = Weight(Plain("F32"), {} if moves else {"value": unit}, weight.shape)
         super().__init__(plain, linear.bias, linear.activation, linear.input_scale)
         self.codec, self.coded_format, self.params = codec, weight.format, params
         self.register_buffer("kept", kept)
         columns = torch.arange(weight.shape[1])
         self.columns = columns
         self.growth = nn.Parameter(torch.zeros_like(params.scale))  # log of scale ÷ first scale
-        self.moves = isinstance(codec, Grid) and not frozen
-        if isinstance(codec, Grid) and not frozen:
+        self.moves = moves
+        if isinstance(codec, Grid) and moves:
             self.latent = nn.Parameter(unit.clone())
             if even:
                 self.latent.register_hook(_even)

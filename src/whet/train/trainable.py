@@ -60,7 +60,7 @@ class Trained(Linear):
     def __init__(self, linear: Linear, rank: int | None, seed: int, *, keep_zeros: bool) -> None:
         dense = linear.weight.dense().detach().clone()
         bias = None if linear.bias is None else linear.bias.float().clone()
-        plain = Weight(Plain("F32"), {"value": dense}, linear.shape)
+        plain = Weight(Plain("F32"), {} if rank is None else {"value": dense}, linear.shape)
         super().__init__(plain, bias, linear.activation, linear.input_scale)
         self.stored = linear.weight.format
         mask, keep = dense != 0, keep_zeros or isinstance(self.stored, Sparse)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from whet.base.allocator import release
 from whet.base.errors import FolderError
 from whet.base.quantity import Quantity
 from whet.base.seed import stream_seed
@@ -148,6 +149,8 @@ class Training(ModelPass):
 
     def _trained(self, task: Task) -> Outcome:
         team = Team.joined()
+        if self.divides:
+            release()
         student = self.student(task)
         reader = self._reader(task, student.arch.context)
         lesson, beside = self.lesson(student, reader, task)
