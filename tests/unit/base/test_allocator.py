@@ -1,5 +1,4 @@
 import gc
-
 from collections.abc import Callable
 
 import numpy as np

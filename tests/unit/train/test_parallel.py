@@ -51,6 +51,7 @@ def shared() -> dict[str, Case]:
         "cached": case(cached=16),
         "straight": case(),
         "stopped": case(stop=2),
+        "begun": case(),  # by one process
     }
 
 
@@ -78,7 +79,7 @@ def ways() -> dict[str, Case]:
 
 def by_team(cases: Mapping[str, Case], folder: Path) -> list[dict[str, Result]]:
     """What each of two processes has left of each case."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     torch.save([vars(each) for each in cases.values()], folder / "cases.pt")
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={SIZE}"]
     done = subprocess.run(
@@ -110,6 +111,11 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path: Path, kind, 
         name: replace(each, settings={**each.settings, "sharded": sharded})
         for name, each in kind().items()
     }
+    begun = list(cases).index("begun") if "begun" in cases else None
+    if begun is not None:
+        asked = iter([False, False, True])
+        with pytest.raises(StoppedError):
+            member.trained(cases["begun"], tmp_path / f"team/work-{begun}", lambda: next(asked))
     first, second = by_team(cases, tmp_path / "team")
     for name, each in cases.items():
         alone = member.result(replace(each, stop=None), tmp_path / name)
