@@ -84,7 +84,7 @@ def test_what_is_kept_of_another_training_is_refused(tmp_path: Path):
             Finetune(**SHORT | other).run(task(tmp_path))
     state = tmp_path / "training.safetensors"
     state.write_bytes(state.read_bytes()[:-8])
-    with pytest.raises(FolderError, match="training.safetensors"):
+    with pytest.raises(FolderError, match=r"training\.safetensors"):
         Finetune(**SHORT).run(task(tmp_path))
 
 
