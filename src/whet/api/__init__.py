@@ -51,15 +51,20 @@ def compress(  # noqa: PLR0913
     """Compress a model by a recipe; return the published folder and its records.
 
     `set` holds settings like "gptq.format=int3-g64"; `calibration` replaces the recipe's source;
-    `stopped` is asked before each block, and if it says yes the run stops, resumable.
+    `stopped` is asked before each block, and if it says yes the run stops, resumable. Of processes
+    that `torchrun` has started all call it alike, and the first one writes.
     """
     require("torch", "compress")
     from whet.api import compression as work
+    from whet.train.parallel import Team
 
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+    target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
+    if not Team.announced().first:
+        return work.followed(bound, target, stopped)
     return work.carried_out(
         bound,
-        Path(out) if out is not None else work.default_out(str(source), bound.recipe.name),
+        target,
         resume=resume,
         overwrite=overwrite,
         progress=progress,
@@ -119,6 +124,9 @@ def search(  # noqa: PLR0913
     """
     require("torch", "compress")
     require("optuna", "search")
+    from whet.train.parallel import Team
+
+    Team.announced().alone("search")
     from whet.api.searching import Wish, searched
     from whet.search.limits import limits
 

@@ -25,8 +25,10 @@ from whet.report.render import write_pages
 from whet.store.finite import find_nonfinite
 from whet.store.folder import Folder
 from whet.store.manifest import write_manifest
+from whet.store.publish import staging_path
 from whet.store.resolve import resolve
 from whet.store.tokenizer import Tokenizer
+from whet.train.parallel import END, Team
 from whet.version import __version__
 
 FEW, SHORT = 4, 64  # windows, and tokens in each, on which a recipe without statistics is checked
@@ -34,10 +36,11 @@ FEW, SHORT = 4, 64  # windows, and tokens in each, on which a recipe without sta
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A published folder and its evidence."""
+    """A published folder and its evidence; `ours` is whether this process has written it."""
 
     path: Path
     records: tuple[Record, ...]
+    ours: bool = True
 
 
 def bound(
@@ -89,6 +92,7 @@ def carried_out(
 ) -> Result:
     """Carry out a plan; nothing stands at `out` before everything is verified."""
     began = time.perf_counter()
+    team = Team.joined() if bound_plan.together else Team()
     with Workspace(out, resume, overwrite=overwrite) as workspace:
         refuse_misfits(estimate(bound_plan), out)
         _refuse_nonfinite(bound_plan.folder)
@@ -108,7 +112,17 @@ def carried_out(
         run = (*run_records(), *journey.times(), _total(time.perf_counter() - began))
         _describe(bound_plan, workspace.final, about, run)
         workspace.publish()
+    team.say(END)
     return Result(out, (*about, *run))
+
+
+def followed(bound_plan: Pipeline, out: Path, stopped: Callable[[], bool] | None = None) -> Result:
+    """Do this process's share of what the first process of `torchrun` carries out."""
+    if bound_plan.together:
+        work = staging_path(out)
+        told = (Silence(), stopped or (lambda: False))
+        Journey(bound_plan, tokens_of(bound_plan), work, work / "final", *told).follow()
+    return Result(out, (), ours=False)
 
 
 def _refuse_nonfinite(folder: Folder) -> None:

@@ -70,7 +70,8 @@ def command(*, style: str, dry_run: bool, **asked: Any) -> None:  # noqa: ANN401
 
     with watched() as progress, stoppable() as stop:
         done = api.compress(**asked, progress=progress, stopped=stop)
-    _show_result(done, str(asked["source"]), style)
+    if done.ours:
+        _show_result(done, str(asked["source"]), style)
 
 
 def _show_result(done: "Result", source: str, style: str) -> None:

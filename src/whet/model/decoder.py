@@ -1,6 +1,6 @@
 """A whole decoder, or its parts one at a time: embedding, blocks, head."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Float, Int64
@@ -156,6 +156,17 @@ class Model(nn.Module):
         due = cache.due(tokens)
         hidden = torch.cat([self._passed(some, cache) for some in cache.pieces(due)], 1)
         return hidden[:, due.shape[1] - tokens.shape[1] :]
+
+    def states(
+        self,
+        tokens: Int64[Tensor, "batch time"],
+        through: Callable[[Block, Tensor], Tensor] | None = None,
+    ) -> list[Float[Tensor, "batch time hidden"]]:
+        """Return what leaves each block, the embedding first; `through` computes a block."""
+        found = [self.embedding(tokens)]
+        for block in self.blocks:
+            found.append(block(found[-1]) if through is None else through(block, found[-1]))
+        return found
 
     def _passed(
         self, tokens: Int64[Tensor, "batch time"], cache: Cache | None

@@ -70,10 +70,12 @@ class ModelPass(ABC):
     """A method over a model; a frozen, keyword-only dataclass like `LinearPass`.
 
     `coded`: it also works on weights that a step before it has quantized, and leaves them so.
+    `together`: all processes that `torchrun` has started run it, and leave the same.
     """
 
     name: ClassVar[str]
     coded: ClassVar[bool] = False
+    together: ClassVar[bool] = False
 
     def refuses(self, config: Config) -> str | None:
         """Return why a model of this config.json cannot be changed so; asked before work starts."""

@@ -29,6 +29,7 @@ from whet.store.finite import find_nonfinite
 from whet.store.folder import Folder
 from whet.store.tokenizer import Tokenizer
 from whet.store.writer import write_shard
+from whet.train.parallel import END, Team
 
 if TYPE_CHECKING:
     from whet.recipe.foreign import ForeignExecution
@@ -57,6 +58,21 @@ class Journey:
                 files = self._do(number, stage)
         return files
 
+    def follow(self) -> None:
+        """Take part in what the first process of `torchrun` does not do alone."""
+        while (said := Team.joined().heard()) != END:
+            number = next(
+                number
+                for number, stage in enumerate(self.pipeline.stages)
+                if isinstance(stage, Whole) and stage.number == said
+            )
+            stage = self.pipeline.stages[number]
+            execution = self._execution(
+                stage, Checkpoint(self._source(number)), self._place(number)
+            )
+            assert isinstance(execution, WholeExecution)
+            execution.follow()
+
     @property
     def probe(self) -> Path:
         """Return the tokens and logits that a reloaded model must reproduce."""
@@ -84,7 +100,7 @@ class Journey:
     def _do(self, number: int, stage: Stage) -> tuple[str, ...]:
         """Do one stage, and leave its folder."""
         place, into = self._place(number), self._left(number)
-        source = Folder(self._left(number - 1), dense=True) if number else self.pipeline.folder
+        source = self._source(number)
         if self._several:
             place.mkdir(parents=True, exist_ok=True)
             commit(self.work, number + 1)
@@ -132,6 +148,10 @@ class Journey:
     @property
     def _several(self) -> bool:
         return len(self.pipeline.stages) > 1 or bool(self.pipeline.whole)
+
+    def _source(self, number: int) -> Folder:
+        """Return the folder that a stage reads."""
+        return Folder(self._left(number - 1), dense=True) if number else self.pipeline.folder
 
     def _place(self, number: int) -> Path:
         """Return where a stage works."""

@@ -77,6 +77,11 @@ class Pipeline:
         return tuple(stage for stage in self.stages if isinstance(stage, Whole))
 
     @property
+    def together(self) -> bool:
+        """Return whether processes that `torchrun` has started share any of the work."""
+        return any(stage.use.together for stage in self.whole)
+
+    @property
     def placed(self) -> tuple[Placed, ...]:
         """Return what is done to each linear that the result still has, by the last to touch it."""
         last = self.stages[-1]

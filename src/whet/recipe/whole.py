@@ -21,6 +21,7 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.dialects import BY_METHOD
 from whet.store.dtypes import DTYPES
 from whet.store.scheme import Scheme
+from whet.train.parallel import Team, complete
 
 HELD = 256 << 20  # tensors that are kept in memory before they are written [byte]
 PARTS = 1000  # into which the work is divided for who watches
@@ -61,23 +62,36 @@ class WholeExecution:
             )
         began = time.perf_counter()
         self.progress.start(PARTS, self._name)
-        kept = self.work / "pass"
-        kept.mkdir(parents=True, exist_ok=True)
-        outcome = self.stage.use.run(self._task(kept))
-        count = self._save(outcome)
+        self._kept.mkdir(parents=True, exist_ok=True)
+        if self.stage.use.together:
+            Team.joined().say(self.stage.number)
+        with complete():
+            count = self._save(self.stage.use.run(self._task()))
         self._time(began)
         commit(self.work, count)
         self.progress.finish()
+
+    def follow(self) -> None:
+        """Run the pass beside the first process, which writes what it leaves."""
+        with complete():
+            outcome = self.stage.use.run(self._task())
+            for _ in chain(outcome.tensors, outcome.weights):
+                pass
+
+    @property
+    def _kept(self) -> Path:
+        return self.work / "pass"
 
     @property
     def _name(self) -> str:
         return f"step {self.stage.number} ({self.stage.use.name})"
 
-    def _task(self, kept: Path) -> Task:
+    def _task(self) -> Task:
         def advance(share: float, what: str) -> None:
             self.progress.advance(min(PARTS, max(0, round(PARTS * share))), what)
 
-        return Task(self.source, self.teacher, self.windows, kept, self.seed, advance, self.stopped)
+        told = (self.seed, advance, self.stopped)
+        return Task(self.source, self.teacher, self.windows, self._kept, *told)
 
     def _save(self, outcome: Outcome) -> int:
         """Write the tensors a few at a time, then the records; return how many parts there are."""

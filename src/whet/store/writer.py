@@ -71,9 +71,14 @@ def shard_bytes(shapes: Shapes, metadata: Mapping[str, str] = METADATA) -> int:
     return _headed(shapes, metadata)[2]
 
 
+def in_order(shapes: Shapes) -> list[str]:
+    """Return the names of tensors as they lie in a file: the order in which they are asked for."""
+    return sorted(shapes, key=lambda name: (-WIDTHS[shapes[name][0]], name))
+
+
 def _headed(shapes: Shapes, metadata: Mapping[str, str]) -> tuple[bytes, list[str], int]:
     """Return the header of a file, the order of its tensors, and its size [byte]."""
-    order = sorted(shapes, key=lambda name: (-WIDTHS[shapes[name][0]], name))
+    order = in_order(shapes)
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name in order:

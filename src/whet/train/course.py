@@ -3,24 +3,23 @@
 AdamW: arXiv:1711.05101. Gradients are clipped by their common norm (arXiv:1211.5063).
 """
 
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whet.base.errors import FolderError, NumericalError, StoppedError
-from whet.store.durable import write_atomic
+from whet.base.errors import NumericalError, StoppedError
 from whet.train.parallel import Team
 from whet.train.schedule import Schedule, share
+from whet.train.sharded import is_divided, whole
+from whet.train.state import State
 
-STATE = "training.pt"
+STATE = "training.safetensors"
 OFTEN = 60.0  # between two saved states [s]
-AFRESH = "Start afresh with --resume never."
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 
 Loss = Callable[[int, int], Tensor]  # (step, part of it) -> mean loss of that part
 Told = Callable[[float, str], None]
@@ -46,7 +45,7 @@ def silent(step: int, values: Mapping[str, float]) -> None:
 
 
 def untouched(step: int) -> None:
-    """Change nothing after a step."""
+    """Change nothing, before or after a step."""
 
 
 @dataclass(eq=False)
@@ -63,6 +62,7 @@ class Descent:
     told: Told
     stopped: Callable[[], bool]
     log: Log = silent
+    before: Callable[[int], None] = untouched  # what sees and changes a step's gradients
     after: Callable[[int], None] = untouched  # what else a step changes, e.g. masks
     rates: Mapping[str, float] = field(default_factory=dict[str, float])  # by name, ÷ the course's
     beside: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  # kept as they are
@@ -97,7 +97,7 @@ class Descent:
                     "Run the same command to go on.",
                 )
             self.losses.append(self._step(step, loss))
-            if time.monotonic() - saved > OFTEN:
+            if self.team.agreed(asked=time.monotonic() - saved > OFTEN):
                 self._keep()
                 saved = time.monotonic()
             pace = (time.monotonic() - began) / (step + 1 - first)
@@ -106,26 +106,41 @@ class Descent:
 
     def _step(self, step: int, loss: Loss) -> float:
         """Go one step down; return the loss before it."""
-        course, total = self.course, 0.0
+        course, total, copies = self.course, 0.0, self._copies
         rate = share(step, course.steps, course.schedule, course.warmup)
         self.optimizer.zero_grad(set_to_none=True)
-        mine = self.team.share(course.parts)
-        for part in mine:
+        for part in self.team.share(course.parts):
             value = loss(step, part)
-            (value / course.parts).backward()
+            (value * copies / course.parts).backward()
             total += float(value.detach()) / course.parts
-        total = self.team.summed(total, self.parameters.values())
+        total = self.team.summed(total, self._own())
         if not torch.isfinite(torch.tensor(total)):
             raise NumericalError(
                 f"the loss of step {step + 1} is {total}", f"Lower lr, which is {course.lr:g}."
             )
+        self.before(step)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), course.clip or torch.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         self.optimizer.step()
         self.after(step)
-        self.log(step, {"loss": total, "lr": rate * course.lr, "gradient": float(norm)})
+        self.log(step, {"loss": total, "lr": rate * course.lr, "gradient": float(whole(norm))})
         return total
+
+    @property
+    def _copies(self) -> int:
+        """How many processes' gradients one is the mean of: `fully_shard` takes no sums."""
+        return self.team.size if any(map(is_divided, self.parameters.values())) else 1
+
+    def _own(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradients are those of this process's parts alone.
+
+        A gradient that nothing has reached is zero: every parameter takes every step.
+        """
+        for parameter in self.parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [p for p in self.parameters.values() if not is_divided(p)]
 
     def _told(self, step: int, pace: float) -> str:
         left, recent = pace * (self.course.steps - step - 1), self.losses[-16:]
@@ -134,38 +149,28 @@ class Descent:
         return f"step {step + 1} of {self.course.steps}, loss {loss:.4f}, {wait} left"
 
     def _keep(self) -> None:
-        """Write the state in one rename."""
-        if not self.team.first:
-            return
-        state = {
-            "steps": self.course.steps,
-            "losses": self.losses,
-            "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "beside": dict(self.beside),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self.work.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.work / STATE, [buffer.getbuffer()])
+        """Write the state in one rename; no process goes on before it is there."""
+        self._state.write(self._kept(), self.losses, first=self.team.first)
+        self.team.agreed(asked=False)
 
     def _reopen(self) -> None:
-        path = self.work / STATE
-        if not path.is_file():
-            return
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-            known: dict[str, Tensor] = state["parameters"]
-        except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-            raise FolderError(f"{path} is no state of training: {error}", AFRESH) from error
-        shapes = {name: value.shape for name, value in known.items()}
-        if state["steps"] != self.course.steps or shapes != {
-            name: p.shape for name, p in self.parameters.items()
-        }:
-            raise FolderError(f"{path} is the state of another training", AFRESH)
-        for name, value in known.items():
-            self.parameters[name].data.copy_(value)
-        for name, value in self.beside.items():
-            value.copy_(state["beside"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = list(state["losses"])
+        if self._state.path.is_file():
+            self.losses = self._state.read(self._kept())
+            for state in self.optimizer.state.values():
+                state["step"] = torch.tensor(float(len(self.losses)))
+
+    @property
+    def _state(self) -> State:
+        return State(self.work / STATE, self.course.steps)
+
+    def _kept(self) -> dict[str, Tensor]:
+        """Return all that steps change; moments that are not yet there are made."""
+        found = {f"beside.{name}": value for name, value in self.beside.items()}
+        for name, parameter in self.parameters.items():
+            state = self.optimizer.state[parameter]
+            if not state:
+                zeros = {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+                state |= {"step": torch.tensor(0.0)} | zeros
+            found[f"parameter.{name}"] = parameter.detach()
+            found |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+        return found

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from whet.kernels.arithmetic import has_fast
+from whet.model.block import Block
 from whet.model.decoder import Model
 
 WIDE = 128  # hidden channels from which bfloat16 is faster than it costs to convert
@@ -32,10 +33,8 @@ def states(
     `thrifty` keeps only that and computes what is inside blocks again (arXiv:1604.06174).
     Law: `thrifty` or not gives the same numbers.
     """
-    found = [model.embedding(ids)]
-    for block in model.blocks:
-        if thrifty and torch.is_grad_enabled():
-            found.append(checkpoint(block, found[-1], use_reentrant=False))
-        else:
-            found.append(block(found[-1]))
-    return found
+    return model.states(ids, _twice if thrifty and torch.is_grad_enabled() else None)
+
+
+def _twice(block: Block, hidden: Tensor) -> Tensor:
+    return checkpoint(block, hidden, use_reentrant=False)

@@ -1,17 +1,25 @@
 """Several processes that train one model together: each takes some of the parts of a step.
 
-Started by `torchrun`; gradients are added up by all processes after the backward pass (data
-parallelism, arXiv:2006.15704), so that all of them take the same step.
+Started by `torchrun`. Gradients are added up by all processes after the backward pass (data
+parallelism, arXiv:2006.15704), or in it where the model is divided among them (`train/sharded.py`),
+so that all of them take the same step.
 """
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed, nn
 
-from whet.base.errors import RecipeError
+from whet.base.errors import RecipeError, StoppedError
+
+PATIENCE = timedelta(days=30)  # with which a process waits for the first one's own work
+PAUSE = 0.05  # between two looks at whether it has spoken [s]
+END = -1  # what it says at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +30,44 @@ class Team:
     size: int = 1
 
     @classmethod
-    def joined(cls) -> "Team":
-        """Return the team that `torchrun` has started, or this process alone."""
+    def announced(cls) -> "Team":
+        """Return the team that `torchrun` has started, without waiting for its other members."""
         if not distributed.is_available() or "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo")
-        return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    @classmethod
+    def joined(cls) -> "Team":
+        """Return the team that `torchrun` has started, or this process alone."""
+        team = cls.announced()
+        if team.size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=PATIENCE)
+        return team
+
+    def alone(self, verb: str) -> None:
+        """Refuse to be several processes."""
+        if self.size > 1:
+            raise RecipeError(
+                f"torchrun has started {self.size} processes, and whet {verb} is one",
+                f"Start whet {verb} without torchrun: it is for whet compress with steps that train.",
+            )
 
     @property
     def first(self) -> bool:
         """Return whether this process writes what all of them know."""
         return self.rank == 0
 
+    def refuses(self, parts: int) -> str | None:
+        """Return why a step of so many parts cannot be shared; None if it can."""
+        if parts % self.size == 0:
+            return None
+        told = f"a step of {parts} {'part' if parts == 1 else 'parts'} cannot be shared by"
+        return f"{told} {self.size} processes; set parts to a multiple of {self.size}"
+
     def share(self, parts: int) -> range:
         """Return the parts of a step that are this process's own."""
-        if parts % self.size:
-            raise RecipeError(
-                f"a step of {parts} parts cannot be shared by {self.size} processes",
-                f"Set parts to a multiple of {self.size}.",
-            )
+        if why := self.refuses(parts):
+            raise RecipeError(why)
         each = parts // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
@@ -54,13 +80,57 @@ class Team:
         return bool(whole)
 
     def summed(self, value: float, parameters: Iterable[nn.Parameter]) -> float:
-        """Return the sum of a number over all processes, and add up their gradients in place."""
+        """Return the sum of a number over all processes, and add up gradients in place."""
         if self.size == 1:
             return value
+        for parameter in parameters:
+            assert parameter.grad is not None
+            distributed.all_reduce(parameter.grad)
         whole = torch.tensor(value, dtype=torch.float64)
         distributed.all_reduce(whole)
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
         return float(whole)
+
+    def led(self, work: Callable[[], object]) -> None:
+        """Let the first process do some work while the others wait; all stop if it stops there."""
+        if self.size == 1:
+            work()
+            return
+        stopped: StoppedError | None = None
+        if self.first:
+            try:
+                work()
+            except StoppedError as error:
+                stopped = error
+        if self.agreed(asked=stopped is not None):
+            raise stopped or StoppedError(
+                "the first process has stopped", "Run the same command to go on."
+            )
+
+    def say(self, number: int) -> None:
+        """Tell the others, who are listening, which piece of work comes next, or `END`."""
+        if self.size > 1:
+            distributed.broadcast(torch.tensor(number), 0)
+
+    def heard(self) -> int:
+        """Return what the first process says next; a signal still reaches a process that waits."""
+        number = torch.tensor(0)
+        with complete():
+            waiting = distributed.broadcast(number, 0, async_op=True)
+            assert waiting is not None
+            while not waiting.is_completed():
+                time.sleep(PAUSE)
+            waiting.wait()
+        return int(number)
+
+
+@contextmanager
+def complete() -> Generator[None]:
+    """Tell in plain words that another process of the team has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):  # which raises no errors of its own kind
+            raise
+        raise StoppedError(
+            "another process of this run has ended", "See what it said; run again to go on."
+        ) from error

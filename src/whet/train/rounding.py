@@ -24,6 +24,7 @@ from whet.formats.spec import Format
 from whet.formats.weight import Weight
 from whet.kernels.linear import reference
 from whet.model.linear import Linear
+from whet.train.sharded import local, piece
 
 NEAR = 0.49  # how far a latent may be from its outermost code: not to the border of rounding
 FAR = 0.75  # steps of the grid between most codes and a matrix that is not the one they stand for
@@ -52,15 +53,16 @@ class Rounded(Linear):
         values, params = codec.read(planes, weight.shape)
         unit = codec.unit(values, params)
         params = replace(params, scale=params.scale.clone())  # one that gradients may pass
-        plain = Weight(Plain("F32"), {"value": unit}, weight.shape)
+        moves = isinstance(codec, Grid) and not frozen
+        plain = Weight(Plain("F32"), {} if moves else {"value": unit}, weight.shape)
         super().__init__(plain, linear.bias, linear.activation, linear.input_scale)
         self.codec, self.coded_format, self.params = codec, weight.format, params
         self.register_buffer("kept", kept)
         columns = torch.arange(weight.shape[1])
         self.columns = columns
         self.growth = nn.Parameter(torch.zeros_like(params.scale))  # log of scale ÷ first scale
-        self.moves = isinstance(codec, Grid) and not frozen
-        if isinstance(codec, Grid) and not frozen:
+        self.moves = moves
+        if isinstance(codec, Grid) and moves:
             self.latent = nn.Parameter(unit.clone())
             if even:
                 self.latent.register_hook(_even)
@@ -102,7 +104,9 @@ class Rounded(Linear):
     def settle(self) -> None:
         """Keep latents where rounding still reaches an outermost code."""
         if self.moves:
-            self.latent.clamp_(self.low - NEAR, self.high + NEAR)
+            ends = (self.low - NEAR, self.high + NEAR)
+            low, high = (piece(end.expand(self.shape), self.latent) for end in ends)
+            local(self.latent).clamp_(low, high)
 
     @torch.no_grad()
     def coded(self) -> Weight:

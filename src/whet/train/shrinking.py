@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from whet.train.sharded import local, piece, whole
 from whet.train.trainable import Trained
 
 Criterion = Literal["magnitude", "movement"]
@@ -42,34 +43,33 @@ class Shrinking:
     def of(
         cls, linear: Trained, criterion: Criterion, penalty: Penalty, strength: float
     ) -> "Shrinking":
-        """Watch the gradients of a linear; what is zero already counts as pruned."""
+        """Begin with a linear; what is zero already counts as pruned."""
         kept = linear.master.detach() != 0
-        made = cls(linear, kept, torch.zeros_like(kept, dtype=torch.float32), criterion, penalty,
-                   strength)  # fmt: skip
-        linear.master.register_hook(made.gradient)
-        return made
+        score = torch.zeros_like(kept, dtype=torch.float32)
+        return cls(linear, kept, score, criterion, penalty, strength)
 
     @torch.no_grad()
-    def gradient(self, gradient: Tensor) -> Tensor:
-        """Return the gradient with that of the penalty, of the weights that are left."""
-        weight = self.linear.master
+    def heed(self) -> None:
+        """Learn from a step's gradient, and add that of the penalty, of the weights that are left."""
+        assert self.linear.master.grad is not None
+        weight, gradient = local(self.linear.master), local(self.linear.master.grad)
         if self.criterion == "movement":
-            self.score.sub_(weight * gradient)
+            local(self.score).sub_(weight * gradient)
         if self.penalty == "l1":
-            gradient = gradient + self.strength * weight.sign()
+            gradient.add_(self.strength * weight.sign())
         elif self.penalty == "group":
             length = weight.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            gradient = gradient + self.strength * weight / length
-        return gradient * self.kept
+            gradient.add_(self.strength * weight / length)
+        gradient.mul_(local(self.kept))
 
     @torch.no_grad()
     def prune(self, share: float) -> None:
         """Set weights of least worth to zero until `share` of all are. Law: exact to the weight."""
-        weight = self.linear.master
-        worth = weight.abs() if self.criterion == "magnitude" else self.score
-        count = round(share * weight.numel()) - int((~self.kept).sum())
+        kept, weight = whole(self.kept), self.linear.master
+        count = round(share * kept.numel()) - int((~kept).sum())
         if count > 0:
-            worth = worth.masked_fill(~self.kept, torch.inf)
-            gone = worth.flatten().topk(count, largest=False).indices
-            self.kept.view(-1)[gone] = False
-        weight.mul_(self.kept)
+            worth = whole(weight.detach().abs() if self.criterion == "magnitude" else self.score)
+            worth = worth.masked_fill(~kept, torch.inf)
+            kept.view(-1)[worth.flatten().topk(count, largest=False).indices] = False
+            local(self.kept).copy_(piece(kept, self.kept))
+        local(weight).mul_(local(self.kept))

@@ -13,6 +13,7 @@ from whet.train.cached import Kept, kept
 from whet.train.features import Measure, projectors
 from whet.train.lesson import Features, Lesson
 from whet.train.loss import Kind, Objective
+from whet.train.parallel import Team
 from whet.train.text import Reader
 from whet.train.training import Training
 
@@ -58,6 +59,11 @@ class Taught(Training):
             raise ValueError(f"own is {self.own}, expected 0 to 1")
         if not 1 <= self.prompt < self.length:
             raise ValueError(f"prompt is {self.prompt}, expected 1 to {self.length - 1}")
+        if self.sharded and self.own:
+            raise ValueError(
+                f"own is {self.own}, and a model that is sharded writes no text of its own; "
+                "set own to 0 or leave sharded false"
+            )
         if self.cached and (self.features or self.attention or self.own):
             raise ValueError(
                 "cached keeps no hidden states, no attention and knows no text but the given one"
@@ -109,6 +115,10 @@ class Taught(Training):
         if not self.cached:
             return original()
         few = min(self.cached, vocab)
-        return kept(
-            original, reader.ids, task.work, few, self.temperature, task.advance, task.stopped
-        )
+
+        def read() -> Kept:
+            told = (task.advance, task.stopped)
+            return kept(original, reader.ids, task.work, few, self.temperature, *told)
+
+        Team.joined().led(read)
+        return read()  # there is nothing left to read

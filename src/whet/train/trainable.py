@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,7 @@ from whet.model.norm import Norm
 from whet.model.site import Site
 from whet.model.source import Source
 from whet.train.rounding import Rounded
+from whet.train.sharded import Divide, gathered, undivided
 
 Swap = Callable[[Linear, str], Linear]  # (linear, its place) -> what takes its place
 
@@ -58,7 +60,7 @@ class Trained(Linear):
     def __init__(self, linear: Linear, rank: int | None, seed: int, *, keep_zeros: bool) -> None:
         dense = linear.weight.dense().detach().clone()
         bias = None if linear.bias is None else linear.bias.float().clone()
-        plain = Weight(Plain("F32"), {"value": dense}, linear.shape)
+        plain = Weight(Plain("F32"), {} if rank is None else {"value": dense}, linear.shape)
         super().__init__(plain, bias, linear.activation, linear.input_scale)
         self.stored = linear.weight.format
         mask, keep = dense != 0, keep_zeros or isinstance(self.stored, Sparse)
@@ -67,8 +69,6 @@ class Trained(Linear):
             self.bias = nn.Parameter(bias)
         if rank is None:
             self.master = nn.Parameter(dense)
-            if self.kept is not None:
-                self.master.register_hook(self._masked)
         else:
             generator = torch.Generator().manual_seed(seed)
             first = (
@@ -86,7 +86,7 @@ class Trained(Linear):
     def dense(self) -> Float[Tensor, "out in"]:
         """Return the matrix as it is now; factors are merged."""
         if self.rank is None:
-            return self.master
+            return self.master if self.kept is None else _Masked.apply(self.master, self.kept)
         return self.get_buffer("plane_value") + self._masked(self.second @ self.first)
 
     @torch.no_grad()
@@ -96,6 +96,19 @@ class Trained(Linear):
 
     def _masked(self, change: Tensor) -> Tensor:
         return change if self.kept is None else change * self.kept
+
+
+class _Masked(torch.autograd.Function):
+    """A matrix whose gradient is zero where nothing is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, kept: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(kept)
+        return matrix.view_as(matrix)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return gradients[0] * ctx.saved_tensors[0], None
 
 
 def plain(format_: Format) -> bool:
@@ -115,10 +128,12 @@ def trainable(
     *,
     keep_zeros: bool = True,
     coded: Swap = as_it_is,
+    divide: Divide = undivided,
 ) -> Model:
     """Return a model that shares no trained number with the one given; tied weights stay tied.
 
-    `coded` makes of linears of codes what is to be trained of them.
+    `coded` makes of linears of codes what is to be trained of them; `divide` sees each block as
+    soon as it is made.
     Law: it computes what the given model computes.
     """
     made: dict[int, Linear] = {}
@@ -141,7 +156,10 @@ def trainable(
     )
     if first.positions is not None and scope.linears and scope.rank is None:
         embedding.positions = nn.Parameter(first.positions.float().clone())
-    blocks = [_block(block, scope, swapped) for block in model.blocks]
+    blocks: list[Block] = []
+    for block in model.blocks:
+        blocks.append(_block(block, scope, swapped))
+        divide(blocks[-1])
     norm = None if last.norm is None else _norm(last.norm)
     head = Head(model.arch, last.site, swapped(last.linear, "head"), norm, last.name)
     return Model(model.arch, embedding, blocks, head)
@@ -191,12 +209,23 @@ def saved(model: Model, source: Source) -> Iterator[tuple[str, Tensor]]:
         for block in model.blocks
         if block.router is not None
     }
-    for part in (model.embedding, *model.blocks, model.head):
+    for part in _parts(model):
         for name, value in part.extras().items():
             if isinstance(value, nn.Parameter):
                 stored = routers.get(name, name)
-                yield stored, value.detach().to(source.tensor(stored).dtype)
+                yield stored, value.detach().to(source.tensor(stored).dtype, copy=True)
         yield from _matrices(part, source)
+
+
+def _parts(model: Model) -> Iterator[Embedding | Block | Head]:
+    """Yield the parts of a model, each whole while it is looked at."""
+    with gathered(model):
+        yield model.embedding
+    for block in model.blocks:
+        with gathered(block):
+            yield block
+    with gathered(model):
+        yield model.head
 
 
 def _matrices(part: Embedding | Block | Head, source: Source) -> Iterator[tuple[str, Tensor]]:
@@ -211,9 +240,10 @@ def _matrices(part: Embedding | Block | Head, source: Source) -> Iterator[tuple[
     yield from whole.items()
 
 
+@torch.no_grad()
 def recoded(model: Model) -> Iterator[tuple[Site, Weight]]:
     """Yield the weights in codes or sparse formats that were trained, in their formats."""
-    for part in (model.embedding, *model.blocks, model.head):
+    for part in _parts(model):
         for site in part.sites:
             linear = part.linears[site.role]
             if site.tied is not None:

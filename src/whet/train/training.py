@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from whet.base.allocator import release
 from whet.base.errors import FolderError
 from whet.base.quantity import Quantity
 from whet.base.seed import stream_seed
@@ -17,7 +18,9 @@ from whet.passes.model_pass import Config, ModelPass, Outcome, Task
 from whet.train.board import board, missing
 from whet.train.course import Course, Descent, untouched
 from whet.train.lesson import Lesson
+from whet.train.parallel import Team
 from whet.train.schedule import Schedule
+from whet.train.sharded import Divide, divided, finished, undivided
 from whet.train.text import Reader
 from whet.train.trainable import Scope, parameters, recoded, saved, trainable
 
@@ -27,6 +30,7 @@ class Training(ModelPass):
     """What every pass that trains is told; weights that are codes already stay as they are."""
 
     coded: ClassVar[bool] = True
+    together: ClassVar[bool] = True
     tokens: int = field(default=500_000, metadata=says("text to train on [token]"))
     length: int = field(default=256, metadata=says("tokens a window [token]"))
     batch: int = field(default=8, metadata=says("windows a step [1]"))
@@ -46,6 +50,12 @@ class Training(ModelPass):
     )
     thrifty: bool = field(
         default=False, metadata=says("compute the inside of blocks twice instead of keeping it")
+    )
+    sharded: bool = field(
+        default=False,
+        metadata=says(
+            "divide parameters, gradients and moments among the processes that torchrun starts"
+        ),
     )
     log: str = field(default="", metadata=says("folder for TensorBoard; empty for none"))
 
@@ -88,8 +98,8 @@ class Training(ModelPass):
         )
 
     def refuses(self, config: Config) -> str | None:
-        """Refuse a log that nothing here can write."""
-        return missing(self.log)
+        """Refuse a log that nothing here can write, and parts that processes cannot share."""
+        return Team.announced().refuses(self.parts) or missing(self.log)
 
     @abstractmethod
     def lesson(self, student: Model, reader: Reader, task: Task) -> tuple[Lesson, nn.Module]:
@@ -103,7 +113,23 @@ class Training(ModelPass):
     def student(self, task: Task) -> Model:
         """Return the model with what is to be trained as parameters."""
         scope = Scope.parse(self.scope)
-        return trainable(load(task.source), scope, task.seed, keep_zeros=self.keep_zeros)
+        return trainable(
+            load(task.source),
+            scope,
+            task.seed,
+            keep_zeros=self.keep_zeros,
+            divide=self.divide,
+        )
+
+    @property
+    def divides(self) -> bool:
+        """Whether what is trained is divided among processes; one alone has nothing to divide."""
+        return self.sharded and Team.announced().size > 1
+
+    @property
+    def divide(self) -> Divide:
+        """What is done to each block as soon as it can be trained."""
+        return divided if self.divides else undivided
 
     def rates(self, student: Model) -> Mapping[str, float]:
         """Return the learning rates, ÷ `lr`, of parameters that are not trained at `lr`."""
@@ -113,14 +139,23 @@ class Training(ModelPass):
         """Return what else has to be kept for exact resume: masks and scores, changed in place."""
         return {}
 
+    def before(self, student: Model) -> Callable[[int], None]:
+        """Return what sees and changes the gradients of each step."""
+        return untouched
+
     def after(self, student: Model) -> Callable[[int], None]:
         """Return what is done to the student after each step."""
         return untouched
 
     def _trained(self, task: Task) -> Outcome:
+        team = Team.joined()
+        if self.divides:
+            release()
         student = self.student(task)
         reader = self._reader(task, student.arch.context)
         lesson, beside = self.lesson(student, reader, task)
+        if self.divides:
+            finished(student, beside)
         own = parameters(student)
         extra = {f"beside.{name}": p for name, p in beside.named_parameters()}
         way = Descent(
@@ -129,7 +164,8 @@ class Training(ModelPass):
             task.work,
             task.advance,
             task.stopped,
-            board(self.log),
+            board(self.log if team.first else ""),
+            self.before(student),
             self.after(student),
             self.rates(student),
             self.beside(student),

@@ -32,7 +32,7 @@ class Heard:
 
 @pytest.fixture
 def compress(monkeypatch):
-    done = SimpleNamespace(path=Path("demo-int4"), records=tuple(examples.compressed()))
+    done = SimpleNamespace(path=Path("demo-int4"), records=tuple(examples.compressed()), ours=True)
     heard = Heard(done)
     monkeypatch.setattr(api, "compress", heard)
     return heard

@@ -1,87 +1,158 @@
-"""Two processes that share the parts of a step train as one does."""
+"""Processes that share the parts of a step, and divide what they train, train as one does."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.unit.model.tiny import source
+from tests.unit.train import member
+from tests.unit.train.member import Case, Result
 from tests.unit.train.models import noised, text
+from torch import Tensor
 
-from whet.base.errors import RecipeError
-from whet.train.parallel import Team
-
-WORKER = """
-import json, sys
-from pathlib import Path
-import torch
+from whet.base.errors import RecipeError, StoppedError
 from whet.methods.distill.distill import Distill
-from whet.model.source import InMemory
-from whet.passes.model_pass import Task
-from whet.train.course import Descent
-torch.set_num_threads(1)
-kept = torch.load(sys.argv[1], weights_only=True)
-student, teacher = (InMemory(kept["config"], kept[name]) for name in ("student", "teacher"))
-seen = []
-run = Descent.run
-def watched(self, loss):
-    seen.extend(run(self, loss))
-    return seen
-Descent.run = watched
-use = Distill(tokens=8 * 4 * 16, length=16, batch=4, parts=2, lr=1e-2, prompt=4)
-task = Task(student, teacher, lambda samples, time: kept["ids"][:samples, :time],
-            Path(sys.argv[2]), 5, lambda share, what: None, lambda: False)
-sums = [float(x.double().sum()) for _, x in use.run(task).tensors]
-print(json.dumps([seen, sums]))
-"""
+from whet.methods.distill.finetune import Finetune
+from whet.train.parallel import Team, complete
+
+SHORT = {"tokens": 4 * 4 * 16, "length": 16, "batch": 4, "parts": 2, "lr": 1e-2, "clip": 0.1}
+SIZE = 2
 
 
-def started(tmp_path: Path, kept: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]:
-    team = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    extra = {name: str(value) for name, value in team.items()} | {"TORCHELASTIC_RUN_ID": "x"}
-    environment = dict(os.environ) | (extra if size > 1 else {})
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(kept), str(tmp_path / f"work-{size}")],
-        env=environment,
-        stdout=subprocess.PIPE,
+def case(use: str = "distill", family: str = "llama", **settings: Any) -> Case:
+    """A case that is short; `format` and `stop` are the case's own."""
+    teacher = source(family)
+    own = {name: settings.pop(name) for name in ("format", "stop") if name in settings}
+    told = {} if use == "finetune" else {"prompt": 4}
+    student = dict(noised(teacher, 0.05).tensors)
+    ids = text(64, 16)
+    return Case(use, SHORT | told | settings, teacher.config, student, teacher.tensors, ids, **own)
+
+
+def pruned(given: Case) -> Case:
+    generator = torch.Generator().manual_seed(1)
+    masks = {n: torch.rand(x.shape, generator=generator) > 0.5 for n, x in given.student.items()}
+    masked = {n: x * masks[n] if x.dim() > 1 else x for n, x in given.student.items()}
+    return replace(given, student=masked)
+
+
+def shared() -> dict[str, Case]:
+    """Cases that processes share, whether what they train is divided or not."""
+    return {
+        "plain": case(weight_decay=0.1),
+        "experts": case(family="qwen3_moe"),
+        "movement": case("regularise", criterion="movement", penalty="group", strength=1e-3),
+        "cached": case(cached=16),
+        "straight": case(),
+        "stopped": case(stop=2),
+        "begun": case(),  # by one process
+    }
+
+
+def weights() -> dict[str, Case]:
+    """Cases of what is trained."""
+    return {
+        "tied": case(family="llama-tied", parts=4),
+        "norms": case(scope="norms"),
+        "factors": case(scope="lora-3"),
+        "zeros": pruned(case()),
+        "mask": case(format="2:4(bf16)", keep_zeros=False),
+    }
+
+
+def ways() -> dict[str, Case]:
+    """Cases of how it is trained."""
+    return {
+        "text": case("finetune", thrifty=True),
+        "features": case(features=0.5, attention=0.5, thrifty=True, parts=4),
+        "experts": case(family="qwen3_moe", thrifty=True),
+        "straight": case("qat", format="int2-g16-affine", codes=True),
+        "stopped": case("qat", format="int2-g16-affine", codes=True, stop=2),
+    }
+
+
+def by_team(cases: Mapping[str, Case], folder: Path) -> list[dict[str, Result]]:
+    """What each of two processes has left of each case."""
+    folder.mkdir(exist_ok=True)
+    torch.save([vars(each) for each in cases.values()], folder / "cases.pt")
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={SIZE}"]
+    done = subprocess.run(
+        [sys.executable, *start, str(member.__file__), str(folder / "cases.pt"), str(folder)],
+        env=dict(os.environ) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
         text=True,
+        check=False,
+        timeout=300,
     )
+    assert done.returncode == 0, done.stderr[-4000:]
+    left = [torch.load(folder / f"results-{rank}.pt", weights_only=True) for rank in range(SIZE)]
+    return [
+        {name: Result(**fields) for name, fields in zip(cases, each, strict=True)} for each in left
+    ]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path: Path):
-    teacher = source("llama")
-    student = noised(teacher, 0.05)
-    kept = tmp_path / "kept.pt"
-    torch.save(
-        {
-            "config": dict(teacher.config),
-            "teacher": dict(teacher.tensors),
-            "student": dict(student.tensors),
-            "ids": text(64, 16),
-        },
-        kept,
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    found = []
-    for size in (1, 2):
-        workers = [started(tmp_path, kept, rank, size, port) for rank in range(size)]
-        outputs = [worker.communicate(timeout=100)[0] for worker in workers]
-        assert [worker.returncode for worker in workers] == [0] * size
-        found += [json.loads(output.splitlines()[-1]) for output in outputs]
-    one, *both = found
-    for losses, sums in both:
-        assert losses == pytest.approx(one[0], rel=1e-4)
-        assert sums == pytest.approx(one[1], rel=1e-3, abs=1e-2)
-    assert both[0] == both[1]
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_step_that_cannot_be_shared_is_refused():
+@pytest.mark.parametrize(
+    ("kind", "sharded"),
+    [(shared, False), (shared, True), (weights, True), (ways, True)],
+    ids=["shared", "divided", "divided weights", "divided ways"],
+)
+def test_two_processes_give_the_losses_and_weights_of_one(tmp_path: Path, kind, sharded):
+    cases: dict[str, Case] = {
+        name: replace(each, settings={**each.settings, "sharded": sharded})
+        for name, each in kind().items()
+    }
+    begun = list(cases).index("begun") if "begun" in cases else None
+    if begun is not None:
+        asked = iter([False, False, True])
+        with pytest.raises(StoppedError):
+            member.trained(cases["begun"], tmp_path / f"team/work-{begun}", lambda: next(asked))
+    first, second = by_team(cases, tmp_path / "team")
+    for name, each in cases.items():
+        alone = member.result(replace(each, stop=None), tmp_path / name)
+        assert first[name].losses == second[name].losses, name
+        assert first[name].losses == pytest.approx(alone.losses, rel=1e-4), name
+        assert equal(first[name].tensors, second[name].tensors), name
+        assert first[name].tensors.keys() == alone.tensors.keys(), name
+        for tensor, value in alone.tensors.items():
+            apart = float((first[name].tensors[tensor].float() - value.float()).norm())
+            assert apart <= 3e-3 * float(value.float().norm()), (name, tensor)
+        held = first[name].held + second[name].held
+        assert held == (alone.held if sharded else 2 * alone.held), name
+    if "stopped" in cases:
+        assert equal(first["stopped"].tensors, first["straight"].tensors)
+        assert first["stopped"].losses == first["straight"].losses
+
+
+def test_a_step_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch):
     assert list(Team(1, 2).share(4)) == [2, 3]
     with pytest.raises(RecipeError, match="3 parts cannot be shared by 2"):
         Team(0, 2).share(3)
+    assert Finetune(parts=2).refuses({}) is None
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "4"), ("RANK", "3")):
+        monkeypatch.setenv(name, value)
+    assert Team.announced() == Team(3, 4)
+    assert "a multiple of 4" in (Finetune(parts=2).refuses({}) or "")
+    with pytest.raises(RecipeError, match="whet search is one"):
+        Team.announced().alone("search")
+
+
+def test_a_model_that_is_divided_writes_no_text():
+    with pytest.raises(ValueError, match="own to 0"):
+        Distill(sharded=True, own=0.5)
+
+
+def test_a_process_that_has_gone_is_told_of_in_plain_words():
+    with pytest.raises(StoppedError, match="has ended"), complete():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shapes"), complete():
+        raise RuntimeError("shapes differ")

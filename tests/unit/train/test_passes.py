@@ -7,7 +7,7 @@ import torch
 from tests.unit.model.tiny import source
 from tests.unit.train.models import noised, task, text, with_tensors
 
-from whet.base.errors import FolderError
+from whet.base.errors import FolderError, StoppedError
 from whet.methods.distill.distill import Distill
 from whet.methods.distill.finetune import Finetune
 from whet.model.decoder import load
@@ -73,6 +73,19 @@ def test_a_teacher_with_other_tokens_is_refused(tmp_path: Path):
     teacher = InMemory(dict(other.config) | {"vocab_size": 70}, wide)
     with pytest.raises(FolderError, match="vocabularies of 70 and 61"):
         Distill(**SHORT, prompt=4).run(task(tmp_path, teacher=teacher))
+
+
+def test_what_is_kept_of_another_training_is_refused(tmp_path: Path):
+    asked = iter([False, True])
+    with pytest.raises(StoppedError):
+        Finetune(**SHORT).run(task(tmp_path, stopped=lambda: next(asked)))
+    for other in ({"tokens": 20 * 8 * 16}, {"scope": "norms"}):
+        with pytest.raises(FolderError, match="state of another training"):
+            Finetune(**SHORT | other).run(task(tmp_path))
+    state = tmp_path / "training.safetensors"
+    state.write_bytes(state.read_bytes()[:-8])
+    with pytest.raises(FolderError, match=r"training\.safetensors"):
+        Finetune(**SHORT).run(task(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Qat(Taught):
                 made.lean(known.weight.dense())
             return made
 
-        made = trainable(load(task.source), norms, task.seed, coded=rounded)
+        made = trainable(load(task.source), norms, task.seed, coded=rounded, divide=self.divide)
         if not any(isinstance(module, Rounded) for module in made.modules()):
             raise RecipeError(
                 "qat finds no weight that is a code", "Put it after the step that rounds."

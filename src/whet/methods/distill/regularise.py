@@ -55,11 +55,17 @@ class Regularise(Taught):
             raise ValueError(f"strength is {self.strength}, expected 0 or more")
 
     def student(self, task: Task) -> Model:
-        """Return the model, the gradients of its matrices watched."""
-        made = trainable(load(task.source), Scope(linears=True), task.seed, keep_zeros=False)
+        """Return the model, with what is to be known of its matrices."""
+        made = trainable(
+            load(task.source),
+            Scope(linears=True),
+            task.seed,
+            keep_zeros=False,
+            divide=self.divide,
+        )
         UNDER[made] = {
             f"{block.layer}.{role}": Shrinking.of(
-                linear, self.criterion, self.penalty, self.strength / self.parts
+                linear, self.criterion, self.penalty, self.strength
             )
             for block in made.blocks
             for role, linear in block.linears.items()
@@ -73,6 +79,15 @@ class Regularise(Taught):
         return {f"kept.{name}": one.kept for name, one in found} | {
             f"score.{name}": one.score for name, one in found
         }
+
+    def before(self, student: Model) -> Callable[[int], None]:
+        """Return what learns from each step's gradients."""
+
+        def heed(_step: int) -> None:
+            for one in UNDER[student].values():
+                one.heed()
+
+        return heed
 
     def after(self, student: Model) -> Callable[[int], None]:
         """Return what prunes some more after each step."""
