@@ -29,6 +29,7 @@ SIZES = ("bytes", "bits_per_weight")
 PATTERNS = ("2:4", "sparse50", "sparse70")
 INT2 = {"use": "gptq", "format": "int2-g64-affine", "alpha": 1.0, "alpha_down": 1.0, "rho": 1.0}
 SLIM = [{"use": "depth", "share": 0.125}, {"use": "ffn", "share": 0.25}]
+WIDTHS = (736, 320, 288, 384, 608, 736, 768, 768)  # of books-7m, as `whet.search.widths` finds them
 QUARTER = {
     "use": "student",
     "weights": "fresh",
@@ -74,6 +75,11 @@ def rows() -> dict[str, Steps]:
         "int2/gptq": [INT2],
         "int2/gptq + reconstruct": [INT2, {"use": "reconstruct"}],
         "int2/gptq + qat": [INT2, {"use": "qat", "codes": True, "batch": 4, "tokens": 3_000_000}],
+        "prune/sparse50/magnitude by one ranking": one(
+            "magnitude", "sparse50-tensor(bf16)", allocation="global"
+        ),
+        "structure/ffn": [{"use": "ffn", "share": 0.25}],
+        "structure/ffn where it counts least": [{"use": "ffn", "channels": list(WIDTHS)}],
         "structure/cut": SLIM,
         "structure/cut, distilled": [*SLIM, {"use": "distill", "tokens": 3_000_000, "lr": 5e-4}],
         **students(),
