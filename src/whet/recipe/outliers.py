@@ -30,9 +30,9 @@ def by_outliers(
     work: Path,
     stopped: Callable[[], bool],
 ) -> dict[Site, int]:
-    """Return how many weights stay of each site, by whole inputs of its rows; `planned` have none.
+    """Return how many weights stay of each site: as `planned`, or some inputs of every row more or less.
 
-    Law: of each kind of linear, as many stay as planned. Sites outside blocks keep as many as planned.
+    Law: of each kind of linear, as many stay as planned, and of sites outside blocks.
     """
     layers = _outliers(list(planned), asked, source, ids, work, stopped)
     kinds: dict[tuple[str, tuple[int, int]], list[Site]] = defaultdict(list)
