@@ -32,7 +32,9 @@ def drawn(pattern: Pattern, rows: int, cols: int, random: np.random.Generator) -
     if isinstance(pattern, Within):
         rank = random.random((rows, cols // pattern.group, pattern.group)).argsort(2).argsort(2)
         return (rank < pattern.kept).reshape(rows, cols)
-    lines, kept = (1, pattern.of_matrix(rows, cols)) if pattern.whole else (rows, pattern.of_row(cols))
+    lines, kept = (
+        (1, pattern.of_matrix(rows, cols)) if pattern.whole else (rows, pattern.of_row(cols))
+    )
     rank = random.random((lines, rows * cols // lines)).argsort(1).argsort(1)
     return (rank < kept).reshape(rows, cols)
 

@@ -37,7 +37,7 @@ static inline __m512i nibbles(__m256i pairs) {
 }
 
 // The codes of a block of which some are stored, a vector a quad; the others stand for zero. In
-// line, as `unpack`: a call would take half as long again.
+// line: a call would take half as long again.
 template <int Bits, int Quads>
 [[gnu::always_inline]] static inline const uint8_t* expand(const uint8_t* masks, __m512i* codes) {
   const __m512i zero = _mm512_set1_epi8(static_cast<char>(1 << (width_of(Bits) - 1)));
@@ -51,17 +51,6 @@ template <int Bits, int Quads>
     at += kept_bytes(Bits, static_cast<std::size_t>(_mm_popcnt_u64(mask)));
   }
   return at;
-}
-
-// The codes of a block of any coding, a vector a quad; returns where the next one begins.
-template <int Bits, int Quads>
-[[gnu::always_inline]] static inline const uint8_t* decode(const uint8_t* at, __m512i* codes) {
-  if constexpr (Bits > kSparse) {
-    return expand<Bits, Quads>(at, codes);
-  } else {
-    unpack<Bits, Quads>(at, codes);
-    return at + block_bytes(Bits, Quads);
-  }
 }
 
 static inline __m512 read_scales(const uint8_t* at, Scale kind) {
@@ -115,25 +104,52 @@ static inline __m512i begun(__m512i zeros, int32_t negated) {
   return _mm512_slli_epi32(_mm512_set1_epi32(negated), width_of(Bits) - 1);
 }
 
-// Adds the products of a block to the sums of the tokens.
-template <int Bits, int Quads, int Tokens>
-static inline const uint8_t* add_block(const uint8_t* at, const int8_t* x, __m512i* sums) {
-  __m512i codes[Quads];
-  at = decode<Bits, Quads>(at, codes);
+// Adds the products of the codes of a block to the sums of the tokens.
+template <int Quads, int Tokens>
+[[gnu::always_inline]] static inline void add_codes(const __m512i* codes, const int8_t* x,
+                                                    __m512i* sums) {
 #pragma GCC unroll 8
   for (int q = 0; q < Quads; ++q) {
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) add_products(sums[t], codes[q], x + 4 * (q * Tokens + t));
   }
-  return at;
 }
 
+template <int Bits, int Quads, int Tokens>
+static inline void add_whole(const uint8_t* at, const int8_t* x, __m512i* sums) {
+  __m512i codes[Quads];
+  unpack<Bits, Quads>(at, codes);
+  add_codes<Quads, Tokens>(codes, x, sums);
+}
+
+// Adds the products of a block of any coding; returns where the next one begins.
+template <int Bits, int Quads, int Tokens>
+[[gnu::always_inline]] static inline const uint8_t* add_block(const uint8_t* at, const int8_t* x,
+                                                              __m512i* sums) {
+  if constexpr (Bits > kSparse) {
+    __m512i codes[Quads];
+    at = expand<Bits, Quads>(at, codes);
+    add_codes<Quads, Tokens>(codes, x, sums);
+    return at;
+  } else {
+    add_whole<Bits, Quads, Tokens>(at, x, sums);
+    return at + block_bytes(Bits, Quads);
+  }
+}
+
+// Writes the codes of a block of any coding; returns where the next one begins.
 template <int Bits, int Quads>
 static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::size_t stride) {
   __m512i codes[Quads];
-  at = decode<Bits, Quads>(at, codes);
+  const uint8_t* next = at;
+  if constexpr (Bits > kSparse) {
+    next = expand<Bits, Quads>(at, codes);
+  } else {
+    unpack<Bits, Quads>(at, codes);
+    next += block_bytes(Bits, Quads);
+  }
   for (int q = 0; q < Quads; ++q) _mm512_storeu_si512(to + q * stride, codes[q]);
-  return at;
+  return next;
 }
 
 template <int Bits, int Quads = kQuads - 1>

@@ -62,9 +62,10 @@ static inline const uint8_t* add_step(const Weight& weight, const uint8_t* at, c
   return at;
 }
 
-// The sums of a tile. A step has `Quads` quads, or any number if that is 0.
+// The sums of a tile. A step has `Quads` quads, or any number if that is 0. All in line: a call
+// would hand the codes of a block over in memory.
 template <int Bits, bool Affine, int Quads, int Tokens>
-void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
+[[gnu::flatten]] void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
   const int inputs = Quads == 0 ? weight.step : 4 * Quads;
   const int steps = weight.steps, group = weight.group, head = weight.head;
   const int zeros_at = kRows * weight.scale_bytes;

@@ -54,10 +54,9 @@ static inline void add_plane(const uint8_t* at, Register* codes) {
   }
 }
 
-// The codes of a block, a register a quad; `at` is the first byte of the registers' rows. In line:
-// a call would hand the codes over in memory.
+// The codes of a block, a register a quad; `at` is the first byte of the registers' rows.
 template <int Bits, int Quads, class Register>
-[[gnu::always_inline]] static inline void unpack(const uint8_t* at, Register* codes) {
+static inline void unpack(const uint8_t* at, Register* codes) {
   constexpr Widths w = widths_of(Bits);
   constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
   add_plane<w.width[0], 0, Quads>(at, codes);
