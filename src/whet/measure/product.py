@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.formats.bits import packed
+from whet.formats.pattern import Within
 from whet.formats.spec import Coded, Float, Format, Plane, Shape, Sparse
 from whet.graph import ir
 from whet.graph.executors.build import Build, Limits, Machine
@@ -296,11 +297,14 @@ def _chance() -> NDArray[np.float32]:
 
 
 def _mask(form: Sparse, shape: Shape) -> NDArray[np.uint8]:
-    """Return a bit for each weight, about as many set in each row as the pattern keeps."""
+    """Return a bit for each weight, as many set in each group or, evenly, row as the pattern keeps."""
     rows, cols = shape
-    kept = round(form.pattern.of_matrix(rows, cols) / rows)
-    rank = np.argsort(np.random.default_rng(0).random((min(rows, DRAWN), cols)), axis=1)
-    return np.resize(packed((rank < kept).astype(np.uint8), 1), (rows, -(-cols // 8)))
+    size, kept = cols, form.pattern.of_matrix(rows, cols) // rows
+    if isinstance(form.pattern, Within):
+        size, kept = form.pattern.group, form.pattern.kept
+    groups = np.random.default_rng(0).random((min(rows, DRAWN), -(-cols // size), size), np.float32)
+    found = (groups.argsort(2).argsort(2) < kept).reshape(len(groups), -1)[:, :cols]
+    return np.resize(packed(found.astype(np.uint8), 1), (rows, -(-cols // 8)))
 
 
 def _aligned(nbytes: int) -> int:

@@ -27,7 +27,7 @@ Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
 WHOLE = ("global", "base")  # planes of the matrix, not of its rows
-WORTH_EXPANDING = {8: 0.8, 4: 0.4}  # up to which share kept codes are quicker, by their width [bit]
+WORTH_EXPANDING = {8: 0.8, 4: 0.5}  # up to which share kept codes are quicker, by their width [bit]
 
 
 @dataclass(frozen=True, slots=True)
