@@ -106,8 +106,8 @@ static inline __m512i begun(__m512i zeros, int32_t negated) {
 
 // Adds the products of the codes of a block to the sums of the tokens.
 template <int Quads, int Tokens>
-[[gnu::always_inline]] static inline void add_codes(const __m512i* codes, const int8_t* x,
-                                                    __m512i* sums) {
+[[gnu::always_inline]] static inline void add_decoded(const __m512i* codes, const int8_t* x,
+                                                      __m512i* sums) {
 #pragma GCC unroll 8
   for (int q = 0; q < Quads; ++q) {
 #pragma GCC unroll 8
@@ -119,7 +119,7 @@ template <int Bits, int Quads, int Tokens>
 static inline void add_whole(const uint8_t* at, const int8_t* x, __m512i* sums) {
   __m512i codes[Quads];
   unpack<Bits, Quads>(at, codes);
-  add_codes<Quads, Tokens>(codes, x, sums);
+  add_decoded<Quads, Tokens>(codes, x, sums);
 }
 
 // Adds the products of a block of any coding; returns where the next one begins.
@@ -129,7 +129,7 @@ template <int Bits, int Quads, int Tokens>
   if constexpr (Bits > kSparse) {
     __m512i codes[Quads];
     at = expand<Bits, Quads>(at, codes);
-    add_codes<Quads, Tokens>(codes, x, sums);
+    add_decoded<Quads, Tokens>(codes, x, sums);
     return at;
   } else {
     add_whole<Bits, Quads, Tokens>(at, x, sums);

@@ -14,7 +14,8 @@ static inline void prefetch_line(const uint8_t* at) {
 // Of a block of which some codes are stored, as many lines as it can have.
 template <int Bits>
 static inline void prefetch(const uint8_t* at) {
-  constexpr int bytes = Bits > kSparse ? kQuads * (8 + kept_bytes(Bits, kVector)) : block_bytes(Bits, kQuads);
+  constexpr int most = kQuads * (8 + static_cast<int>(kept_bytes(Bits, kVector)));
+  constexpr int bytes = Bits > kSparse ? most : block_bytes(Bits, kQuads);
   for (int line = 0; line < bytes; line += kVector) prefetch_line(at + line);
 }
 
