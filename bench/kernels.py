@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from whet.formats.element import Integer
+from whet.formats.pattern import Pattern, Within
 from whet.formats.spec import WIDTH, Coded, Float, Plane, Sparse, parse
 from whet.kernels.described import described
 from whet.kernels.levels import levels
@@ -70,6 +71,17 @@ def mode(name: str) -> str:
     return "bf16"
 
 
+def mask(pattern: Pattern, rows: int, cols: int) -> np.ndarray:
+    """Which weights are kept: in each line as many as a pattern says, anywhere."""
+    size, kept = cols, pattern.of_row(cols)
+    if isinstance(pattern, Within):
+        size, kept = pattern.group, pattern.kept
+    elif kept is None:
+        size, kept = rows * cols, pattern.of_matrix(rows, cols)
+    chance = np.random.default_rng(0).random((rows * cols // size, size), np.float32)
+    return (chance.argsort(axis=1).argsort(axis=1) < kept).reshape(rows, cols)
+
+
 def layout(name: str, rows: int, cols: int) -> np.ndarray:
     """A random matrix laid out for the fastest tier."""
     format_ = parse(name.partition("@")[0])
@@ -81,20 +93,24 @@ def layout(name: str, rows: int, cols: int) -> np.ndarray:
     table = levels(format_.element, 1.5) if isinstance(format_, Coded) else None
     if table is not None:
         planes["table"] = table
-    if isinstance(format_, Sparse):  # a bit for each weight; two of four are set
-        pairs = np.array([0x3, 0x5, 0x6, 0x9, 0xA, 0xC], np.uint8)
-        halves = np.random.default_rng(0).choice(pairs, (2, rows, cols // 8))
-        planes["mask"] = halves[0] | halves[1] << 4
+    if isinstance(format_, Sparse):  # a bit for each weight, and a byte for each that is kept
+        kept = mask(format_.pattern, rows, cols)
+        planes["mask"] = np.packbits(kept, axis=1, bitorder="little")
+        planes["codes"] = np.random.default_rng(0).integers(0, 256, int(kept.sum()), np.uint8)
     return native().pack(described(format_), planes, rows, cols, native().chosen_tier(), mode(name))
 
 
 def copies(first: np.ndarray, size: int) -> list[object]:
-    """Matrices over copies of a layout, of `size` bytes together or one."""
+    """Matrices over copies of a layout, of `size` bytes together or one.
+
+    They lie in one piece, so that the pages of memory are as large for small matrices as for others.
+    """
     found: list[object] = []
-    for _ in range(max(1, -(-size // len(first)))):
-        room = np.empty(len(first) + 64, np.uint8)
-        start = -room.ctypes.data % 64
-        own = room[start : start + len(first)]
+    count, step = max(1, -(-size // len(first))), -(-len(first) // 64) * 64
+    room = np.empty(count * step + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    for at in range(start, start + count * step, step):
+        own = room[at : at + len(first)]
         own[:] = first
         found.append(native().Matrix(own, native().chosen_tier()))
     return found

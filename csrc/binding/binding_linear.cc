@@ -38,8 +38,7 @@ Format format_of(const nb::dict& described) {
   format.group = entry(described, "group", kChannel);
   format.affine = entry(described, "affine", false);
   format.shared = entry(described, "shared", false);
-  format.kept = entry(described, "kept", 0);
-  format.of = entry(described, "of", 0);
+  format.sparse = entry(described, "sparse", false);
   format.scale = choice<Scale>(entry<std::string>(described, "scale", "none"), kScales);
   return format;
 }
@@ -53,10 +52,7 @@ nb::dict dict_of(const Format& format) {
   described["affine"] = format.affine;
   described["shared"] = format.shared;
   described["scale"] = kScales.begin()[static_cast<int>(format.scale)];
-  if (format.of != 0) {
-    described["kept"] = format.kept;
-    described["of"] = format.of;
-  }
+  if (format.sparse) described["sparse"] = true;
   return described;
 }
 

@@ -35,10 +35,11 @@ std::vector<Format> formats() {
     for (int group : {4, 36, 100}) found.push_back(format_of(bits, group, true, Scale::e8m0));
   }
   for (int bits : {4, 8}) {
-    Format sparse = format_of(bits, 32, false, Scale::bf16);
-    sparse.kept = 2;
-    sparse.of = 4;
-    found.push_back(sparse);
+    for (int group : {32, 36, kChannel}) {
+      Format sparse = format_of(bits, group, false, Scale::bf16);
+      sparse.sparse = true;
+      found.push_back(sparse);
+    }
   }
   return found;
 }

@@ -55,14 +55,17 @@ std::vector<std::byte> random_numbers(int bits, int exponent, std::size_t count,
   return found;
 }
 
-// A mask that keeps two of each four inputs.
-std::vector<std::byte> random_mask(int rows, int cols, Chance& chance) {
-  constexpr unsigned kTwo[] = {3, 5, 6, 9, 10, 12};
+// A mask that keeps much of some rows and little of others; sets the number of what it keeps.
+std::vector<std::byte> random_mask(int rows, int cols, Chance& chance, std::size_t* kept) {
   const std::size_t bytes = (static_cast<std::size_t>(cols) + 7) / 8;
   std::vector<std::byte> found(bytes * rows);
+  *kept = 0;
   for (int r = 0; r < rows; ++r) {
-    for (int c = 0; c < cols; c += 4) {
-      found[r * bytes + c / 8] |= static_cast<std::byte>(kTwo[chance.below(6)] << (c % 8));
+    const int most = chance.below(9);
+    for (int c = 0; c < cols; ++c) {
+      if (chance.below(8) >= most) continue;
+      found[r * bytes + c / 8] |= std::byte{1} << (c % 8);
+      ++*kept;
     }
   }
   return found;
@@ -77,14 +80,17 @@ Random::Random(const Format& format_, int rows_, int cols_, Chance& chance)
     owned["value"] = random_numbers(format.bits, format.exponent, height * width, chance);
     return;
   }
-  const std::size_t stored = format.of != 0 ? width / 2 : width;
   const bool one = format.group == kTensor;
   const std::size_t groups = groups_of(format, cols), levels = std::size_t{1} << bits;
-  owned["codes"] = chance.bytes(height * ((stored * bits + 7) / 8));
+  owned["codes"] = chance.bytes(height * ((width * bits + 7) / 8));
   owned["scale"] = random_scales(format.scale, one ? 1 : height * groups, chance);
   if (format.affine) owned["zero"] = chance.bytes(one ? 1 : (height * bits + 7) / 8 * groups);
   if (one && format.affine) owned["zero"][0] &= static_cast<std::byte>(levels - 1);
-  if (format.of != 0) owned["mask"] = random_mask(rows, cols, chance);
+  if (format.sparse) {
+    std::size_t kept = 0;
+    owned["mask"] = random_mask(rows, cols, chance, &kept);
+    owned["codes"] = chance.bytes(kept);
+  }
   if (format.scale == Scale::e4m3) owned["global"] = random_numbers(32, 8, 1, chance);
   if (format.element == Element::learned) {
     owned["levels"] = random_numbers(16, 5, (format.shared ? 1 : height) * levels, chance);
@@ -104,7 +110,7 @@ std::string Random::name() const {
          std::to_string(static_cast<int>(format.element)) + " bits " +
          std::to_string(format.bits) + " group " + std::to_string(format.group) + " scale " +
          std::to_string(static_cast<int>(format.scale)) + (format.affine ? " affine" : "") +
-         (format.shared ? " shared" : "") + (format.of != 0 ? " 2:4" : "");
+         (format.shared ? " shared" : "") + (format.sparse ? " sparse" : "");
 }
 
 std::vector<float> product(Bytes layout, Tier tier, const std::vector<float>& x, int tokens,

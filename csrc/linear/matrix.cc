@@ -87,8 +87,7 @@ MatrixView header_for(const Planes& weight, uint32_t kernel, Tier tier, Mode mod
   view.exponent = weight.format.exponent;
   view.affine = weight.format.affine;
   view.shared = weight.format.shared;
-  view.kept = static_cast<uint8_t>(weight.format.kept);
-  view.of = static_cast<uint8_t>(weight.format.of);
+  view.sparse = weight.format.sparse;
   view.input_scale = weight.input_scale;
   return view;
 }
@@ -96,7 +95,7 @@ MatrixView header_for(const Planes& weight, uint32_t kernel, Tier tier, Mode mod
 Stored described(const MatrixView& view) {
   Stored weight;
   weight.format = {view.element,     view.bits,        view.exponent, view.group,
-                   view.affine != 0, view.shared != 0, view.scale,    view.kept,     view.of};
+                   view.affine != 0, view.shared != 0, view.scale,    view.sparse != 0};
   weight.rows = view.rows;
   weight.cols = view.cols;
   weight.input_scale = view.input_scale;

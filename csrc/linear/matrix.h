@@ -51,15 +51,16 @@ struct Format {
   bool affine = false;
   bool shared = false;  // learned: one table for all rows
   Scale scale = Scale::none;
-  int kept = 0, of = 0;  // of every `of` inputs of a row `kept` are stored, the others zero; 0: all
+  bool sparse = false;  // only some of the codes are stored, the others zero
 };
 
 using Bytes = std::span<const std::byte>;
 
 // A weight as it is stored. `planes` by their names in formats/spec.py ("codes", "scale", "zero",
-// "global", "levels", "base"; "value" if plain; "mask", a bit for each weight, the first input
-// lowest, where not all codes are stored); what else a kernel wants (say "table": float32, the
-// values of the codes) the caller adds. A sum of formats is packed term by term.
+// "global", "levels", "base"; "value" if plain); what else a kernel wants (say "table": float32, the
+// values of the codes) the caller adds. Where not all codes are stored, "mask" has a bit for each
+// weight, the first input lowest, and "codes" those that it keeps, row by row, a byte each. A sum
+// of formats is packed term by term.
 struct Planes {
   Format format;
   int rows = 0, cols = 0;
@@ -90,7 +91,7 @@ struct MatrixView {
   Scale scale;
   int32_t rows, cols, group;
   int32_t bits, exponent;
-  uint8_t affine, shared, kept, of;
+  uint8_t affine, shared, sparse, unused;
   float input_scale;
   int32_t step;             // inputs of a token that share an activation scale
   uint64_t offset[kParts];  // where the kernel's parts begin: tiles, tables, ...

@@ -36,6 +36,7 @@ FORMATS = [
     "int6-tensor", "int8-channel", "int8-tensor-affine", "nf4-g32", "log4-g32-tuned", "apot4-g32",
     "fp8-e4m3-channel", "fp6-e3m2-g32", "mxfp4", "nvfp4", "codebook4-channel", "codebook3-g32-shared",
     "int2-g16 + int2-g16", "2:4(int4-g32)", "sparse50(nf4-g32)", "sparse50-tensor(bf16)",
+    "sparse50(int8-g32)", "sparse60-tensor(int8-g32)", "sparse70-tensor(int4-g32)",
 ]  # fmt: skip
 ACTIVATIONS = {
     "int8-token": 0.02, "int8-token-affine": 0.02, "int8-tensor-static": 0.02, "int8-g16": 0.02,

@@ -26,17 +26,8 @@ namespace {
 
 static inline __m512i load(const uint8_t* at) { return _mm512_loadu_si512(at); }
 
-static inline __mmask64 read_mask(const uint8_t* at) {
-  uint64_t mask;
-  std::memcpy(&mask, at, 8);
-  return _cvtu64_mask64(mask);
-}
-
-// The codes of a quad, of which two a row lie at the beginning of `kept`; the others are zero.
-template <int Bits>
-static inline __m512i expanded(__m512i kept, const uint8_t* mask) {
-  const __m512i zero = _mm512_set1_epi8(static_cast<char>(1 << (width_of(Bits) - 1)));
-  return _mm512_mask_expand_epi8(zero, read_mask(mask), kept);
+static inline __m256i load_half(const uint8_t* at) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
 }
 
 // Codes of 4 bits, a byte each.
@@ -45,51 +36,29 @@ static inline __m512i nibbles(__m256i pairs) {
   return _mm512_and_si512(_mm512_or_si512(wide, _mm512_slli_epi16(wide, 4)), _mm512_set1_epi8(15));
 }
 
-// The codes of a block of which two a row and quad are stored; of 4 bits two quads at a time.
+// The codes of a block of which some are stored, a vector a quad; the others stand for zero. In
+// line: a call would take half as long again.
 template <int Bits, int Quads>
-static inline void expand(const uint8_t* at, __m512i* codes) {
-  constexpr int bytes = kept_bytes(Bits);
-  const uint8_t* masks = at + Quads * bytes;
-  const auto half = [](const uint8_t* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  };
-  if constexpr (width_of(Bits) == 8) {
+[[gnu::always_inline]] static inline const uint8_t* expand(const uint8_t* masks, __m512i* codes) {
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(1 << (width_of(Bits) - 1)));
+  const uint8_t* at = masks + Quads * 8;
 #pragma GCC unroll 8
-    for (int q = 0; q < Quads; ++q) {
-      codes[q] = expanded<Bits>(_mm512_castsi256_si512(half(at + q * bytes)), masks + 8 * q);
-    }
-  } else {
-#pragma GCC unroll 4
-    for (int q = 0; q + 1 < Quads; q += 2) {
-      const __m512i both = nibbles(half(at + q * bytes));
-      codes[q] = expanded<Bits>(both, masks + 8 * q);
-      codes[q + 1] = expanded<Bits>(_mm512_shuffle_i64x2(both, both, 0x4e), masks + 8 * q + 8);
-    }
-    if constexpr (Quads % 2 != 0) {
-      const auto* last = reinterpret_cast<const __m128i*>(at + (Quads - 1) * bytes);
-      const __m512i one = nibbles(_mm256_castsi128_si256(_mm_loadu_si128(last)));
-      codes[Quads - 1] = expanded<Bits>(one, masks + 8 * (Quads - 1));
-    }
+  for (int q = 0; q < Quads; ++q) {
+    uint64_t mask;
+    std::memcpy(&mask, masks + q * 8, 8);
+    const __m512i kept = width_of(Bits) == 8 ? load(at) : nibbles(load_half(at));
+    codes[q] = _mm512_mask_expand_epi8(zero, _cvtu64_mask64(mask), kept);
+    at += kept_bytes(Bits, static_cast<std::size_t>(_mm_popcnt_u64(mask)));
   }
-}
-
-// The codes of a block of any coding, a vector a quad.
-template <int Bits, int Quads>
-static inline void decode(const uint8_t* at, __m512i* codes) {
-  if constexpr (Bits > kTwoOfFour) {
-    expand<Bits, Quads>(at, codes);
-  } else {
-    unpack<Bits, Quads>(at, codes);
-  }
+  return at;
 }
 
 static inline __m512 read_scales(const uint8_t* at, Scale kind) {
   switch (kind) {
     case Scale::bf16:
-      return _mm512_castsi512_ps(_mm512_slli_epi32(
-          _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))), 16));
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(at)), 16));
     case Scale::f16:
-      return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+      return _mm512_cvtph_ps(load_half(at));
     case Scale::f32:
       return _mm512_loadu_ps(at);
     default:  // an exponent; that of zero is 2^-127
@@ -135,11 +104,10 @@ static inline __m512i begun(__m512i zeros, int32_t negated) {
   return _mm512_slli_epi32(_mm512_set1_epi32(negated), width_of(Bits) - 1);
 }
 
-// Adds the products of a block to the sums of the tokens.
-template <int Bits, int Quads, int Tokens>
-static inline void add_block(const uint8_t* at, const int8_t* x, __m512i* sums) {
-  __m512i codes[Quads];
-  decode<Bits, Quads>(at, codes);
+// Adds the products of the codes of a block to the sums of the tokens.
+template <int Quads, int Tokens>
+[[gnu::always_inline]] static inline void add_decoded(const __m512i* codes, const int8_t* x,
+                                                      __m512i* sums) {
 #pragma GCC unroll 8
   for (int q = 0; q < Quads; ++q) {
 #pragma GCC unroll 8
@@ -147,23 +115,51 @@ static inline void add_block(const uint8_t* at, const int8_t* x, __m512i* sums) 
   }
 }
 
+template <int Bits, int Quads, int Tokens>
+static inline void add_whole(const uint8_t* at, const int8_t* x, __m512i* sums) {
+  __m512i codes[Quads];
+  unpack<Bits, Quads>(at, codes);
+  add_decoded<Quads, Tokens>(codes, x, sums);
+}
+
+// Adds the products of a block of any coding; returns where the next one begins.
+template <int Bits, int Quads, int Tokens>
+[[gnu::always_inline]] static inline const uint8_t* add_block(const uint8_t* at, const int8_t* x,
+                                                              __m512i* sums) {
+  if constexpr (Bits > kSparse) {
+    __m512i codes[Quads];
+    at = expand<Bits, Quads>(at, codes);
+    add_decoded<Quads, Tokens>(codes, x, sums);
+    return at;
+  } else {
+    add_whole<Bits, Quads, Tokens>(at, x, sums);
+    return at + block_bytes(Bits, Quads);
+  }
+}
+
+// Writes the codes of a block of any coding; returns where the next one begins.
 template <int Bits, int Quads>
 static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::size_t stride) {
   __m512i codes[Quads];
-  decode<Bits, Quads>(at, codes);
+  const uint8_t* next = at;
+  if constexpr (Bits > kSparse) {
+    next = expand<Bits, Quads>(at, codes);
+  } else {
+    unpack<Bits, Quads>(at, codes);
+    next += block_bytes(Bits, Quads);
+  }
   for (int q = 0; q < Quads; ++q) _mm512_storeu_si512(to + q * stride, codes[q]);
-  return at + block_bytes(Bits, Quads);
+  return next;
 }
 
 template <int Bits, int Quads = kQuads - 1>
-static inline void unpack_rest(int quads, const uint8_t* at, uint8_t* to, std::size_t stride) {
+static inline const uint8_t* unpack_rest(int quads, const uint8_t* at, uint8_t* to,
+                                         std::size_t stride) {
   if constexpr (Quads > 0) {
-    if (quads == Quads) {
-      unpack_block<Bits, Quads>(at, to, stride);
-    } else {
-      unpack_rest<Bits, Quads - 1>(quads, at, to, stride);
-    }
+    if (quads == Quads) return unpack_block<Bits, Quads>(at, to, stride);
+    return unpack_rest<Bits, Quads - 1>(quads, at, to, stride);
   }
+  return at;
 }
 
 }  // namespace

@@ -11,9 +11,12 @@ static inline void prefetch_line(const uint8_t* at) {
   _mm_prefetch(reinterpret_cast<const char*>(at) + kAhead, _MM_HINT_T1);
 }
 
+// Of a block of which some codes are stored, as many lines as it can have.
 template <int Bits>
 static inline void prefetch(const uint8_t* at) {
-  for (int line = 0; line < block_bytes(Bits, kQuads); line += kVector) prefetch_line(at + line);
+  constexpr int most = kQuads * (8 + static_cast<int>(kept_bytes(Bits, kVector)));
+  constexpr int bytes = Bits > kSparse ? most : block_bytes(Bits, kQuads);
+  for (int line = 0; line < bytes; line += kVector) prefetch_line(at + line);
 }
 
 // Adds the products of codes in memory, the shorter block at the end of a step.
@@ -38,32 +41,32 @@ static inline void add_scaled(const __m512i* sums, __m512 scales, const float* a
 
 // Adds a step of any length. A block of one or two tokens makes short chains of its own.
 template <int Bits, int Tokens>
-static inline void add_step(const Weight& weight, const uint8_t* at, const int8_t* x,
+static inline const uint8_t* add_step(const Weight& weight, const uint8_t* at, const int8_t* x,
                             __m512i* sums) {
-  constexpr int kBytes = block_bytes(Bits, kQuads);
   const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
-  for (int block = 0; block < blocks; ++block, at += kBytes, x += kBlock * Tokens) {
+  for (int block = 0; block < blocks; ++block, x += kBlock * Tokens) {
     prefetch<Bits>(at);
     if constexpr (Tokens <= 2) {
       __m512i own[Tokens];
       for (int t = 0; t < Tokens; ++t) own[t] = _mm512_setzero_si512();
-      add_block<Bits, kQuads, Tokens>(at, x, own);
+      at = add_block<Bits, kQuads, Tokens>(at, x, own);
       for (int t = 0; t < Tokens; ++t) sums[t] = _mm512_add_epi32(sums[t], own[t]);
     } else {
-      add_block<Bits, kQuads, Tokens>(at, x, sums);
+      at = add_block<Bits, kQuads, Tokens>(at, x, sums);
     }
   }
   if (rest != 0) {
     alignas(kVector) uint8_t codes[kQuads * kVector];
-    unpack_rest<Bits>(rest, at, codes, kVector);
+    at = unpack_rest<Bits>(rest, at, codes, kVector);
     add_codes<Tokens>(codes, rest, x, sums);
   }
+  return at;
 }
 
-// The sums of a tile. A step has `Quads` quads, or any number if that is 0.
+// The sums of a tile. A step has `Quads` quads, or any number if that is 0. All in line: a call
+// would hand the codes of a block over in memory.
 template <int Bits, bool Affine, int Quads, int Tokens>
-void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
-  const int step_bytes = Quads == 0 ? weight.step_bytes : block_bytes(Bits, Quads);
+[[gnu::flatten]] void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
   const int inputs = Quads == 0 ? weight.step : 4 * Quads;
   const int steps = weight.steps, group = weight.group, head = weight.head;
   const int zeros_at = kRows * weight.scale_bytes;
@@ -84,12 +87,11 @@ void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) 
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) sums[t] = begun<Bits, Affine>(zeros, batch.sums[t]);
     if constexpr (Quads == 0) {
-      add_step<Bits, Tokens>(weight, at, batch.x, sums);
+      at = add_step<Bits, Tokens>(weight, at, batch.x, sums);
     } else {
       prefetch<Bits>(at);
-      add_block<Bits, Quads, Tokens>(at, batch.x, sums);
+      at = add_block<Bits, Quads, Tokens>(at, batch.x, sums);
     }
-    at += step_bytes;
     batch.x += inputs * Tokens;
     add_scaled<Tokens>(sums, scales, batch.scales, total);
     batch.scales += Tokens;
@@ -135,10 +137,10 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
       return tile_sums_of<6>(weight, tokens);
     case 7:
       return tile_sums_of<7>(weight, tokens);
-    case 4 + kTwoOfFour:
-      return tile_sums_of<4 + kTwoOfFour>(weight, tokens);
-    case 8 + kTwoOfFour:
-      return tile_sums_of<8 + kTwoOfFour>(weight, tokens);
+    case 4 + kSparse:
+      return tile_sums_of<4 + kSparse>(weight, tokens);
+    case 8 + kSparse:
+      return tile_sums_of<8 + kSparse>(weight, tokens);
     default:
       return tile_sums_of<8>(weight, tokens);
   }
@@ -153,8 +155,7 @@ void multiply_few_avx512(const Weight& weight, const Input& input, int tokens, c
     for (int token = 0; token < tokens; token += together) {
       const int count = std::min(together, tokens - token);
       __m512 sums[kFewTogether];
-      tile_sums_of(weight, count)(weight, weight.tiles + tile * weight.tile_bytes,
-                                  batch_of(input, token), sums);
+      tile_sums_of(weight, count)(weight, weight.tile(tile), batch_of(input, token), sums);
       for (int t = 0; t < count; ++t) {
         write(out, token + t, tile, weight.rows - tile * kRows, sums[t]);
       }

@@ -11,25 +11,29 @@ namespace {
 
 #include "linear/integer/prepare.inl"
 
-// The codes of a block of which two of four are stored; the others stand for zero.
-void expand(const uint8_t* in, int coding, int quads, uint8_t* codes) {
-  const int width = width_of(coding), bytes = kept_bytes(coding);
-  for (int quad = 0; quad < quads; ++quad, in += bytes, codes += kVector) {
-    const uint8_t* masks = in + (quads - quad) * bytes + quad * 8;
+// The codes of a block of which some are stored; the others stand for zero.
+const uint8_t* expand(const uint8_t* in, int coding, int quads, uint8_t* codes) {
+  const int width = width_of(coding);
+  const uint8_t* masks = in;
+  in += quads * 8;
+  for (int quad = 0; quad < quads; ++quad, masks += 8) {
     int next = 0;
     for (int byte = 0; byte < kVector; ++byte) {
-      const bool kept = masks[byte / 8] >> (byte % 8) & 1 && next < 2 * kRows;
-      codes[byte] = static_cast<uint8_t>(1 << (width - 1));
-      if (!kept) continue;
-      codes[byte] = width == 8 ? in[next] : in[next / 2] >> (next % 2 * 4) & 15;
-      ++next;
+      *codes = static_cast<uint8_t>(1 << (width - 1));
+      if (masks[byte / 8] >> (byte % 8) & 1) {
+        *codes = width == 8 ? in[next] : in[next / 2] >> (next % 2 * 4) & 15;
+        ++next;
+      }
+      ++codes;
     }
+    in += kept_bytes(coding, static_cast<std::size_t>(next));
   }
+  return in;
 }
 
-// The codes of a block, [quad][row][4].
-void unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
-  if (bits > kTwoOfFour) return expand(in, bits, quads, codes);
+// The codes of a block, [quad][row][4]; returns where the next one begins.
+const uint8_t* unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
+  if (bits > kSparse) return expand(in, bits, quads, codes);
   std::memset(codes, 0, static_cast<std::size_t>(quads) * kVector);
   const Widths widths = widths_of(bits);
   for (int i = 0, shift = 0; i < 4 && widths.width[i]; shift += widths.width[i++]) {
@@ -45,6 +49,7 @@ void unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
     }
     in += (quads + packed - 1) / packed * kVector;
   }
+  return in;
 }
 
 void read_scales(const uint8_t* in, Scale kind, float* scales) {
@@ -97,9 +102,8 @@ void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int t
     for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(token)[step];
     for (int done = 0; done < weight.step; done += kBlock) {
       const int quads = std::min(kBlock, weight.step - done) / 4;
-      unpack(at, weight.coding, quads, codes);
+      at = unpack(at, weight.coding, quads, codes);
       add_block(codes, x, quads, sums);
-      at += block_bytes(weight.coding, quads);
       x += quads * 4;
     }
     const float a = input.scales_of(token)[step];
@@ -115,7 +119,7 @@ void multiply(const Weight& weight, const Input& input, int tokens, const Output
     const int rows = std::min(kRows, weight.rows - tile * kRows);
     for (int token = 0; token < tokens; ++token) {
       float sums[kRows];
-      row_sums(weight, weight.tiles + tile * weight.tile_bytes, input, token, sums);
+      row_sums(weight, weight.tile(tile), input, token, sums);
       float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
       for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + sums[r] : sums[r];
     }

@@ -12,9 +12,12 @@
 // A plane of b bits packs 8/b quads into each 64 bytes: byte i of vector j holds byte i of quads
 // j·8/b, j·8/b + 1, ... from its lowest bits up.
 //
-// Where 2 of every 4 inputs of a row are stored (2:4, of codes of 4 and 8 bits), a block holds for
-// each quad the 32 codes kept of the tile, [row][2], those of 4 bits two a byte; and after all these
-// a mask of 64 bits for each quad, bit 4·row + input.
+// Where not all weights are stored (symmetric codes of 4 and 8 bits, whichever are kept), a block
+// holds a mask of 64 bits for each quad, bit 4·row + input, and then for each quad the codes kept,
+// in the order of their bits; those of 4 bits two a byte, each quad from a byte of its own. So each
+// block says where the next one begins, and tiles are of any length: a table, the second part of
+// the layout, has where each begins, and where the last one ends. Beyond that lies an empty line,
+// since whole vectors are read. Of what lies beyond the weight nothing is kept.
 //
 // The product of a row r and a token t, in every tier in this order and with these roundings:
 //
@@ -59,16 +62,17 @@ static constexpr Widths widths_of(int bits) {
   }
 }
 
-// The coding of a block: the width of its codes, and whether 2 of 4 are stored.
-constexpr int kTwoOfFour = 16;
-static constexpr int width_of(int coding) { return coding % kTwoOfFour; }
+// The coding of a block: the width of its codes, and whether only some are stored.
+constexpr int kSparse = 16;
+static constexpr int width_of(int coding) { return coding % kSparse; }
 
-// Bytes of the codes of a quad of which two a row are stored.
-static constexpr int kept_bytes(int coding) { return 2 * kRows * width_of(coding) / 8; }
+// Bytes of the codes of a quad of which so many are stored.
+static constexpr std::size_t kept_bytes(int coding, std::size_t count) {
+  return width_of(coding) == 8 ? count : (count + 1) / 2;
+}
 
-// Bytes of a block.
+// Bytes of a block of which all codes are stored.
 static constexpr int block_bytes(int bits, int quads) {
-  if (bits > kTwoOfFour) return quads * (kept_bytes(bits) + 8);
   int vectors = 0;
   const Widths widths = widths_of(bits);
   for (int i = 0; i < 4 && widths.width[i] != 0; ++i) {
@@ -81,7 +85,8 @@ static constexpr int block_bytes(int bits, int quads) {
 // A weight in its layout.
 struct Weight {
   const uint8_t* tiles;
-  std::size_t tile_bytes;
+  const uint64_t* starts;  // of the tiles, and the end of the last; null where all are as long
+  std::size_t tile_bytes;  // where all are
   int rows, cols, bits, coding;
   bool affine;
   Scale scale;
@@ -90,7 +95,11 @@ struct Weight {
   int step;   // inputs
   int steps;  // of a row
   int group;  // steps of a group
-  int step_bytes;
+  int step_bytes;  // where all codes are stored
+
+  const uint8_t* tile(int number) const {
+    return tiles + (starts != nullptr ? starts[number] : number * tile_bytes);
+  }
 
   int tile_count() const { return (rows + kRows - 1) / kRows; }
   int half() const { return affine ? 0 : 1 << (bits - 1); }  // what symmetric codes are less by

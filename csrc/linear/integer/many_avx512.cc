@@ -33,63 +33,60 @@ Panel panel_of(const Weight& weight, std::byte* memory) {
   return panel;
 }
 
-// Unpacks some steps of a tile to every `stride` bytes of a panel.
+// How far a tile has been unpacked: where its next step begins, and its group.
+struct Cursor {
+  const uint8_t *at, *head;
+};
+
+// Unpacks some steps of tile `i` of the panel's; those before them have been.
 template <int Bits>
-void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last, uint8_t* to,
-                  std::size_t stride) {
+Cursor unpack_steps(const Weight& weight, Cursor cursor, int first, int last, const Panel& panel,
+                    int i, int tiles) {
   const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
+  const std::size_t stride = static_cast<std::size_t>(tiles) * kVector;
+  uint8_t* to = panel.codes + i * kVector;
   for (int step = first; step < last; ++step) {
-    const uint8_t* at = tile + static_cast<std::size_t>(step / weight.group + 1) * weight.head +
-                        static_cast<std::size_t>(step) * weight.step_bytes;
-    for (int block = 0; block < blocks; ++block, to += kQuads * stride) {
-      at = unpack_block<Bits, kQuads>(at, to, stride);
+    if (step % weight.group == 0) {
+      cursor.head = cursor.at;
+      cursor.at += weight.head;
     }
-    unpack_rest<Bits>(rest, at, to, stride);
+    const std::size_t place = (static_cast<std::size_t>(step - first) * tiles + i) * kRows;
+    _mm512_storeu_ps(panel.scales + place, read_scales(cursor.head, weight.scale));
+    if (weight.affine) {
+      _mm512_storeu_si512(panel.zeros + place,
+                          read_zeros(cursor.head + kRows * weight.scale_bytes));
+    }
+    for (int block = 0; block < blocks; ++block, to += kQuads * stride) {
+      cursor.at = unpack_block<Bits, kQuads>(cursor.at, to, stride);
+    }
+    cursor.at = unpack_rest<Bits>(rest, cursor.at, to, stride);
     to += rest * stride;
   }
+  return cursor;
 }
 
-void unpack_steps(const Weight& weight, const uint8_t* tile, int first, int last, uint8_t* to,
-                  std::size_t stride) {
+using UnpackSteps = Cursor (*)(const Weight&, Cursor, int, int, const Panel&, int, int);
+
+UnpackSteps unpack_steps_of(const Weight& weight) {
   switch (weight.coding) {
     case 2:
-      return unpack_steps<2>(weight, tile, first, last, to, stride);
+      return unpack_steps<2>;
     case 3:
-      return unpack_steps<3>(weight, tile, first, last, to, stride);
+      return unpack_steps<3>;
     case 4:
-      return unpack_steps<4>(weight, tile, first, last, to, stride);
+      return unpack_steps<4>;
     case 5:
-      return unpack_steps<5>(weight, tile, first, last, to, stride);
+      return unpack_steps<5>;
     case 6:
-      return unpack_steps<6>(weight, tile, first, last, to, stride);
+      return unpack_steps<6>;
     case 7:
-      return unpack_steps<7>(weight, tile, first, last, to, stride);
-    case 4 + kTwoOfFour:
-      return unpack_steps<4 + kTwoOfFour>(weight, tile, first, last, to, stride);
-    case 8 + kTwoOfFour:
-      return unpack_steps<8 + kTwoOfFour>(weight, tile, first, last, to, stride);
+      return unpack_steps<7>;
+    case 4 + kSparse:
+      return unpack_steps<4 + kSparse>;
+    case 8 + kSparse:
+      return unpack_steps<8 + kSparse>;
     default:
-      return unpack_steps<8>(weight, tile, first, last, to, stride);
-  }
-}
-
-void fill_panel(const Weight& weight, int first_tile, int tiles, int first, int last,
-                const Panel& panel) {
-  const std::size_t stride = static_cast<std::size_t>(tiles) * kVector;
-  for (int i = 0; i < tiles; ++i) {
-    const uint8_t* tile = weight.tiles + (first_tile + i) * weight.tile_bytes;
-    unpack_steps(weight, tile, first, last, panel.codes + i * kVector, stride);
-    for (int step = first; step < last; ++step) {
-      const uint8_t* head =
-          tile + static_cast<std::size_t>(step / weight.group) *
-                     (weight.head + static_cast<std::size_t>(weight.group) * weight.step_bytes);
-      const std::size_t at = static_cast<std::size_t>(step - first) * tiles + i;
-      _mm512_storeu_ps(panel.scales + at * kRows, read_scales(head, weight.scale));
-      if (weight.affine) {
-        _mm512_storeu_si512(panel.zeros + at * kRows,
-                            read_zeros(head + kRows * weight.scale_bytes));
-      }
-    }
+      return unpack_steps<8>;
   }
 }
 
@@ -191,10 +188,15 @@ AddPanel add_panel_of(const Weight& weight, int tiles, int tokens) {
 void multiply_panel(const Weight& weight, const Input& input, int tokens, const Output& out,
                     const Panel& panel, int tile, int tiles) {
   const int batch = together_avx512(tokens);
+  const UnpackSteps unpack = unpack_steps_of(weight);
+  Cursor cursors[kPanelTiles];
+  for (int i = 0; i < tiles; ++i) cursors[i] = {weight.tile(tile + i), nullptr};
   std::memset(panel.sums, 0, static_cast<std::size_t>(tokens) * tiles * kVector);
   for (int first = 0; first < weight.steps; first += panel.steps) {
     const int last = std::min(first + panel.steps, weight.steps);
-    fill_panel(weight, tile, tiles, first, last, panel);
+    for (int i = 0; i < tiles; ++i) {
+      cursors[i] = unpack(weight, cursors[i], first, last, panel, i, tiles);
+    }
     for (int token = 0; token < tokens; token += batch) {
       const int count = std::min(batch, tokens - token);
       Batch of_tokens = batch_of(input, token);

@@ -3,15 +3,14 @@
 from typing import NotRequired, TypedDict
 
 from whet.formats.element import Element, Integer, Learned, Log, Minifloat, PowerSum, Quantile
-from whet.formats.pattern import Within
 from whet.formats.spec import Coded, Float, Sparse
 
 
 class Described(TypedDict):
     """A scalar format: its element and the width of a code, and what shares a scale of which type.
 
-    `group` is 0 where a row has one scale, -1 where the matrix has. Of every `of` inputs `kept` are
-    stored, where not all are.
+    `group` is 0 where a row has one scale, -1 where the matrix has. `sparse`: a mask says which codes
+    are stored, whatever its pattern.
     """
 
     element: str
@@ -21,8 +20,7 @@ class Described(TypedDict):
     affine: bool
     shared: bool
     scale: str
-    kept: NotRequired[int]
-    of: NotRequired[int]
+    sparse: NotRequired[bool]
 
 
 _ELEMENTS: dict[type[Element], str] = {
@@ -38,15 +36,10 @@ _GROUPINGS = {"channel": 0, "tensor": -1}
 
 
 def described(format_: Coded | Float | Sparse) -> Described:
-    """Return a format as the extension takes it; of a sum, its terms are taken one by one.
-
-    No kernel takes a sparse format whose pattern is not n:m: its groups are said to have no inputs.
-    """
+    """Return a format as the extension takes it; of a sum, its terms are taken one by one."""
     if isinstance(format_, Sparse):
-        pattern = format_.pattern
-        within = pattern if isinstance(pattern, Within) else None
         inner = described(format_.inner)
-        inner["kept"], inner["of"] = (within.kept, within.group) if within else (0, 1)
+        inner["sparse"] = True
         return inner
     if isinstance(format_, Float):
         bits, exponent = _PLAIN[format_.dtype]

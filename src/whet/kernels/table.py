@@ -5,8 +5,8 @@
     reference   everything, decoded to float32 in torch
 
 The first that does not refuse is taken. A sum of formats, or a product, is multiplied term by term,
-so a kernel refuses it where it refuses a term; factors take bf16 activations. A sparse format runs
-dense, in the kernel of its inner format.
+so a kernel refuses it where it refuses a term; factors take bf16 activations. A sparse format is
+judged as its inner format, in whose kernel it runs at least dense.
 """
 
 from dataclasses import dataclass

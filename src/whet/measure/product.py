@@ -53,6 +53,7 @@ UNDISTURBED = 0.25  # quantile of an operator's times: other work on the machine
 PERIOD = 1 << 20  # of drawn numbers
 CONSTANTS = {"scale": 0.004, "global": 1.0, "base": 1.5}
 BYTES = {"U8": 120, "F8_E4M3": 0x38}  # scales about one
+DRAWN = 64  # rows whose masks differ
 DIM = 8  # of the head that a program must have
 
 
@@ -269,10 +270,12 @@ def _layouts(product: Product, tier: str, precision: Precision) -> Mapping[tuple
 def _drawn(form: Coded | Float | Sparse, shape: Shape) -> dict[str, NDArray[Any]]:
     """Return the planes of a matrix with random codes, for the extension."""
     found = {name: Array(p.dtype, _numbers(name, p)) for name, p in form.planes(shape).items()}
-    if isinstance(form, Sparse):
-        found["mask"] = Array("U8", _mask(form, shape))
-        return planes(Planar(form.inner, found, shape))
-    return planes(Planar(form, found, shape))
+    if not isinstance(form, Sparse):
+        return planes(Planar(form, found, shape))
+    found["mask"] = Array("U8", _mask(form, shape))
+    kept = Plane("U8", (int(np.unpackbits(found["mask"].data).sum(dtype=np.int64)),))
+    found["codes"] = Array("U8", _numbers("codes", kept))  # a byte each
+    return planes(Planar(form.inner, found, shape))
 
 
 def _numbers(name: str, plane: Plane) -> NDArray[Any]:
@@ -294,12 +297,14 @@ def _chance() -> NDArray[np.float32]:
 
 
 def _mask(form: Sparse, shape: Shape) -> NDArray[np.uint8]:
-    """Return a bit for each weight, as many set in each group as the pattern keeps."""
-    assert isinstance(form.pattern, Within)
-    row, column = np.arange(shape[0])[:, None], np.arange(shape[1])
-    size = form.pattern.group
-    kept = (row + column // size + column % size) % size < form.pattern.kept
-    return packed(kept.astype(np.uint8), 1)
+    """Return a bit for each weight, as many set in each group or, evenly, row as the pattern keeps."""
+    rows, cols = shape
+    size, kept = cols, form.pattern.of_matrix(rows, cols) // rows
+    if isinstance(form.pattern, Within):
+        size, kept = form.pattern.group, form.pattern.kept
+    groups = np.random.default_rng(0).random((min(rows, DRAWN), -(-cols // size), size), np.float32)
+    found = (groups.argsort(2).argsort(2) < kept).reshape(len(groups), -1)[:, :cols]
+    return np.resize(packed(found.astype(np.uint8), 1), (rows, -(-cols // 8)))
 
 
 def _aligned(nbytes: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from whet.formats.spec import Sparse
 from whet.formats.terms import terms as terms_of
-from whet.graph.executors.weights import Precision, run_as, way_of
+from whet.graph.executors.weights import Precision, run_as, run_dense, way_of
 from whet.graph.lower import parts_of
 from whet.graph.weights import Part
 from whet.kernels.described import described
@@ -63,7 +63,8 @@ def _used(part: Part, precision: Precision) -> Used:
     modes = dict.fromkeys(way_of(term, part, precision).mode for term in terms)
     kernel = f"{' + '.join(names)}, {tier}, activations {' and '.join(modes)}" if every else ""
     if every and isinstance(format_, Sparse) and format_ not in forms:
-        kernel += f", stored sparse, run dense as {format_.inner}"
+        why = run_dense(terms[0], way_of(terms[0], part, precision), tier)
+        kernel += f", stored sparse, run dense as {format_.inner}: {why}"
     return Used(part.site.module, str(part.scheme), kernel, tuple(reasons))
 
 

@@ -29,10 +29,9 @@ from psutil import virtual_memory
 
 from whet.base.errors import MissingError, RecipeError
 from whet.base.machine import processor
-from whet.formats.pattern import Within
 from whet.formats.spec import Coded, Format, Shape, parse
 from whet.formats.terms import Term, terms
-from whet.graph.executors.weights import WORTH_EXPANDING, refusal, way_of
+from whet.graph.executors.weights import not_worth_expanding, refusal, way_of
 from whet.graph.weights import Part, whole
 from whet.kernels.native import missing, native
 from whet.measure.memory import child
@@ -223,8 +222,9 @@ def _part(format_: Format, shape: Shape) -> Part:
 
 def _nbytes(term: Term) -> int:
     """Return the bytes that are read of a matrix: one stored sparse may run without its zeros."""
-    codes, stored = term.format, term.stored
-    wide = isinstance(codes, Coded) and codes.element.bits >= WORTH_EXPANDING
-    if stored is not None and wide and isinstance(stored.pattern, Within):
-        return stored.bits(term.shape) // 8
-    return codes.bits(term.shape) // 8
+    bits, every = term.format.bits(term.shape), term.shape[0] * term.shape[1]
+    if term.stored is not None and not not_worth_expanding(term):
+        assert isinstance(term.format, Coded)
+        zeros = every - term.stored.pattern.of_matrix(*term.shape)
+        bits += every - zeros * term.format.element.bits  # a mask of one bit for each weight
+    return bits // 8

@@ -9,7 +9,8 @@ from whet.measure import product
 from whet.measure.product import COUNTED, Copies, Product, Stopwatch
 
 KINDS = ("int4-g16", "int8-channel", "bf16", "nf4-g16", "int2-g16 + int2-g16", "lowrank-4",
-         "int4-g16 + lowrank-4", "2:4(int8-g16)", "2:4(int4-g16)", "sparse50(bf16)", "mxfp4",
+         "int4-g16 + lowrank-4", "2:4(int8-g16)", "2:4(int4-g16)", "sparse50(bf16)",
+         "sparse50(int8-g16)", "sparse30-tensor(int8-g16)", "mxfp4",
          "nvfp4", "codebook4-g16", "log4-g16-tuned", "int3-g16-affine", "mxfp8")  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Sparse weights widened to the matrices that kernels multiply by. Torch-free.
+"""Sparse weights as the matrices that kernels multiply by. Torch-free.
 
-A weight that is stored sparse, and that no kernel takes so, runs in the layout of its inner format,
-with zeros where nothing is kept: as exact as that format, and as fast.
+A weight that is stored sparse, and that no kernel multiplies by quicker so, runs in the layout of its
+inner format, with zeros where nothing is kept: as exact as that format, and as fast.
 """
 
 import numpy as np
@@ -24,26 +24,28 @@ def widened(weight: Planar) -> Planar:
     planes = {name: plane for name, plane in weight.planes.items() if name != "mask"}
     if isinstance(format_.inner, Float):
         stored = planes["value"]
+        _require_fitting(stored.data.size, mask, weight)
         value = np.zeros(mask.shape, stored.data.dtype)
-        value[mask] = _fitting(stored.data.reshape(-1), mask, weight)
+        value[mask] = stored.data.reshape(-1)
         planes["value"] = Array(stored.dtype, value)
     else:
-        bits, stored = format_.inner.element.bits, planes["codes"]
-        lines, kept = _lines(format_, weight.shape)
-        codes = unpacked(stored.data.reshape(lines, -1), bits, kept).reshape(-1)
         filled = _zeros(format_.inner, planes, weight.shape)
-        filled[mask] = _fitting(codes, mask, weight)
-        planes["codes"] = Array(stored.dtype, packed(filled, bits))
+        filled[mask] = _kept_codes(weight, mask)
+        planes["codes"] = Array("U8", packed(filled, format_.inner.element.bits))
     return Planar(format_.inner, planes, weight.shape)
 
 
 def narrowed(weight: Planar) -> Planar:
-    """Return a sparse weight of n:m as kernels take it: its codes alone, and a bit for each weight."""
+    """Return a sparse weight as kernels take it: the codes kept, a byte each, row by row, and a mask.
+
+    The mask has a bit for each weight. Law: rows follow each other, however many codes each keeps.
+    """
     format_ = weight.format
     assert isinstance(format_, Sparse)
     mask = masked(weight.planes["mask"].data, format_.pattern, weight.shape[1])
-    bits = Array("U8", packed(mask.astype(np.uint8), 1))
-    return Planar(format_.inner, {**weight.planes, "mask": bits}, weight.shape)
+    found = {"mask": packed(mask.astype(np.uint8), 1), "codes": _kept_codes(weight, mask)}
+    planes = {name: Array("U8", plane) for name, plane in found.items()}
+    return Planar(format_.inner, {**weight.planes, **planes}, weight.shape)
 
 
 def masked(plane: NDArray[np.uint8], pattern: Pattern, inputs: int) -> NDArray[np.bool_]:
@@ -64,17 +66,25 @@ def _lines(format_: Sparse, shape: tuple[int, int]) -> tuple[int, int]:
     return (1, format_.pattern.of_matrix(*shape)) if row is None else (shape[0], row)
 
 
-def _fitting(
-    numbers: NDArray[np.generic], mask: NDArray[np.bool_], weight: Planar
-) -> NDArray[np.generic]:
-    """Return the stored numbers. Raises FolderError where the mask keeps more or fewer."""
+def _kept_codes(weight: Planar, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the codes that are stored, a byte each."""
+    format_ = weight.format
+    assert isinstance(format_, Sparse)
+    assert isinstance(format_.inner, Coded)
+    lines, kept = _lines(format_, weight.shape)
+    _require_fitting(lines * kept, mask, weight)
+    stored = weight.planes["codes"].data.reshape(lines, -1)
+    return unpacked(stored, format_.inner.element.bits, kept).reshape(-1)
+
+
+def _require_fitting(count: int, mask: NDArray[np.bool_], weight: Planar) -> None:
+    """Raise FolderError where a mask keeps more or fewer numbers than are stored."""
     kept = int(mask.sum())
-    if kept != len(numbers):
+    if kept != count:
         raise FolderError(
-            f"a mask of {weight.format} keeps {kept} weights, of which {len(numbers)} are stored",
+            f"a mask of {weight.format} keeps {kept} weights, of which {count} are stored",
             "the folder is damaged: fetch it again, or compress anew",
         )
-    return numbers
 
 
 def _zeros(format_: Coded, planes: dict[str, Array], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
 WHOLE = ("global", "base")  # planes of the matrix, not of its rows
-WORTH_EXPANDING = 8  # narrower codes take longer to expand than whole ones to read [bit]
+WORTH_EXPANDING = {8: 0.8, 4: 0.5}  # up to which share kept codes are quicker, by their width [bit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,32 @@ def matrices_of(part: Part) -> tuple[tuple[Term, Ranges], ...]:
 
 def run_as(term: Term, part: Part, tier: str, precision: Precision) -> Coded | Float | Sparse:
     """Return the format that kernels multiply by: of a sparse matrix its own where that is quicker."""
-    if term.stored is None or not isinstance(term.format, Coded):
+    if term.stored is None or run_dense(term, way_of(term, part, precision), tier):
         return term.format
-    if term.format.element.bits < WORTH_EXPANDING:
-        return term.format
-    chosen = way_of(term, part, precision)
+    return term.stored
+
+
+def run_dense(term: Term, chosen: Way, tier: str) -> str | None:
+    """Return why a matrix that is stored sparse is multiplied by with its zeros, or None."""
+    assert term.stored is not None
+    if reason := not_worth_expanding(term):
+        return reason
     given = (described(term.stored), *term.shape, tier, chosen.mode, chosen.input_scale)
-    return term.stored if "" in native().refusals(*given).values() else term.format
+    refusals: dict[str, str] = native().refusals(*given)
+    return None if "" in refusals.values() else next(iter(refusals.values()))
+
+
+def not_worth_expanding(term: Term) -> str | None:
+    """Return why a matrix that is stored sparse would be slower without its zeros, or None."""
+    assert term.stored is not None
+    codes = term.format
+    if not isinstance(codes, Coded) or codes.element.bits not in WORTH_EXPANDING:
+        return "of sparse weights codes of 4 and 8 bits are expanded"
+    most = WORTH_EXPANDING[codes.element.bits]
+    kept = term.stored.pattern.of_matrix(*term.shape) / (term.shape[0] * term.shape[1])
+    if kept > most:
+        return f"{kept:.0%} of the codes are kept, above {most:.0%} whole ones are quicker"
+    return None
 
 
 def refusal(part: Part, tier: str, precision: Precision) -> str | None:
@@ -174,7 +193,11 @@ def rows_of(weight: Planar, ranges: Ranges) -> Planar:
         return weight
     index = np.concatenate([np.arange(*run) for run in ranges])
     planes: dict[str, Array] = {}
-    for name, plane in weight.planes.items():
+    stored = dict(weight.planes)
+    if "mask" in stored:
+        codes = _kept_in(ranges, stored["mask"].data, stored.pop("codes").data, weight.shape[1])
+        planes["codes"] = Array("U8", codes)
+    for name, plane in stored.items():
         if _of_all(weight.format, name):
             planes[name] = plane
         elif name == "zero":
@@ -183,6 +206,15 @@ def rows_of(weight: Planar, ranges: Ranges) -> Planar:
         else:
             planes[name] = Array(plane.dtype, np.ascontiguousarray(plane.data[index]))
     return Planar(weight.format, planes, (len(index), weight.shape[1]))
+
+
+def _kept_in(
+    ranges: Ranges, mask: NDArray[np.uint8], codes: NDArray[np.uint8], cols: int
+) -> NDArray[np.uint8]:
+    """Return the codes of some rows, of which each has as many as its mask keeps."""
+    counts = unpacked(mask, 1, cols).sum(1, dtype=np.int64)
+    ends = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+    return np.concatenate([codes[ends[start] : ends[stop]] for start, stop in ranges])
 
 
 def _of_all(format_: Format, plane: str) -> bool:
