@@ -13,11 +13,13 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import recover, run, scale, text
+from whet.search import recover, run, scale, structure, text, trials, widths
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
 SIZE = 3_000_000  # the model is 5.3 MB, with all linears at 3 bits and the table at 8 it is 1.6 MB
+
+SHORT = 1_850_000  # less than the blocks at 8 bits and the table at 3
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,25 @@ def test_the_result_is_trained_in_the_time_that_is_left(
     assert kept == (after < before)
     assert ("qat" in (done.path / "recipe.yaml").read_text()) == kept
     assert "it was trained on" in " ".join(whet.explain(done.path).account)
+
+
+def test_a_smaller_shape_where_no_level_is_small_enough(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure, "FFN", (0.0, 0.25))
+    monkeypatch.setattr(trials, "TRAINED", (0,))
+    monkeypatch.setattr(widths, "NARROWEST", 32)
+    asked = {"levels": ("int8-channel",), "structures": True}
+    done = searched(model, tmp_path / "out", max_size=str(SHORT), recovery=False, **asked)
+    assert (done.path / "model.safetensors").stat().st_size <= SHORT
+    tried = [r for r in records_of(done.path) if r.step == "trial"]
+    assert {r.notes["state"] for r in tried if r.notes["structure"] == "as it is"} == {"failed"}
+    assert "where it counts least" in one(records_of(done.path), "search").notes["structure"]
+    left = json.loads((done.path / "config.json").read_text())["whet_ffn"]
+    assert len(left) == 2
+    again = whet.compress(model, done.path / "recipe.yaml", out=tmp_path / "again")
+    for name in ("model.safetensors", "config.json"):
+        assert (again.path / name).read_bytes() == (done.path / name).read_bytes()
 
 
 @pytest.mark.slow
