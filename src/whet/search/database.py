@@ -22,10 +22,17 @@ ERROR = "‖ΔW X‖² ÷ ‖W X‖² over the calibration tokens"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Database:
-    """What a sweep has left so far. Part 0 is what lies in no block, part n + 1 is block n."""
+    """What a sweep has left so far, in parts: each unit that lies `outside` of blocks, then each block."""
 
     folder: Path
     offers: Mapping[str, tuple[Level, ...]]  # of each unit; the first leaves it as it is
+    outside: tuple[str, ...]  # by name
+
+    def part(self, unit: Unit) -> int:
+        """Return the number of the part that a unit is in."""
+        if unit.layer is None:
+            return self.outside.index(unit.name)
+        return len(self.outside) + unit.layer
 
     @property
     def done(self) -> int:
@@ -41,8 +48,8 @@ class Database:
         """Return the weights of a unit at a level, by role; none where it stays as it is."""
         if level.format is None:
             return {}
-        part = 0 if unit.layer is None else unit.layer + 1
-        shard, use = Shard(self.folder / "parts" / f"{part:04d}.safetensors"), level.use()
+        path, use = self.folder / "parts" / f"{self.part(unit):04d}.safetensors", level.use()
+        shard = Shard(path)
         found: dict[str, Weight] = {}
         for site in unit.sites:
             format_ = use.fitted(site).format

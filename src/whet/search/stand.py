@@ -107,7 +107,9 @@ def stood(
     felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
     place = work / "levels"
     place.mkdir(exist_ok=True)
-    database, costs = Database(place, offers), _Costs(folder, predictor, ask.limits.prompt)
+    outside = tuple(unit.name for unit in every if unit.layer is None)
+    database = Database(place, offers, outside)
+    costs = _Costs(folder, predictor, ask.limits.prompt)
 
     def screen() -> dict[str, str]:
         first = [unit for unit in every if unit.layer == 0]

@@ -43,35 +43,37 @@ class Sweep:
     @torch.no_grad()
     def run(self, ids: Int64[Tensor, "samples time"]) -> None:
         """Fill the database; parts that are there stay."""
-        done, parts = self.database.done, 2 + max((u.layer or 0 for u in self.units), default=0)
-        if not done:
-            self.heed(0.0, "levels, embedding and head")
-            self.database.keep(0, *self._outside())
+        done = self.database.done
+        parts = 1 + max((self.database.part(unit) for unit in self.units), default=0)
+        for unit in (unit for unit in self.units if unit.layer is None):
+            part = self.database.part(unit)
+            if part >= done:
+                self.heed(part / parts, f"levels, {unit.name}")
+                self.database.keep(part, *self._outside(unit))
         if done >= parts:
             return
         spools = self.database.folder / "spool"
         spools.mkdir(parents=True, exist_ok=True)
         for stop in walk(self.source, ids, spools):
-            part = stop.layer + 1
+            part = len(self.database.outside) + stop.layer
             if part >= done:
-                self.heed(part / parts, f"levels, block {part}")
+                self.heed(part / parts, f"levels, block {stop.layer + 1}")
                 self.database.keep(part, *self._block(stop))
 
-    def _outside(self) -> Made:
-        """Write every level of the embedding and of the head."""
+    def _outside(self, unit: Unit) -> Made:
+        """Write every level of the embedding or of the head."""
         outside = Outside(self.source, self.gradients)
         made: dict[str, Tensor] = {}
         records: list[Record] = []
-        for unit in (unit for unit in self.units if unit.layer is None):
-            old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
-            stats = {unit.sites[0].tap: outside.statistics(unit)}
-            for level in self._levels(unit):
-                written = self._written(unit, level, old, stats)
-                new = written.weights[unit.sites[0].role]
-                made |= named(level, written.weights)
-                error = _relative(unit, written, old, stats)
-                kl = outside.cost(unit, new, rounding_of(level))
-                records.append(told(unit, level, kl, error, written.fallback))
+        old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
+        stats = {unit.sites[0].tap: outside.statistics(unit)}
+        for level in self._levels(unit):
+            written = self._written(unit, level, old, stats)
+            new = written.weights[unit.sites[0].role]
+            made |= named(level, written.weights)
+            error = _relative(unit, written, old, stats)
+            kl = outside.cost(unit, new, rounding_of(level))
+            records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
     def _block(self, stop: Stop) -> Made:

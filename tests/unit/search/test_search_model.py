@@ -43,7 +43,8 @@ class Prepared:
         self.units = units(anatomy(self.folder).sites)
         offers = {u.name: self.offer(u) for u in self.units}
         (place / "levels").mkdir()
-        self.database = Database(place / "levels", offers)
+        outside = tuple(unit.name for unit in self.units if unit.layer is None)
+        self.database = Database(place / "levels", offers, outside)
         self.sweep = Sweep(self.source, self.units, self.database, self.felt, SEED, heed)
         self.sweep.run(self.ids)
         self.assembly = self.assembled()

@@ -9,6 +9,7 @@ from tests.small import small_model
 from tests.unit.model.tiny import source
 
 from whet.base.errors import UnsupportedError
+from whet.methods.structure.ffn import Ffn
 from whet.model.family import find
 from whet.model.source import InMemory
 from whet.search.gradients import Gradients, gradients
@@ -70,6 +71,7 @@ def test_a_shape_names_the_widths_that_were_found() -> None:
     assert shape.tapers(arch)
     assert not Structure(ffn=0.25, layers=1).tapers(arch)
     (step,) = shape.steps(arch, (48, 24))
+    assert isinstance(step.use, Ffn)
     assert step.use.channels == (48, 24)
     assert refused((step,), model.config) is None
     assert "ffn: it has 2 blocks" in (refused(shape.steps(arch, (48,)), model.config) or "")
