@@ -9,17 +9,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import cast
 
 Action = Callable[[], None]
 
 
-def install() -> None:
-    """Register whet with transformers now, or when it is imported. May be called twice."""
+def install(more: Mapping[str, Action] = MappingProxyType({})) -> None:
+    """Act on transformers now, or when it is imported. May be called twice.
+
+    `more` are actions besides those of the store, by the module that they follow.
+    """
     if not any(isinstance(finder, _After) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _After(ACTIONS))
-        for name, action in ACTIONS.items():
+        actions = {**ACTIONS, **more}
+        sys.meta_path.insert(0, _After(actions))
+        for name, action in actions.items():
             if name in sys.modules:
                 action()
 
@@ -39,16 +43,7 @@ def _mend() -> None:
     mend.zero_points()
 
 
-def _narrow() -> None:
-    """Let transformers build feed-forward layers of different widths."""
-    if importlib.util.find_spec("torch") is not None:
-        from whet.store import narrowed
-
-        narrowed.install()
-
-
 ACTIONS: Mapping[str, Action] = {
-    "transformers.modeling_utils": _narrow,
     "transformers.quantizers.auto": _register,
     "compressed_tensors.compressors.pack_quantized.base": _mend,
 }
