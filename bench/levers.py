@@ -80,9 +80,23 @@ def rows() -> dict[str, Steps]:
         ),
         "structure/ffn": [{"use": "ffn", "share": 0.25}],
         "structure/ffn where it counts least": [{"use": "ffn", "channels": list(WIDTHS)}],
+        **operators(),
         "structure/cut": SLIM,
         "structure/cut, distilled": [*SLIM, {"use": "distill", "tokens": 3_000_000, "lr": 5e-4}],
         **students(),
+    }
+
+
+def operators(tokens: int = 300_000) -> dict[str, Steps]:
+    """Return other operators in place of a model's own, as they are and after recovery."""
+    changes = {
+        "relu": {"use": "activation", "to": "relu"},
+        "window of 64": {"use": "window", "tokens": 64},
+        "one key-value head": {"use": "gqa", "heads": 1},
+    }
+    recovery = {"use": "distill", "tokens": tokens, "lr": 5e-4}
+    return {f"operators/{name}": [step] for name, step in changes.items()} | {
+        f"operators/{name}, distilled": [step, recovery] for name, step in changes.items()
     }
 
 
