@@ -124,9 +124,6 @@ def search(  # noqa: PLR0913
     """
     require("torch", "compress")
     require("optuna", "search")
-    from whet.train.parallel import Team
-
-    Team.announced().alone("search")
     from whet.api.searching import Wish, searched
     from whet.search.limits import limits
 
@@ -148,13 +145,9 @@ def search(  # noqa: PLR0913
         None if sweep is None else str(sweep),
         offline,
     )
+    place = None if out is None else Path(out)
     return searched(
-        wish,
-        None if out is None else Path(out),
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-        stopped=stopped,
+        wish, place, resume=resume, overwrite=overwrite, progress=progress, stopped=stopped
     )
 
 

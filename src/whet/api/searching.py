@@ -18,6 +18,7 @@ from whet.search.run import search
 from whet.search.scale import is_wide
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
+from whet.train.parallel import Team
 
 HOUR, MINUTES = 3600.0, 600.0
 
@@ -74,6 +75,7 @@ def searched(
     stopped: Callable[[], bool] | None,
 ) -> Found:
     """Carry out a search; the result goes to `<model>-found` if nothing is said."""
+    Team.announced().alone("search")
     stop = stopped or (lambda: False)
 
     def carry(recipe: Recipe, folder: Folder, out: Path, progress: Progress) -> None:
