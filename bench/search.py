@@ -2,9 +2,9 @@
 
     python bench/search.py MODEL CALIBRATION VALIDATION WORK [ROW…]
 
-Rows are names of presets (a search gets the size of its result as the limit) and bits per weight
-such as `3.5`. MODEL may be `demo`. All searches share one sweep in WORK. About 5 minutes for that on
-two cores, then about 2 a row.
+Rows are names of presets (a search gets the size of its result as the limit), names with `@decode`
+(it gets how fast that generates), and bits per weight such as `3.5`. MODEL may be `demo`. All searches
+share one sweep in WORK. About 5 minutes for that on two cores, then about 2 a row.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
+from whet.measure.speed import speed
+from whet.runtime.engine import load
 
 RESULTS = Path(__file__).parent / "results" / "search.jsonl"
 ROWS = ("int2", "int3", "int4", "int8", "3.0", "3.5", "4.0")
@@ -65,6 +67,42 @@ def uniform(row: str, asked: argparse.Namespace) -> tuple[Record, int]:
     return Record("uniform", row, facts), int(output.facts["bytes"].value)
 
 
+def decode(*folders: Path) -> list[float]:
+    """Return how fast folders generate, timed in turn [token/s]."""
+    found = speed([load(folder) for folder in folders], others=(), memory=False)
+    return [record.facts["decode"].value for record in found if record.step == "speed"]
+
+
+def as_large(row: str, asked: argparse.Namespace) -> list[Record]:
+    """Search for the best of a preset's size; return both."""
+    before, size = uniform(row, asked)
+    return [before, searched(row, asked, "--max-size", str(size))]
+
+
+def as_fast(row: str, asked: argparse.Namespace) -> list[Record]:
+    """Search for the best that generates as fast as a preset; return both, timed in turn."""
+    preset = row.removesuffix("@decode")
+    before, _ = uniform(preset, asked)
+    rate = decode(asked.work / preset)[0]
+    after = searched(row, asked, "--min-decode", f"{rate:.6g}tok/s")
+    rates = decode(asked.work / preset, asked.work / f"found-{row}")
+    return [_beside(one, row, rate) for one, rate in zip((before, after), rates, strict=True)]
+
+
+def _beside(record: Record, row: str, rate: float) -> Record:
+    timed = Quantity(rate, "token/s", "timed in turn with the other")
+    return Record(
+        record.step, row, dict(record.facts) | {"decode_beside": timed}, None, record.notes
+    )
+
+
+def measured(row: str, asked: argparse.Namespace) -> list[Record]:
+    """Return the records of a row, that of the search last."""
+    if row.replace(".", "").isdigit():
+        return [searched(row, asked, "--max-bpw", row)]
+    return as_fast(row, asked) if row.endswith("@decode") else as_large(row, asked)
+
+
 def main() -> None:
     """Measure the named rows, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -76,15 +114,14 @@ def main() -> None:
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     for row in asked.rows:
-        if row.replace(".", "").isdigit():
-            records = [searched(row, asked, "--max-bpw", row)]
-        else:
-            before, size = uniform(row, asked)
-            records = [before, searched(row, asked, "--max-size", str(size))]
-            ratio = records[1].facts["kl_measured"].value / before.facts["kl_mean"].value
-            print(f"{row}: KL {before.facts['kl_mean'].value:.5f}, found ÷ uniform {ratio:.3f}")
+        records = measured(row, asked)
         append_records(RESULTS, records)
         facts = records[-1].facts
+        if len(records) > 1:
+            before = records[0].facts["kl_mean"].value
+            print(
+                f"{row}: KL {before:.5f}, found ÷ uniform {facts['kl_measured'].value / before:.3f}"
+            )
         print(f"{row}: KL {facts['kl_measured'].value:.5f} nat, predicted "
               f"{facts['kl_predicted'].value:.5f}, {facts['size_measured'].value:.0f} bytes")  # fmt: skip
 

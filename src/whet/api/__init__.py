@@ -157,18 +157,22 @@ def load(
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
     cache: "Keeping | None" = None,
+    draft: Source | None = None,
     offline: bool = False,
 ) -> "Engine":
     """Return a model ready to generate: a compressed folder, or any source.
 
     `executor` "auto" takes the native kernels, or the reference (torch) where these refuse;
     `kernels` "require" makes that an error. `cache` is what keys and values are kept in, e.g. "int8";
-    None: what the folder says.
+    None: what the folder says. `draft` is a smaller model with the same tokens, whose guesses this one
+    checks: it writes the same text, faster where they are often right.
     """
     from whet.runtime.engine import load as loaded
-    from whet.store.resolve import resolve
 
-    return loaded(resolve(str(folder), offline), executor, kernels, cache=cache, unpacked=None)
+    guess = None if draft is None else str(draft)
+    return loaded(
+        str(folder), executor, kernels, cache=cache, unpacked=None, draft=guess, offline=offline
+    )
 
 
 def measure(  # noqa: PLR0913
@@ -177,6 +181,7 @@ def measure(  # noqa: PLR0913
     against: Source | None = None,
     data: str | None = None,
     speed: bool = False,
+    draft: Source | None = None,
     tasks: Sequence[str] = (),
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
@@ -186,6 +191,7 @@ def measure(  # noqa: PLR0913
 ) -> "list[Record]":
     """Measure a folder's quality, against its original if given; its speed; `tasks` of lm-eval.
 
+    `draft` is a smaller model: how much faster the folder generates by its guesses is timed too.
     `cache` is what the folder's keys and values are kept in, as `load` takes it.
     """
     from whet.api.measurement import measured
@@ -195,6 +201,7 @@ def measure(  # noqa: PLR0913
         None if against is None else str(against),
         data,
         speed=speed,
+        draft=None if draft is None else str(draft),
         tasks=tasks,
         executor=executor,
         kernels=kernels,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from whet.base.record import Record
 from whet.formats.keeping import Keeping
+from whet.measure.guided import guided
 from whet.measure.quality import compare
 from whet.measure.speed import speed as timed
 from whet.measure.tasks import refuse_tasks
@@ -22,6 +23,7 @@ def measured(  # noqa: PLR0913
     data: str | None,
     *,
     speed: bool,
+    draft: str | None,
     tasks: Sequence[str],
     executor: Choice,
     kernels: Kernels,
@@ -49,6 +51,10 @@ def measured(  # noqa: PLR0913
         if against:
             engines.append(load(against, executor, kernels, offline=offline))
         records += timed(engines, told=_reader(shown, "timed rounds"))
+    if draft:
+        mine = load(folder, executor, kernels, cache=cache, offline=offline)
+        small = load(draft, executor, kernels, offline=offline)
+        records.append(guided(mine, small, data or "builtin", _reader(shown, "texts with a draft")))
     if tasks:
         records += scored(resolve(folder, offline), tasks, offline=offline)
     shown.finish()

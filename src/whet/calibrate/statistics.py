@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.kernels.gram import add_gram, strip
+from whet.kernels.gram import add_gram, add_product, strip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ class Cross(Statistic):
     def add(self, seen: Seen) -> None:
         """Account for some tokens; those without a reference are not seen."""
         if seen.reference is not None:
-            self.total.addmm_((seen.reference - seen.x).float().T, seen.x.float())
+            add_product(self.total, (seen.reference - seen.x).float(), seen.x.float())
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -123,7 +123,7 @@ class Residual(Statistic):
         """Account for some tokens; those whose residual stream is unknown are not seen."""
         if seen.drift is not None:
             self._widen(seen.drift.shape[1])
-            self.total.addmm_(seen.drift.float().T, seen.x.float())
+            add_product(self.total, seen.drift.float(), seen.x.float())
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:

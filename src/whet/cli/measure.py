@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     help="Text to measure on: .txt, .jsonl, a folder of them.  [default: builtin]",
 )
 @click.option("--speed", is_flag=True, help="Also time prefill and generation.")
+@click.option("--draft", metavar="SOURCE", help="Also time generation with this model's guesses.")
 @click.option(
     "--tasks",
     metavar="NAMES",
@@ -35,6 +36,7 @@ def command(  # noqa: PLR0913
     against: str | None,
     data: str | None,
     speed: bool,
+    draft: str | None,
     tasks: tuple[str, ...],
     executor: "Choice",
     kernels: "Kernels",
@@ -57,6 +59,7 @@ def command(  # noqa: PLR0913
             against=against,
             data=data,
             speed=speed,
+            draft=draft,
             tasks=[name.strip() for names in tasks for name in names.split(",")],
             executor=executor,
             kernels=kernels,
@@ -84,7 +87,8 @@ def _show(records: "list[Record]", style: str) -> None:
         if headline.number != tables.MISSING:
             told = f" ({headline.interval})" if headline.interval else ""
             output.result(f"{headline.label}: {headline.number}{told}, {headline.sentence}")
-    for table in (tables.quality(e), tables.tasks(e), resources.speed(e), resources.kernels(e)):
+    timed = (resources.speed(e), resources.drafts(e), resources.kernels(e))
+    for table in (tables.quality(e), tables.tasks(e), *timed):
         if table is not None:
             output.result("\n" + output.columns(table) + (f"\n{table.note}" if table.note else ""))
 

@@ -43,6 +43,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "see
 )
 @click.option("--repetition-penalty", type=float, help="Above 1 avoids what was said.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text.")
+@click.option("--draft", metavar="SOURCE", help="A smaller model that guesses: same text, faster.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable.")
 @click.option("--system", metavar="TEXT", help="What the model is told before a chat.")
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
@@ -56,6 +57,7 @@ def command(
     executor: "Choice",
     kernels: "Kernels",
     cache: "Keeping | None",
+    draft: str | None,
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Generate text, or chat.
@@ -69,7 +71,9 @@ def command(
     text = prompt if prompt is not None or sys.stdin.isatty() else _piped()
     if text is None and style == "json":
         raise click.UsageError("--format json needs a PROMPT")
-    engine = api.load(folder, executor=executor, kernels=kernels, cache=cache, offline=offline)
+    engine = api.load(
+        folder, executor=executor, kernels=kernels, cache=cache, draft=draft, offline=offline
+    )
     _say_fallback(engine)
     if text is None:
         _chat(engine, **asked)

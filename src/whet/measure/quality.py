@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whet.base.errors import FolderError, UnsupportedError
+from whet.base.errors import UnsupportedError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.formats.keeping import Keeping
@@ -17,7 +17,7 @@ from whet.measure.tally import Tally
 from whet.measure.windows import LENGTH, WINDOWS, Windows, windows
 from whet.model.family import find
 from whet.runtime.choice import told as reasons
-from whet.runtime.engine import Engine, load
+from whet.runtime.engine import Engine, load, refuse_strangers
 from whet.runtime.executor import Choice, Kernels
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
@@ -53,7 +53,7 @@ def compare(  # noqa: PLR0913
     contexts = [one.context for one in (engine, original) if one]
     found = windows(data, (original or engine).tokenizer, count, min(length, *contexts))
     if original is not None:
-        _refuse_strangers(engine, original, found)
+        refuse_strangers(engine, original, original.tokenizer.decode(found.rows[0].tolist()))
     tally = _read(engine, original, found, told)
     facts = figures(tally, len(found.rows), beside=original is not None, seed=seed)
     facts |= _sizes(engine, original)
@@ -87,18 +87,6 @@ def _decoder(
             "Its size and the error of each layer are in its report: run `whet inspect`.",
         ) from None
     return load(path, executor, kernels, cache=cache)
-
-
-def _refuse_strangers(engine: Engine, original: Engine, found: Windows) -> None:
-    """Raise unless both models read and write the same tokens."""
-    text = original.tokenizer.decode(found.rows[0].tolist())
-    ids = [one.tokenizer.encode(text) for one in (engine, original)]
-    if engine.vocab != original.vocab or ids[0] != ids[1]:
-        raise FolderError(
-            f"{engine.folder} and {original.folder} cannot be compared: they have different tokens "
-            f"(vocabularies of {engine.vocab} and {original.vocab})",
-            "Give --against the model that the folder was made from.",
-        )
 
 
 def _notes(

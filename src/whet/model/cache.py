@@ -31,6 +31,10 @@ class _Row:
         self.last = stop
         return self.room[:, :, self.first : self.last]
 
+    def drop(self, count: int) -> None:
+        """Forget the last `count` tokens."""
+        self.last -= count
+
     def change(self, count: int, made: Callable[[Tensor], Tensor]) -> None:
         """Put what `made` makes of the last `count` tokens in their place."""
         assert self.room is not None
@@ -77,6 +81,12 @@ class LayerCache:
         self.length += keys.shape[2]
         return self._keys.append(keys, keep), self._values.append(values, keep)
 
+    def shorten(self, length: int) -> None:
+        """Forget the tokens after the first `length`. Not with a window, nor where pages are coded."""
+        for row in (self._keys, self._values):
+            row.drop(self.length - length)
+        self.length = length
+
     @property
     def nbytes(self) -> int:
         """Memory that is held [byte]."""
@@ -106,6 +116,12 @@ class Cache(list[LayerCache]):
     def length(self) -> int:
         """Tokens seen."""
         return self[0].length
+
+    def shorten(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        for layer in self:
+            if length < layer.length:
+                layer.shorten(length)
 
     def pieces(
         self, tokens: Int64[Tensor, "batch time"]

@@ -28,6 +28,7 @@ EVENTS = frozenset(
         "measure",
         "token",
         "speed",
+        "draft",
         "kernel",
         "task",
         "search",

@@ -103,7 +103,7 @@ def _spent(e: Evidence) -> str:
 def _tables(e: Evidence) -> Mapping[str, Table | None]:
     """Return the tables of the page."""
     damage = (tables.quality, tables.tasks, tables.worst, tables.tokens)
-    taken = (resources.stages, resources.sizes, resources.speed)
+    taken = (resources.stages, resources.sizes, resources.speed, resources.drafts)
     made = (tables.schemes, tables.environment, tables.modules, tables.provenance)
     makers = (*damage, *taken, tables.fallbacks, tables.skipped, *made)
     return {make.__name__: make(e) for make in makers}

@@ -54,6 +54,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
         ("Stages", resources.stages),
         ("Size", resources.sizes),
         ("Speed", resources.speed),
+        ("Guesses of a smaller model", resources.drafts),
         ("Fallbacks", tables.fallbacks),
         ("Left as they were", tables.skipped),
         ("Schemes", tables.schemes),

@@ -19,6 +19,14 @@ SPEEDS = {
     "memory_read": "memory read",
 }  # facts after prefill, in this order; others stay in the records
 
+GUIDED = {
+    "decode_guided": "generation with it",
+    "decode_alone": "without",
+    "gain": "gain",
+    "tokens_a_step": "tokens a step",
+    "right": "guesses right",
+}  # facts of a model that a smaller one guesses for
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -163,6 +171,19 @@ def speed(e: Evidence) -> Table | None:
         for record in e.speeds
     )
     return Table(words("folder") + numbers("threads") + columns, rows)
+
+
+def drafts(e: Evidence) -> Table | None:
+    """Return what guesses of smaller models gain, one row a pair."""
+    rows = tuple(
+        (note(record, "folder"), note(record, "draft"), *(_timed(record, name) for name in GUIDED))
+        for record in e.every("draft")
+    )
+    columns = tuple(
+        Column(title, numeric=True, how=_how(e.every("draft"), name))
+        for name, title in GUIDED.items()
+    )
+    return Table(words("folder", "draft") + columns, rows) if rows else None
 
 
 def kernels(e: Evidence) -> Table | None:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from whet.base.errors import FolderError, RecipeError
+from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.formats.keeping import Keeping, parse_keeping
 from whet.runtime.choice import chosen
 from whet.runtime.executor import Choice, Executor, Ids, Kernels, Logits
 from whet.runtime.reply import Reply
 from whet.runtime.sample import Sampler, Sampling, recommended
+from whet.runtime.speculate import Speculation, Tally
 from whet.runtime.stops import Stops
 from whet.store.folder import Folder
 from whet.store.json_file import read_json
@@ -37,18 +38,23 @@ def load(
     *,
     cache: Keeping | None = None,
     unpacked: bool | None = False,
+    draft: str | Path | None = None,
     offline: bool = False,
 ) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
 
     `auto` takes the native executor, or, where it refuses, the reference, and `fallback` of the
     engine says why; `kernels` = `require` makes that an error. `cache`: what keys and values are kept
-    in; None: what the folder says. `unpacked` is of the reference.
+    in; None: what the folder says. `unpacked` is of the reference. `draft` is the folder of a smaller
+    model with the same tokens, which guesses what this one then checks.
     """
     kind = None if cache is None else parse_keeping(cache)
     path = resolve(str(folder), offline)
     found = chosen(Folder(path), executor, kernels, cache=kind, unpacked=unpacked)
-    return Engine(path, found.executor, found.fallback)
+    engine = Engine(path, found.executor, found.fallback)
+    if draft is not None:
+        engine.guided(load(draft, executor, kernels, unpacked=unpacked, offline=offline))
+    return engine
 
 
 class Engine:
@@ -59,6 +65,23 @@ class Engine:
 
     def __init__(self, folder: Path, executor: Executor, fallback: tuple[str, ...] = ()) -> None:
         self.folder, self.executor, self.fallback = folder, executor, fallback
+        self.draft: Engine | None = None
+        self.guessed = Tally()
+
+    def guided(self, draft: "Engine") -> None:
+        """Let a smaller model guess what is generated (`whet.runtime.speculate`).
+
+        Raises FolderError where its tokens are not the same, UnsupportedError where one of the two
+        cannot take back what it has read.
+        """
+        refuse_strangers(self, draft)
+        for one in (self, draft):
+            if reason := one.executor.remembers:
+                raise UnsupportedError(
+                    f"{one.folder.name} cannot generate by guesses: {reason}",
+                    "Leave --draft out, or keep keys and values in bf16 or int8.",
+                )
+        self.draft = draft
 
     @property
     def context(self) -> int:
@@ -141,14 +164,23 @@ class Engine:
     def _tokens(
         self, history: list[int], sampler: Sampler, limit: int, stops: frozenset[int]
     ) -> Iterator[int]:
+        for token in self._endless(history, sampler, limit):
+            if token in stops:
+                return
+            yield token
+
+    def _endless(self, history: list[int], sampler: Sampler, limit: int) -> Iterator[int]:
+        """Yield `limit` tokens, whatever they are; the history grows by them."""
+        if self.draft is not None:
+            both = Speculation(self.executor, self.draft.executor, self.guessed)
+            yield from both.tokens(history, sampler, limit)
+            return
         cache = self.executor.new_cache()
         fresh = np.asarray(history, np.int64)
         for _ in range(limit):
             token = sampler.next(self.executor.step(fresh, cache)[-1], history)
-            if token in stops:
-                return
-            yield token
             history.append(token)
+            yield token
             fresh = np.asarray([token], np.int64)
 
     def encode(self, text: str) -> list[int]:
@@ -199,3 +231,15 @@ class Engine:
     ) -> Reply:
         """Return the answer to a conversation, written by the model's own chat template."""
         return self.stream(self.tokenizer.chat_ids(messages), sampling, max_tokens, stop)
+
+
+def refuse_strangers(one: Engine, other: Engine, text: str | None = None) -> None:
+    """Raise FolderError unless two models read a text alike; without one, a text of all tokens."""
+    shown = text or one.tokenizer.decode(range(one.tokenizer.vocab_size))
+    ids = [engine.tokenizer.encode(shown) for engine in (one, other)]
+    if one.vocab != other.vocab or ids[0] != ids[1]:
+        raise FolderError(
+            f"{one.folder} and {other.folder} do not go together: they have different tokens "
+            f"(vocabularies of {one.vocab} and {other.vocab})",
+            "Take the model that the folder was made from, or another that was made from it.",
+        )

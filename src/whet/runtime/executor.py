@@ -62,3 +62,12 @@ class Executor(Protocol):
         These are the logits after the last `wanted` of the tokens, (wanted, vocab).
         """
         ...
+
+    @property
+    def remembers(self) -> str | None:
+        """Why `forget` cannot be asked for; None where it can."""
+        ...
+
+    def forget(self, cache: Any, length: int) -> None:  # noqa: ANN401
+        """Keep the first `length` tokens of a sequence alone, as if those after had not been there."""
+        ...

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from whet.base.machine import cores, free_memory
-from whet.formats.keeping import USUAL, Keeping, page_bytes
+from whet.formats.keeping import USUAL, Keeping, coded_by_page, page_bytes
 from whet.graph.executors.build import Limits, Machine
 from whet.graph.executors.native import Logits as Rows
 from whet.graph.executors.native import Native as Program
@@ -106,6 +106,21 @@ class Native:
     def forked(self, cache: Sequence) -> Sequence:
         """Return a sequence that begins as another does, and shares its full pages."""
         return self.sequences.forked(cache)
+
+    @property
+    def remembers(self) -> str | None:
+        """Why a sequence cannot be shortened: pages that are coded as a whole, positions turned anew."""
+        kept = self.program.machine.cache
+        if coded_by_page(kept):
+            return f"keys and values in {kept} are coded page by page"
+        if self.program.bound is not None:
+            return "its positions are turned anew beyond some length"
+        return None
+
+    def forget(self, cache: Sequence, length: int) -> None:
+        """Keep the first `length` tokens of a sequence alone."""
+        if length < cache.length:
+            self.sequences.shorten(cache, length)
 
     def step(self, tokens: Ids, cache: Sequence, wanted: int = 1) -> Logits:
         """Return the logits after the last `wanted` of the tokens."""

@@ -6,7 +6,7 @@ from math import prod
 import torch
 
 from whet.base.machine import free_memory
-from whet.formats.keeping import Keeping
+from whet.formats.keeping import Keeping, coded_by_page
 from whet.formats.spec import Float as Plain
 from whet.formats.weight import Weight
 from whet.model import decoder
@@ -54,6 +54,22 @@ class Reference:
     def new_cache(self) -> Cache:
         """Return the memory of one sequence, empty."""
         return self.model.new_cache(self.cache)
+
+    @property
+    def remembers(self) -> str | None:
+        """Why a sequence cannot be shortened: what was given up is not there any more."""
+        if coded_by_page(self.cache):
+            return f"keys and values in {self.cache} are coded page by page"
+        cache = self.new_cache()
+        if cache.bound is not None:
+            return "its positions are turned anew beyond some length"
+        if any(layer.window is not None for layer in cache):
+            return "the reference gives up what has left a sliding window"
+        return None
+
+    def forget(self, cache: Cache, length: int) -> None:
+        """Keep the first `length` tokens of a sequence alone."""
+        cache.shorten(length)
 
     @torch.inference_mode()
     def step(self, tokens: Ids, cache: Cache, wanted: int = 1) -> Logits:

@@ -99,6 +99,12 @@ class Sampler:
         self.sampling = sampling
         self._chance = np.random.default_rng(sampling.seed)
 
+    def twin(self) -> "Sampler":
+        """Return another that will draw the same random numbers."""
+        other = Sampler(self.sampling)
+        other._chance.bit_generator.state = self._chance.bit_generator.state
+        return other
+
     def next(self, logits: ArrayLike, history: Sequence[int]) -> int:
         """Return a token; `history` is all tokens so far, the prompt too."""
         if self.sampling.greedy:

@@ -85,6 +85,19 @@ class Sequences:
         other.length, other.tokens = sequence.length, list(sequence.tokens)
         return other
 
+    def shorten(self, sequence: Sequence, length: int) -> None:
+        """Forget what a sequence holds after its first `length` tokens."""
+        full, rest = divmod(length, self.page)
+        kept = full + bool(rest)
+        self._release(sequence.pages[kept:])
+        sequence.pages, sequence.length = sequence.pages[:kept], length
+        if rest and self._users[shared := int(sequence.pages[full])] > 1:
+            self._release(sequence.pages[full:])
+            sequence.pages, sequence.length = sequence.pages[:full], full * self.page
+            self.reserve(sequence, length)
+            self._copy_page(shared, int(sequence.pages[full]))
+            sequence.length = length
+
     def emptied(self, sequence: Sequence) -> None:
         """Forget what a sequence holds."""
         self._release(sequence.pages)

@@ -11,11 +11,14 @@ from whet.formats.keeping import Keeping
 from whet.measure.divergence import judged
 from whet.measure.quality import compare
 from whet.measure.speed import speed
+from whet.measure.windows import WINDOWS
+from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline, stage_leaves
 from whet.recipe.recipe import Recipe
 from whet.runtime.engine import load
 from whet.search.ask import Ask
 from whet.search.limits import Limits
+from whet.search.scale import WIDE_WINDOWS, is_wide
 from whet.store.folder import Folder
 from whet.store.writer import shard_bytes
 
@@ -54,7 +57,8 @@ class Measured:
 def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
     original = ask.folder.path
-    records = compare(folder, original, data=ask.data)
+    count = WIDE_WINDOWS if is_wide(anatomy(ask.folder)) else WINDOWS
+    records = compare(folder, original, data=ask.data, count=count)
     facts = records[0].facts
     ppl, before = facts["ppl"].value, facts["ppl_original"].value
     found = {

@@ -22,6 +22,10 @@ class Clock:
         """Time that is left [s]; 0 once it is over."""
         return max(0.0, self.seconds - self.spent)
 
+    def share(self, spare: float) -> float:
+        """Return the share of the time after which no more than `spare` is left of it [1]."""
+        return max(0.0, 1 - spare / self.seconds)
+
     def until(self, share: float) -> Callable[[], bool]:
         """Return what says whether less than a share of the time is gone."""
         return lambda: self.spent < share * self.seconds

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from whet.base.seed import stream_seed
 from whet.calibrate.spool import Spool
 from whet.kernels.arithmetic import arithmetic, usual
+from whet.kernels.linear import multiplied
 from whet.model import decoder
 from whet.model.architecture import Architecture
 from whet.model.block import Block
@@ -48,18 +49,18 @@ class Felt:
 
         The first is the change of the log-likelihood, the second that of the output.
         """
-        moved = self.x @ delta.T
+        moved = multiplied(self.x, delta.T)
         return (moved * self.g).sum(-1), moved.square().sum(-1)
 
     def energy(self, weight: Float[Tensor, "out in"]) -> float:
         """Return (W x)², summed over all tokens."""
-        return float((self.x @ weight.T).square().sum(-1).double().sum())
+        return float(multiplied(self.x, weight.T).square().sum(-1).double().sum())
 
     def moved(
         self, weight: Float[Tensor, "out in"], dx: Float[Tensor, "tokens in"]
     ) -> Float[Tensor, "tokens"]:
         """Return gᵀ W Δx of each token: what a change of the input does."""
-        return ((dx @ weight.T) * self.g).sum(-1)
+        return (multiplied(dx, weight.T) * self.g).sum(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,12 @@
 """What a level of the embedding or of the head costs; an embedding may be the head as well."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from whet.calibrate.statistics import Gram, Stats
 from whet.formats.activation import Activation
@@ -59,17 +64,27 @@ class Outside:
 
     def _multiplied(self, weight: Weight, rounding: Activation | None) -> float:
         """Return the KL divergence of what another head says of the same states [nat]."""
-        head, other = self._head(), self._head()
-        for one, held, how in ((head, head.linear.weight, None), (other, weight, rounding)):
-            plain = Weight(Plain("F32"), {"value": held.dense()}, held.shape)
-            one.linear = Linear(plain, activation=how)
-        lost, count = 0.0, 0
-        for _, hidden in self.gradients.leaving().chunks(1):
-            for rows in hidden[0][::EVERY].split(ROWS):
-                log, log_other = (one(rows).log_softmax(-1) for one in (head, other))
-                lost += float((log.exp() * (log - log_other)).double().sum())
-                count += len(rows)
+        say, lost, count = self._speaker(weight, rounding), 0.0, 0
+        for rows, log in self._said:
+            lost += float((log.exp() * (log - say(rows))).double().sum())
+            count += len(rows)
         return lost / count
+
+    @cached_property
+    def _said(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return some of what the head reads, and what it says: log-probabilities."""
+        say = self._speaker(self._head().linear.weight, None)
+        hidden = torch.cat([part[0][::EVERY] for _, part in self.gradients.leaving().chunks(1)])
+        return [(rows, say(rows)) for rows in hidden.split(ROWS)]
+
+    def _speaker(
+        self, weight: Weight, rounding: Activation | None
+    ) -> Callable[[Float[Tensor, "rows hidden"]], Float[Tensor, "rows vocab"]]:
+        """Return what gives the log-probabilities of a head with a weight."""
+        head = self._head()
+        plain = Weight(Plain("F32"), {"value": weight.dense()}, weight.shape)
+        head.linear = Linear(plain, activation=rounding)
+        return lambda rows: head(rows).log_softmax(-1)
 
     def _head(self) -> decoder.Head:
         family = find(self.source.config)

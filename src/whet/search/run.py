@@ -65,6 +65,7 @@ STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as 
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
 ROOMY = 2.5  # times the last trial, that a wide model's folder takes with all text and rounds
+BRIEF = 0.8  # of the last trial, that it takes with a quarter of the text and one round
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 
@@ -322,19 +323,20 @@ class Run:
         told = self.teller.part(STANDING, REFINING)
         path = self._kept("best.json")
         began = self.clock.spent / self.clock.seconds
+        last = min(REFINED, self.clock.share(BRIEF * self.took)) if self.brief else REFINED
 
         def fitness(one: Choice, scope: Scope) -> float:
-            gone = (self.clock.spent / self.clock.seconds - began) / max(REFINED - began, 1e-9)
+            gone = (self.clock.spent / self.clock.seconds - began) / max(last - began, 1e-9)
             told(gone, "refine")
             return stand.kl(one, all_tokens=scope == "all")
 
         evolution = Evolution(stand.menus, caps, fitness, self.ask.seed)
         start = kept(path, stand.menus, caps) or choice
-        for generation in evolution.run(start, self.clock.until(REFINED)):
+        for generation in evolution.run(start, self.clock.until(last)):
             self.generations.append(generation)
             keep(path, stand.menus, generation.choice)
-        last = self.generations[-1]
-        return (last.choice, last.kl) if last.kl < kl else (choice, kl)
+        best = self.generations[-1]
+        return (best.choice, best.kl) if best.kl < kl else (choice, kl)
 
     def _headed(self, stand: Stand, text: Text, belief: Belief) -> Belief:
         """Learn what files have beside their tensors: the most of a few choices, and a little more."""

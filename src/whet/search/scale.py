@@ -3,6 +3,7 @@
 from whet.recipe.anatomy import Anatomy
 
 WIDE = 200_000_000  # weights from which a level of a block takes minutes
+WIDE_WINDOWS = 32  # of text on which the folder of a wide model is measured
 
 
 def is_wide(model: Anatomy) -> bool:

@@ -3,8 +3,10 @@
 One walk over the blocks, one of them in memory; a sweep that was stopped goes on with the next block.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int64
@@ -16,10 +18,11 @@ from whet.calibrate.statistics import Gram, Stats
 from whet.calibrate.walk import Stop, walk
 from whet.formats.weight import Weight
 from whet.kernels.arithmetic import arithmetic, usual
+from whet.kernels.linear import multiplied
 from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.database import Database, named, told
-from whet.search.gradients import Gradients, Heed, costs
+from whet.search.gradients import Felt, Gradients, Heed, costs
 from whet.search.outside import Outside
 from whet.search.rounding import rounding_error, rounding_of
 from whet.search.unit import Level, Unit
@@ -67,42 +70,30 @@ class Sweep:
         records: list[Record] = []
         old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
         stats = {unit.sites[0].tap: outside.statistics(unit)}
+        whole = _energy(unit, {role: one.weight.dense() for role, one in old.items()}, stats)
         for level in self._levels(unit):
             written = self._written(unit, level, old, stats)
             new = written.weights[unit.sites[0].role]
             made |= named(level, written.weights)
-            error = _relative(unit, written, old, stats)
+            lost = _energy(unit, _deltas(written, old), stats)
             kl = outside.cost(unit, new, rounding_of(level))
+            error = lost / whole if whole else 0.0
             records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
     def _block(self, stop: Stop) -> Made:
         """Write every level of the units of a block."""
-        felt, linears = self.gradients.block(stop.layer), stop.block.linears
+        felt = self.gradients.block(stop.layer)
         made: dict[str, Tensor] = {}
         records: list[Record] = []
         for unit in _in_order(self.units, stop):
-            moved = {
-                site.role: felt[site.role].moved(
-                    linears[site.role].weight.dense(), rounding_error(felt[site.role].x)
-                )
-                for site in unit.sites
-                if site.role in felt
-            }
-            whole = sum(
-                felt[site.role].energy(linears[site.role].weight.dense())
-                for site in unit.sites
-                if site.role in felt
-            )
+            judge = _Judge(unit, stop.block.linears, felt, self.gradients.ids.numel())
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
             for level in self._levels(unit):
-                written = self._written(unit, level, linears, stats)
+                written = self._written(unit, level, stop.block.linears, stats)
                 made |= named(level, written.weights)
-                deltas = {role: d for role, d in _deltas(written, linears).items() if role in felt}
-                rounded = moved if rounding_of(level) else {}
-                kl, lost = costs(felt, deltas, rounded)
-                kl, error = kl / self.gradients.ids.numel(), lost / whole if whole else 0.0
+                kl, error = judge.costs(level, written)
                 records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
@@ -135,6 +126,49 @@ class Written:
     fallback: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """What a unit of a block costs at a level, by what its linears have read and felt."""
+
+    unit: Unit
+    linears: Mapping[str, Linear]
+    felt: Mapping[str, Felt]
+    tokens: int
+
+    def costs(self, level: Level, written: Written) -> tuple[float, float]:
+        """Return what a level costs in KL divergence [nat per token], and ‖ΔW X‖² ÷ ‖W X‖² [1]."""
+        deltas = _deltas(written, self.linears)
+        felt = {role: delta for role, delta in deltas.items() if role in self.felt}
+        rounded = self._moved if rounding_of(level) else {}
+        with self._arithmetic:
+            kl, lost = costs(self.felt, felt, rounded)
+        return kl / self.tokens, lost / self._whole if self._whole else 0.0
+
+    @cached_property
+    def _whole(self) -> float:
+        """Return ‖W X‖²."""
+        with self._arithmetic:
+            return sum(felt.energy(weight) for felt, weight in self._pairs)
+
+    @cached_property
+    def _moved(self) -> dict[str, Tensor]:
+        """Return what rounding the inputs does to the log-likelihood at each token, by role."""
+        roles = (site.role for site in self.unit.sites if site.role in self.felt)
+        with self._arithmetic:
+            moved = (felt.moved(weight, rounding_error(felt.x)) for felt, weight in self._pairs)
+            return dict(zip(roles, moved, strict=True))
+
+    @property
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return arithmetic(usual(self.unit.sites[0].shape[1]))
+
+    @property
+    def _pairs(self) -> Iterator[tuple[Felt, Tensor]]:
+        for site in self.unit.sites:
+            if site.role in self.felt:
+                yield self.felt[site.role], self.linears[site.role].weight.dense()
+
+
 def _in_order(units: Sequence[Unit], stop: Stop) -> list[Unit]:
     """Return the units of a block in the order in which they run."""
     place = {tap: number for number, tap in enumerate(stop.block.taps)}
@@ -147,16 +181,12 @@ def _deltas(written: Written, linears: Mapping[str, Linear]) -> dict[str, Tensor
     return {r: w.dense() - linears[r].weight.dense() for r, w in written.weights.items()}
 
 
-def _relative(
-    unit: Unit, written: Written, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
-) -> float:
-    """Return ‖ΔW X‖² ÷ ‖W X‖² [1]; without statistics, ‖ΔW‖² ÷ ‖W‖²."""
-    lost = whole = 0.0
-    deltas = _deltas(written, linears)
+def _energy(unit: Unit, weights: Mapping[str, Tensor], stats: Mapping[str, Stats]) -> float:
+    """Return ‖W X‖² of a unit's weights, by role; without statistics, ‖W‖²."""
+    found = 0.0
     for site in unit.sites:
-        seen = stats[site.tap]
-        for matrix, sign in ((deltas[site.role], 0), (linears[site.role].weight.dense(), 1)):
-            grown = matrix @ seen[Gram].mean() if Gram in seen else matrix
-            energy = float((grown * matrix).double().sum())
-            lost, whole = lost + energy * (1 - sign), whole + energy * sign
-    return lost / whole if whole else 0.0
+        seen, matrix = stats[site.tap], weights[site.role]
+        with arithmetic(usual(site.shape[1])):
+            grown = multiplied(matrix, seen[Gram].mean()) if Gram in seen else matrix
+        found += float((grown * matrix).double().sum())
+    return found

@@ -120,7 +120,7 @@ def too_short_to_measure_on(place: Place) -> Words:
     return ["measure", "model", "--data", "a.txt"]
 
 
-@mistake(65, "other and", "cannot be compared", "different tokens", "made from")
+@mistake(65, "other and", "do not go together", "different tokens", "made from")
 def a_model_with_other_tokens(place: Place) -> Words:
     file = place.model("other") / "tokenizer.json"
     tokenizer = json.loads(file.read_text())

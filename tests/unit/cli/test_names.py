@@ -77,6 +77,7 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "folder",
         "prompt",
         "max_tokens",
+        "draft",
         "stop",
         "system",
         "raw",

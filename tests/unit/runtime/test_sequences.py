@@ -25,7 +25,8 @@ def grown(owner: Sequences, sequence: Sequence, length: int) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["new", "grow", "fork", "end"]), st.integers(0, 9)), max_size=40
+        st.tuples(st.sampled_from(["new", "grow", "back", "fork", "end"]), st.integers(0, 9)),
+        max_size=40,
     )
 )
 def test_pages_that_are_written_to_have_one_owner(acts: list[tuple[str, int]]):
@@ -38,6 +39,8 @@ def test_pages_that_are_written_to_have_one_owner(acts: list[tuple[str, int]]):
                 live.append(owner.new())
             elif act == "grow" and one is not None:
                 grown(owner, one, one.length + number)
+            elif act == "back" and one is not None:
+                owner.shorten(one, max(0, one.length - number))
             elif act == "fork" and one is not None:
                 live.append(owner.forked(one))
             elif act == "end" and live:
