@@ -1,14 +1,12 @@
 """A recipe that trains, carried out by the processes that torchrun starts, gives what one gives."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from tests.interop.pipeline import here, recipe
 from tests.small import FEW, small_model
+from tests.torchrun import torchrun
 
 import whet
 from whet.api import compression
@@ -31,20 +29,8 @@ def test_two_processes_publish_what_one_publishes(
 ) -> None:
     steps = recipe(tmp_path / "r.yaml", STEPS)
     told = [word for setting in FEW for word in ("--set", setting)]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("-m", "whet", "compress", str(model), "--recipe", str(steps), *told),
-            *("-o", str(tmp_path / "two")),
-        ],
-        env=dict(os.environ) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("report: ") == 1
+    words = ["-m", "whet", "compress", str(model), "--recipe", str(steps), *told]
+    assert torchrun(2, *words, "-o", str(tmp_path / "two")).count("report: ") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.yaml", "two"]
     monkeypatch.setattr(compression, "reload", here)
     whet.compress(model, steps, set=FEW, out=tmp_path / "one")

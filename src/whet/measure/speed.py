@@ -23,6 +23,7 @@ from whet.runtime.used import used
 from whet.store.folder import Folder
 
 PROMPT, NEW, RUNS = 256, 32, 7  # [token], [token], rounds
+MOST = 60  # rounds
 OTHERS = (32, 1024)  # further lengths of prompts [token]
 PRIVATE = frozenset({"layouts"})  # notes that name places on this machine
 Told = Callable[[int, int], None]  # rounds done, of how many
@@ -68,12 +69,13 @@ def speed(
     others: Sequence[int] = OTHERS,
     new: int = NEW,
     runs: int = RUNS,
+    seconds: float = 0.0,
     seed: int = 0,
     memory: bool = True,
     context: int = CONTEXT,
     told: Told | None = None,
 ) -> list[Record]:
-    """Time engines in turn, each `runs` times.
+    """Time engines in turn, each `runs` times; oftener, up to 60, where that takes less than `seconds`.
 
     Returns a record (step "speed") for each of them, then one (step "kernel") for each weight.
     Prompts are random tokens, shortened where a context is too small; the end of text is ignored.
@@ -89,12 +91,13 @@ def speed(
         one.decode.clear()
     threads = max(engine.executor.threads for engine in engines)
     read: list[float] = []
-    for done in range(runs):
+    began = perf_counter()
+    while len(read) < runs or (len(read) < MOST and perf_counter() - began < seconds):
         read.append(bandwidth(threads))
         for one in every:
             one.round()
         if told is not None:
-            told(done + 1, runs)
+            told(min(len(read), runs), runs)
     found = list(_records(timed, read, context if memory else None))
     return found + [record for engine in engines for record in kernels(engine)]
 

@@ -23,6 +23,7 @@ from whet.store.folder import Folder
 from whet.store.writer import shard_bytes
 
 RUNS, FEW = 5, 3  # of speed: of the result, and of what is built to learn from
+TIMED = 2.0  # that rounds go on for in any case: a small model's are short, and vary [s]
 
 
 def exact_bytes(recipe: Recipe, folder: Folder) -> int:
@@ -74,7 +75,7 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
 def pace(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str, float]:
     """Return how fast a folder is on this machine, and its peak memory, by the names of limits."""
     engine, context = load(folder, cache=cache), limits.context
-    found = speed([engine], prompt=limits.prompt, others=(), runs=FEW, context=context)
+    found = speed([engine], prompt=limits.prompt, others=(), runs=FEW, seconds=TIMED, context=context)
     return _figures(found[0])
 
 
@@ -82,7 +83,7 @@ def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dic
     """Measure speed and memory beside the original; add what is found to the records."""
     engines = [load(path) for path in (folder, original)]
     prompt, context = ask.limits.prompt, ask.limits.context
-    found = speed(engines, prompt=prompt, others=(32,), runs=RUNS, context=context)
+    found = speed(engines, prompt=prompt, others=(32,), runs=RUNS, seconds=TIMED, context=context)
     records += [record for record in found if record.step == "speed"]
     return _figures(found[0])
 

@@ -1,8 +1,5 @@
 """Processes that share the parts of a step, and divide what they train, train as one does."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.torchrun import torchrun
 from tests.unit.model.tiny import source
 from tests.unit.train import member
 from tests.unit.train.member import Case, Result
@@ -81,16 +79,7 @@ def by_team(cases: Mapping[str, Case], folder: Path) -> list[dict[str, Result]]:
     """What each of two processes has left of each case."""
     folder.mkdir(exist_ok=True)
     torch.save([vars(each) for each in cases.values()], folder / "cases.pt")
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={SIZE}"]
-    done = subprocess.run(
-        [sys.executable, *start, str(member.__file__), str(folder / "cases.pt"), str(folder)],
-        env=dict(os.environ) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    torchrun(SIZE, str(member.__file__), str(folder / "cases.pt"), str(folder))
     left = [torch.load(folder / f"results-{rank}.pt", weights_only=True) for rank in range(SIZE)]
     return [
         {name: Result(**fields) for name, fields in zip(cases, each, strict=True)} for each in left
