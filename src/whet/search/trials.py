@@ -53,11 +53,17 @@ class Trials:
         self.failed: list[Structure] = []  # here and now; what failed in another run is tried again
 
     def run(self, judge: Judge, more: Callable[[], bool]) -> None:
-        """Judge the model as it is, however keys are kept; then other shapes while there is time."""
+        """Judge the model as it is, however keys are kept; then other shapes while there is time.
+
+        Narrower ones come first: of what can be cut, channels that count least cost least.
+        """
         for cache in self.space.caches:
             if Structure(cache=cache) not in self._known():
-                self.study.enqueue_trial(self._whole(cache))
+                self.study.enqueue_trial(self._narrower(0.0, cache))
+        narrower = [ffn for ffn in self.space.ffn if ffn]
         while self._waiting() or not self._finished() or more():
+            if narrower and not self._waiting():
+                self.study.enqueue_trial(self._narrower(narrower.pop(0), self.space.caches[0]))
             if not self._next(judge):
                 return
 
@@ -84,8 +90,8 @@ class Trials:
         """Return whether trials wait that were asked for."""
         return any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False))
 
-    def _whole(self, cache: Keeping) -> dict[str, Any]:
-        return {"ffn": 0.0, "layers": 0, "kv": 0, "trained": TRAINED[-1], "cache": cache}
+    def _narrower(self, ffn: float, cache: Keeping) -> dict[str, Any]:
+        return {"ffn": ffn, "layers": 0, "kv": 0, "trained": TRAINED[-1], "cache": cache}
 
     def _next(self, judge: Judge) -> bool:
         """Judge one more structure; return False once chance finds only known ones."""
