@@ -1,13 +1,14 @@
 """A model put together from a database, measured on held-out text without being saved.
 
-Block by block from the source, each linear replaced by what the choice says; blocks and the states
-that enter them are kept as far as memory allows, so that a choice which differs late is cheap.
+Block by block from the source, each linear replaced by what the choice says; blocks are kept as far as
+memory allows, and what was found of a choice always.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,13 +23,13 @@ from whet.model.architecture import Architecture
 from whet.model.block import Block
 from whet.model.family import Family, find
 from whet.model.linear import Linear
+from whet.model.site import Site
 from whet.model.source import Source
 from whet.search.database import Database
 from whet.search.option import Choice, Menu
 from whet.search.rounding import rounding_of
 
 HELD = 1 << 29  # blocks that are kept [byte]
-STATES = 1 << 29  # states between blocks that are kept [byte]
 TOKENS_AT_ONCE = 2048
 ROWS = 512  # tokens whose predictions are held at a time
 
@@ -43,24 +44,26 @@ class Assembly:
     ids: Int64[Tensor, "samples time"]
     original: Source
     _blocks: "OrderedDict[tuple[int, ...], Block]" = field(default_factory=OrderedDict)
-    _states: dict[int, tuple[tuple[int, ...], Tensor]] = field(default_factory=dict)
+    _found: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     @torch.no_grad()
-    def kl(self, choice: Choice, samples: int | None = None, *, keep: bool = False) -> float:
+    def kl(self, choice: Choice, samples: int | None = None) -> float:
         """Return the KL divergence of a choice from the original [nat per token].
 
-        `samples` takes the first windows alone; `keep` keeps the states for choices like this one.
+        `samples` takes the first windows alone.
         Law: 0 where every unit stays as it is.
         """
         ids = self.ids[:samples]
-        with arithmetic(usual(self._arch.hidden)):
-            hidden = self._through(choice, ids, keep=keep)
-            return self._divergence(hidden, self._ideal[: len(ids)], choice)
+        asked = (len(ids), *(choice[menu.unit.name] for menu in self.menus))
+        if asked not in self._found:
+            with arithmetic(usual(self._arch.hidden)):
+                hidden = self._through(choice, ids)
+                self._found[asked] = self._divergence(hidden, self._ideal[: len(ids)], choice)
+        return self._found[asked]
 
     def forget(self) -> None:
-        """Give back the memory of blocks and states; a choice that follows takes longer."""
+        """Give back the memory of blocks; a choice that follows takes longer."""
         self._blocks.clear()
-        self._states.clear()
 
     @cached_property
     def _kind(self) -> tuple[Family, Architecture]:
@@ -90,41 +93,22 @@ class Assembly:
             found.setdefault(menu.unit.layer, []).append(menu)
         return found
 
-    def _through(self, choice: Choice, ids: Tensor, *, keep: bool = False) -> Tensor:
-        """Return what the head reads, from the deepest states that are known."""
-        first, hidden = self._known(choice, ids)
-        kept = 0
-        for layer in range(first, self._arch.layers):
-            if keep and kept + hidden.nbytes <= STATES:
-                self._states[layer] = (self._before(choice, layer), hidden)
-                kept += hidden.nbytes
+    def _through(self, choice: Choice, ids: Tensor) -> Tensor:
+        """Return what the head reads."""
+        hidden = self._embedding(choice)(ids)
+        size = max(1, TOKENS_AT_ONCE // ids.shape[1])
+        for layer in range(self._arch.layers):
             block = self._block(layer, choice)
-            size = max(1, TOKENS_AT_ONCE // ids.shape[1])
             hidden = torch.cat([block(part) for part in hidden.split(size)])
         return hidden
-
-    def _known(self, choice: Choice, ids: Tensor) -> tuple[int, Tensor]:
-        """Return the deepest block whose input is known, and that input."""
-        for layer in sorted(self._states, reverse=True):
-            before, hidden = self._states[layer]
-            if before == self._before(choice, layer) and len(hidden) >= len(ids):
-                return layer, hidden[: len(ids)]
-        return 0, self._embedding(choice)(ids)
-
-    def _before(self, choice: Choice, layer: int) -> tuple[int, ...]:
-        """Return what of a choice decides what enters a block."""
-        earlier = (None, *range(layer))
-        return tuple(choice[m.unit.name] for each in earlier for m in self._by_layer.get(each, ()))
 
     def _block(self, layer: int, choice: Choice) -> Block:
         """Return a block as a choice has it."""
         mine = self._by_layer.get(layer, [])
         key = (layer, *(choice[menu.unit.name] for menu in mine))
         if key not in self._blocks:
-            block = decoder.block(self.source, *self._kind, layer)
-            for role, weight, rounding in self._weights(mine, choice):
-                block.linears[role].replace(weight)
-                block.linears[role].activation = rounding
+            made = {role: (weight, how) for role, weight, how in self._weights(mine, choice)}
+            block = decoder.block(_Replaced(self.source, layer, made), *self._kind, layer)
             for linear in block.linears.values():
                 linear.replace(self._plain(linear.weight))
             self._blocks[key] = block
@@ -188,6 +172,38 @@ class Assembly:
             log, log_ideal = head(rows).log_softmax(-1), original(rows_ideal).log_softmax(-1)
             lost += float((log_ideal.exp() * (log_ideal - log)).double().sum())
         return lost / (hidden.shape[0] * hidden.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Replaced:
+    """A source in which some linears of a block are others; those that they replace are not read."""
+
+    source: Source
+    layer: int
+    made: Mapping[str, tuple[Weight, Activation | None]]  # by role
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.source.config
+
+    def names(self) -> Collection[str]:
+        return self.source.names()
+
+    def tensor(self, name: str) -> Tensor:
+        return self.source.tensor(name)
+
+    def weight(self, site: Site) -> Weight:
+        mine = self._mine(site)
+        return self.source.weight(site) if mine is None else mine[0]
+
+    def activation(self, site: Site) -> tuple[Activation, Tensor | None] | None:
+        mine = self._mine(site)
+        if mine is None:
+            return self.source.activation(site)
+        return None if mine[1] is None else (mine[1], None)
+
+    def _mine(self, site: Site) -> tuple[Weight, Activation | None] | None:
+        return self.made.get(site.role) if site.layer == self.layer else None
 
 
 def _nbytes(block: Block) -> int:

@@ -75,7 +75,9 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
 def pace(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str, float]:
     """Return how fast a folder is on this machine, and its peak memory, by the names of limits."""
     engine, context = load(folder, cache=cache), limits.context
-    found = speed([engine], prompt=limits.prompt, others=(), runs=FEW, seconds=TIMED, context=context)
+    found = speed(
+        [engine], prompt=limits.prompt, others=(), runs=FEW, seconds=TIMED, context=context
+    )
     return _figures(found[0])
 
 

@@ -92,7 +92,7 @@ class Run:
         best = trials.best
         if best is None:
             raise self._nothing()
-        stand = self._stand(best, text)
+        stand, self.took = self._stand(best, text), max(self.took, trials.lasted)
         self.brief = is_wide(anatomy(self.ask.folder)) and self.clock.left < ROOMY * self.took
         return self._built(stand, text, trials)
 

@@ -70,10 +70,18 @@ class Trials:
     @property
     def best(self) -> Structure | None:
         """Return the structure of least value that keeps every limit; None if there is none."""
+        found = self._best()
+        return None if found is None else Structure(**found.user_attrs["structure"])
+
+    @property
+    def lasted(self) -> float:
+        """Return how long the best trial took, in this process or an earlier one [s]."""
+        found = self._best()
+        return 0.0 if found is None else found.duration.total_seconds()
+
+    def _best(self) -> Any:  # noqa: ANN401 (Optuna's trial)
         kept = [t for t in self._finished() if t.user_attrs.get("feasible")]
-        if not kept:
-            return None
-        return Structure(**min(kept, key=lambda t: cast("float", t.value)).user_attrs["structure"])
+        return min(kept, key=lambda t: cast("float", t.value), default=None)
 
     def records(self) -> list[Record]:
         """Return a record of every trial that was begun (step "trial")."""

@@ -56,6 +56,7 @@ def test_finished_trials_last(tmp_path: Path) -> None:
     again.run(lambda structure: pytest.fail("judged again"), lambda: False)
     assert again.records() == before
     assert again.best is not None
+    assert again.lasted > 0
 
 
 def test_a_trial_that_fails_is_a_record_and_no_end(tmp_path: Path) -> None:
