@@ -14,6 +14,7 @@ from whet.formats.codec import Search
 from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.scaled import Scaled
 from whet.formats.spec import parse
+from whet.methods.solve import slabs
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.complete import Problem, Solution, improved, solved
 from whet.methods.solve.descent import Descent
@@ -158,6 +159,23 @@ def test_outputs_are_independent(name: str) -> None:
     part = weight[some].T.double().contiguous()
     few = alone(Problem(part, H, found), name, Search(), 3)
     torch.testing.assert_close(few.values, whole.values[:, some])
+
+
+@pytest.mark.parametrize("name", [*CODED, *LEARNED])
+@pytest.mark.parametrize("sweeps", [0, 1])  # with more, outputs end together when none changes
+def test_so_many_outputs_at_a_time_change_nothing(name: str, sweeps: int, monkeypatch) -> None:
+    weight, x, _, _ = layer()
+    H = x.T @ x
+    asked = Problem(weight.T.contiguous(), H, factor(H, 0.01))
+    at_once = alone(asked, name, Search(), sweeps)
+    monkeypatch.setattr(slabs, "NUMBERS", 3 * len(H))
+    parts = alone(asked, name, Search(), sweeps)
+    torch.testing.assert_close(parts.values, at_once.values)
+    torch.testing.assert_close(parts.loss, at_once.loss)
+    torch.testing.assert_close(parts.params.scale, at_once.params.scale)
+    written = codec(name).write(parts.values.T.contiguous().float(), parts.params)
+    read = codec(name).decode(written, (weight.shape[0], weight.shape[1]))
+    torch.testing.assert_close(read, parts.values.T.float(), rtol=1e-3, atol=1e-6)
 
 
 # coordinate descent

@@ -26,6 +26,13 @@ def release(least: int = 1 << 20) -> None:
     _set({MMAP_THRESHOLD: least, TRIM_THRESHOLD: least})
 
 
+def trim() -> None:
+    """Give all freed memory back to the system, now."""
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if give_back is not None:
+        give_back(0)
+
+
 def _set(options: Mapping[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,7 +1,7 @@
 """Formats of codes with scales: what all of them share, whatever a code means."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -245,6 +245,25 @@ def part(params: Params, rows: slice) -> Params:
     scale = of(params.scale)
     assert scale is not None
     return Params(scale, of(params.zero), of(params.levels), params.extra)
+
+
+def joined(parts: Sequence[Params]) -> Params:
+    """Return the parameters of all rows from those of parts. Law: the inverse of `part`."""
+
+    def of(some: Sequence[Tensor | None]) -> Tensor | None:
+        held = [one for one in some if one is not None]
+        return torch.cat(held) if held else None
+
+    scale = of([one.scale for one in parts])
+    assert scale is not None
+    zero, levels = of([one.zero for one in parts]), of([one.levels for one in parts])
+    return Params(scale, zero, levels, parts[0].extra)
+
+
+def shares(codec: Scaled, params: Params) -> bool:
+    """Return whether rows share scales, zero points or levels that solving may change."""
+    one_table = params.levels is not None and len(params.levels) == 1
+    return codec.coded.grouping == "tensor" or one_table or len(params.scale) == 1
 
 
 def _all(weight: Float[Tensor, "out in"]) -> Int64[Tensor, "in"]:

@@ -62,7 +62,7 @@ class Timed:
         }
 
 
-def speed(
+def speed(  # noqa: PLR0913
     engines: Sequence[Engine],
     *,
     prompt: int = PROMPT,

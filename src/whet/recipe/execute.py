@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from whet.base.allocator import retain
+from whet.base.allocator import retain, trim
 from whet.base.errors import StoppedError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
@@ -120,6 +120,7 @@ class Execution:
 
     def leave(self, streams: Streams) -> Streams:
         """Compress the head, and keep the logits of a few tokens for the reload check."""
+        trim()  # a head is larger than the holes that blocks leave
         original, working = self._head(), self._head()
         records = list(self._rewriter(streams).rewrite(working, original))
         logits = working(streams.probe.read(0, streams.probe.samples))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from whet.base.allocator import trim
 from whet.base.record import Record
 from whet.formats.keeping import Keeping
 from whet.measure.divergence import judged
@@ -58,6 +59,7 @@ class Measured:
 def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
     original = ask.folder.path
+    trim()  # both models are about to be held
     count = WIDE_WINDOWS if is_wide(anatomy(ask.folder)) else WINDOWS
     records = compare(folder, original, data=ask.data, count=count)
     facts = records[0].facts

@@ -64,8 +64,8 @@ REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
-ROOMY = 2.5  # times the last trial, that a wide model's folder takes with all text and rounds
-BRIEF = 0.8  # of the last trial, that it takes with a quarter of the text and one round
+ROOMY = 1.5  # times the last trial, that a wide model's folder takes with all text and rounds
+BRIEF = 0.5  # of the last trial, that it takes with a quarter of the text and one round
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 

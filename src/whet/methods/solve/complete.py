@@ -14,12 +14,13 @@ from torch import Tensor
 
 from whet.formats.codec import Params, Scalar, Search
 from whet.formats.compose import Sum, Terms
-from whet.formats.scaled import Scaled
+from whet.formats.scaled import Scaled, joined, part, shares
 from whet.methods.solve.columns import rounded
 from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import Factor
 from whet.methods.solve.lattice import Joint, Lattice, Masked, Members
 from whet.methods.solve.levels import relevel
+from whet.methods.solve.slabs import slabs
 
 TURNS = 2  # times that each term of a sum is solved for what the others leave
 
@@ -39,6 +40,15 @@ class Problem:
     factor: Factor
     mask: Float[Tensor, "in out"] | None = None
     free: Float[Tensor, "in out"] | None = None
+
+    def outputs(self, some: slice) -> "Problem":
+        """Return the problem of some outputs alone."""
+        target, mask, free = (
+            None if each is None else each[:, some].contiguous()
+            for each in (self.target, self.mask, self.free)
+        )
+        assert target is not None
+        return replace(self, target=target, mask=mask, free=free)
 
     def lattice(self, codec: Scaled, params: Params) -> Lattice:
         """Return what can be written."""
@@ -72,12 +82,29 @@ def solved(problem: Problem, codec: Scalar, search: Search, sweeps: int) -> Solv
     shown = target if problem.free is None else problem.free
     params = codec.fit(shown.T.contiguous().float(), search, importance)
     if isinstance(codec, Scaled):
-        start = _started(problem, problem.lattice(codec, params), params)
-        return ((codec, improved(problem, codec, start, sweeps)),)
+        return ((codec, _alone(problem, codec, params, sweeps)),)
     assert isinstance(codec, Sum)
     assert isinstance(params, Terms)
     start = _started(problem, Joint(codec, params), params)
     return _solved_terms(problem, codec, params, start, sweeps)
+
+
+def _alone(problem: Problem, codec: Scaled, params: Params, sweeps: int) -> Solution:
+    """Return the solution of a format that is no sum; where outputs share nothing, some at a time."""
+
+    def solution(rows: slice) -> Solution:
+        mine, given = problem.outputs(rows), part(params, rows)
+        start = _started(mine, mine.lattice(codec, given), given)
+        return improved(mine, codec, start, sweeps)
+
+    inputs, outputs = problem.target.shape
+    every = [slice(None)] if shares(codec, params) else slabs(outputs, inputs)
+    found = [solution(some) for some in every]
+    if len(found) == 1:
+        return found[0]
+    values, losses = torch.cat([one.values for one in found], 1), [one.loss for one in found]
+    whole = joined([one.params for one in found])
+    return Solution(values, whole, torch.cat(losses), sum(one.kept for one in found))
 
 
 def _started(problem: Problem, members: Members, params: Params) -> Solution:
@@ -143,8 +170,8 @@ def added(terms: Solved) -> Float[Tensor, "in out"]:
 def planes_of(terms: Solved) -> dict[str, Tensor]:
     """Return the planes of a format, those of a sum numbered by term."""
     planes: dict[str, Tensor] = {}
-    for i, (codec, part) in enumerate(terms):
+    for i, (codec, found) in enumerate(terms):
         prefix = f"{i}." if len(terms) > 1 else ""
-        own = codec.write(part.values.T.contiguous(), part.params)
+        own = codec.write(found.values.T.contiguous(), found.params)
         planes |= {prefix + name: plane for name, plane in own.items()}
     return planes

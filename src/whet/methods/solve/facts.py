@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from whet.base.quantity import Quantity
 from whet.methods.solve.factor import Factor
+from whet.methods.solve.slabs import slabs
 
 
 class Facts(Mapping[str, Quantity]):
@@ -38,7 +40,8 @@ def told(
     values: Float[Tensor, "in out"],
 ) -> dict[str, Quantity]:
     """Return the error, how far the target was from the weight, and the damping."""
-    lost = loss(found, values - target)
+    some = slabs(values.shape[1], len(values))
+    lost = torch.cat([loss(found, values[:, s] - target[:, s]) for s in some])
     whole = loss(found, weight.T)
     return {
         "output_error": share(lost, whole, "tr((Q-T)H(Q-T)ᵀ) ÷ tr(WHWᵀ), T the target"),
@@ -49,7 +52,8 @@ def told(
 
 def loss(found: Factor, delta: Float[Tensor, "in out"]) -> Float[Tensor, "out"]:
     """Return δᵀ H δ of each column, without the ridge."""
-    return found.energy(delta) - found.ridge * delta.square().sum(0)
+    parts = (delta[:, some] for some in slabs(delta.shape[1], len(delta)))
+    return torch.cat([found.energy(part) - found.ridge * part.square().sum(0) for part in parts])
 
 
 def share(part: Tensor, whole: Tensor, how: str) -> Quantity:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
 from whet.methods.solve.factor import Factor, factor
+from whet.methods.solve.slabs import slabs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,18 +39,27 @@ def corrected(
 
     Law: without drift it is the weight itself.
     """
+    target, size = weight.T.contiguous(), weight.new_zeros(len(weight))
+    for some in slabs(*weight.shape):
+        moved = _moved(weight, drift, some)
+        if moved is None or not torch.isfinite(moved.sum()):
+            return weight.T.contiguous(), torch.zeros_like(size)
+        asked = moved.T.contiguous()
+        shift = factor.solve(asked)
+        target[:, some] += shift
+        size[some] = (shift * asked).sum(0) - factor.ridge * shift.square().sum(0)
+    return target, size.clamp_(min=0)
+
+
+def _moved(weight: Tensor, drift: Drift, some: slice) -> Tensor | None:
+    """Return alpha W C + rho R of some outputs; None where there is no drift."""
     moved: Tensor | None = None
     if drift.cross is not None and drift.alpha:
-        moved = (drift.alpha * weight) @ drift.cross
+        moved = (drift.alpha * weight[some]) @ drift.cross
     if drift.residual is not None and len(drift.residual) == len(weight) and drift.rho:
-        pull = drift.rho * drift.residual
+        pull = drift.rho * drift.residual[some]
         moved = pull if moved is None else moved.add_(pull)
-    if moved is None or not torch.isfinite(moved.sum()):
-        return weight.T.contiguous(), weight.new_zeros(len(weight))
-    asked = moved.T.contiguous()
-    shift = factor.solve(asked)
-    size = (shift * asked).sum(0) - factor.ridge * shift.square().sum(0)
-    return shift.add_(weight.T), size.clamp(min=0)
+    return moved
 
 
 def needed(alpha: float, rho: float) -> tuple[type[Statistic], ...]:
