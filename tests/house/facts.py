@@ -171,8 +171,14 @@ def _share(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
+def _limit(row: str) -> str:
+    """What a search is given of a uniform recipe: its size, or how fast it generates."""
+    preset, _, speed = row.partition("@")
+    return f"speed of `{preset}`" if speed else f"size of `{preset}`"
+
+
 def searches() -> str:
-    """The newest search of each row of `bench/search.py`, beside the uniform recipe of that size."""
+    """The newest search of each row of `bench/search.py`, beside the uniform recipe of its limit."""
     path = RESULTS / "search.jsonl"
     newest: dict[tuple[str, str], Record] = {}
     with path.open(encoding="utf-8") as lines:
@@ -185,7 +191,7 @@ def searches() -> str:
             alone = before.facts["kl_mean"].value if before else None
             rows.append(
                 (
-                    f"size of `{site}`" if before else f"{site} bit per weight",
+                    _limit(site) if before else f"{site} bit per weight",
                     say.size(facts["size_measured"].value),
                     say.significant(facts["bpw_predicted"].value),
                     say.significant(alone) if alone else "–",
