@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from whet.base.quantity import Quantity
 from whet.base.record import Record
-from whet.measure.intervals import median
+from whet.measure.speed import medians
 from whet.measure.windows import windows
 from whet.runtime.engine import Engine
 
 PROMPTS, LENGTH, NEW = 16, 128, 64  # texts, and their and the answers' lengths [token]
+HOW = "greedy, after pieces of a text, with and without a draft in turn"
 Told = Callable[[int, int], None]  # texts done, of how many
 
 
@@ -31,11 +29,11 @@ def guided(engine: Engine, draft: Engine, data: str, told: Told | None = None) -
         rates.append((_rate(both, ids.tolist()), _rate(engine, ids.tolist())))
         if told is not None:
             told(done, len(texts.rows))
-    pairs, tally = np.array(rates), both.guessed
+    tally = both.guessed
     facts = {
-        **_median("decode_guided", pairs[:, 0], "token/s"),
-        **_median("decode_alone", pairs[:, 1], "token/s"),
-        **_median("gain", pairs[:, 0] / pairs[:, 1], "1"),
+        **medians("decode_guided", [one for one, _ in rates], "token/s", HOW),
+        **medians("decode_alone", [other for _, other in rates], "token/s", HOW),
+        **medians("gain", [one / other for one, other in rates], "1", HOW),
         "tokens_a_step": Quantity(
             tally.tokens_a_step, "1", "tokens for each step of the large model"
         ),
@@ -50,11 +48,3 @@ def _rate(engine: Engine, ids: list[int]) -> float:
     new = max(2, min(NEW, engine.context - len(ids)))
     moments = [perf_counter() for _ in engine.generate(ids, max_tokens=new, stop_ids=())]
     return (len(moments) - 1) / (moments[-1] - moments[0])
-
-
-def _median(name: str, values: NDArray[np.float64], unit: str) -> dict[str, Quantity]:
-    found, _ = median(values)
-    how = f"median of {len(values)} texts, with and without a draft in turn, greedy"
-    ends = {"_low": found.low, "_high": found.high}
-    drawn = {name + end: Quantity(at, unit, how) for end, at in ends.items() if at is not None}
-    return {name: Quantity(found.value, unit, how)} | drawn

@@ -56,9 +56,9 @@ class Timed:
         after = f"tokens 2 to {self.new} after a prompt of {length}"
         first = f"prompt of {length} tokens to first token"
         return {
-            **_fact(f"prefill_{length}", prefill, "token/s", "prompt ÷ time to first token"),
-            **_fact(f"decode{tail}", self.decode, "token/s", after),
-            **_fact(f"ttft{tail}", self.first, "s", first),
+            **medians(f"prefill_{length}", prefill, "token/s", "prompt ÷ time to first token"),
+            **medians(f"decode{tail}", self.decode, "token/s", after),
+            **medians(f"ttft{tail}", self.first, "s", first),
         }
 
 
@@ -130,7 +130,7 @@ def _prepared(
 def _records(
     timed: Sequence[list[Timed]], read: list[float], context: int | None
 ) -> Iterator[Record]:
-    probe = _fact("memory_read", read, "byte/s", how())
+    probe = medians("memory_read", read, "byte/s", how())
     for lengths in timed:
         engine = lengths[0].engine
         facts: Facts = {}
@@ -161,11 +161,11 @@ def _share(timed: Timed, read: list[float]) -> Facts:
     size = token_bytes(timed.engine.folder) * timed.engine.executor.density
     shares = [rate * size / speed for rate, speed in zip(timed.decode, read, strict=True)]
     what = f"decode × {size / 1e6:.1f} MB of weights a token ÷ memory_read of the round"
-    return _fact("bandwidth_share", shares, "1", what)
+    return medians("bandwidth_share", shares, "1", what)
 
 
-def _fact(name: str, values: list[float], unit: str, how: str) -> Facts:
-    """Return a median and the ends of its interval."""
+def medians(name: str, values: list[float], unit: str, how: str) -> Facts:
+    """Return, as facts, a median and the ends of its interval."""
     found, sure = median(np.asarray(values))
     assert found.low is not None
     assert found.high is not None
