@@ -33,31 +33,40 @@ Team::Team(int threads) : size_(std::max(threads, 1)) {
 
 Team::~Team() {
   over_ = true;
-  start_.value.fetch_add(1, std::memory_order_release);
-  start_.value.notify_all();
+  start_.raise();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void Team::await(const std::atomic<uint32_t>& word, uint32_t old) {
+// Either the sleeper sees the new number, or it is seen among the sleepers: each writes its own word
+// before it reads the other's, in one order for all (seq_cst).
+void Team::Count::raise() {
+  value_.fetch_add(1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) != 0) value_.notify_all();
+}
+
+void Team::Count::await(uint32_t old) {
   const auto begin = std::chrono::steady_clock::now();
   do {
     for (int i = 0; i < kPauses; ++i) {
-      if (word.load(std::memory_order_acquire) != old) return;
+      if (value_.load(std::memory_order_acquire) != old) return;
       pause();
     }
   } while (std::chrono::steady_clock::now() - begin < kPatience);
-  while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  while (value_.load(std::memory_order_seq_cst) == old) {
+    value_.wait(old, std::memory_order_seq_cst);
+  }
+  sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Team::barrier(int) {
   if (size_ == 1) return;
-  const uint32_t round = passed_.value.load(std::memory_order_relaxed);
-  if (arrived_.value.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
-    arrived_.value.store(0, std::memory_order_relaxed);
-    passed_.value.fetch_add(1, std::memory_order_release);
-    passed_.value.notify_all();
+  const uint32_t round = passed_.now();
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
+    arrived_.store(0, std::memory_order_relaxed);
+    passed_.raise();
   } else {
-    await(passed_.value, round);
+    passed_.await(round);
   }
 }
 
@@ -68,15 +77,14 @@ void Team::enter(Call call, void* job) {
   }
   call_ = call;
   job_ = job;
-  start_.value.fetch_add(1, std::memory_order_release);
-  start_.value.notify_all();
+  start_.raise();
   call(job, 0);
   barrier(0);
 }
 
 void Team::work(int thread) {
   for (uint32_t seen = 0;;) {
-    await(start_.value, seen);
+    start_.await(seen);
     ++seen;
     if (over_) return;
     call_(job_, thread);

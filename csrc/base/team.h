@@ -34,21 +34,30 @@ class Team {
 
  private:
   using Call = void (*)(void*, int);
-  struct alignas(64) Word {
-    std::atomic<uint32_t> value{0};
+  // A number that threads wait on until it is another. Who sleeps is counted here: the standard
+  // library counts sleepers for many addresses at once, and while another team of this process
+  // slept, each step of this one would ask the system to wake nobody.
+  class Count {
+   public:
+    uint32_t now() const { return value_.load(std::memory_order_relaxed); }
+    void raise();
+    void await(uint32_t old);  // spins, then sleeps, until the number is not `old`
+
+   private:
+    alignas(64) std::atomic<uint32_t> value_{0};
+    std::atomic<uint32_t> sleepers_{0};
   };
 
   void enter(Call call, void* job);
   void work(int thread);
-  static void await(const std::atomic<uint32_t>& word, uint32_t old);
 
   const int size_;
   Call call_ = nullptr;
   void* job_ = nullptr;
   bool over_ = false;
-  Word start_;    // counts jobs
-  Word arrived_;  // at the present barrier
-  Word passed_;   // counts barriers
+  Count start_;                                    // of jobs
+  Count passed_;                                   // of barriers
+  alignas(64) std::atomic<uint32_t> arrived_{0};  // at the present barrier
   std::vector<std::thread> threads_;
 };
 

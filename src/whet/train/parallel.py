@@ -5,6 +5,7 @@ parallelism, arXiv:2006.15704), or in it where the model is divided among them (
 so that all of them take the same step.
 """
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -42,6 +43,7 @@ class Team:
         team = cls.announced()
         if team.size > 1 and not distributed.is_initialized():
             distributed.init_process_group("gloo", timeout=PATIENCE)
+            atexit.register(_left)
         return team
 
     def alone(self, verb: str) -> None:
@@ -121,6 +123,12 @@ class Team:
                 time.sleep(PAUSE)
             waiting.wait()
         return int(number)
+
+
+def _left() -> None:
+    """End the group before Python ends: threads that wait in it could bring the process down."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager
