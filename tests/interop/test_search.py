@@ -13,7 +13,8 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import recover, run, scale, structure, text, trials, widths
+from whet.search import build, guide, recover, run, scale, structure, text, trials, widths
+from whet.search.predict import Guide
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
@@ -26,6 +27,7 @@ SHORT = 1_850_000  # less than the blocks at 8 bits and the table at 3
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "HELD", 1024)
     monkeypatch.setattr(text, "FELT", 512)
+    monkeypatch.setattr(build, "TIMED", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,30 @@ def test_a_smaller_shape_where_no_level_is_small_enough(
     again = whet.compress(model, done.path / "recipe.yaml", out=tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
         assert (again.path / name).read_bytes() == (done.path / name).read_bytes()
+
+
+def test_a_draft_where_tokens_are_to_come_faster(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    monkeypatch.setattr(run, "drafts_of", lambda ask: True)
+    monkeypatch.setattr(run, "space_of", lambda *_, drafts: structure.Space(drafts=(0, 1)))
+    # a draft that costs nothing and is always right: the trial with it must win, and be built
+    free = Guide(tokens=5.0, guesses=4.0, seconds=0.0, first=0.0, memory=0)
+    monkeypatch.setattr(guide, "worth", lambda *_: free)
+    asked = {"max_size": None, "max_kl": 0.05, "objective": "speed", "structures": True}
+    done = searched(model, tmp_path / "out", recovery=False, **asked)
+    search = one(records_of(done.path), "search")
+    assert search.notes["structure"] == "as it is, a draft of 1 layer guesses"
+    assert search.facts["kl_measured"].value <= 0.05
+    sizes = [path.stat().st_size for path in done.path.rglob("*.safetensors")]
+    assert len(sizes) == 2
+    assert search.facts["size_measured"].value == search.facts["size_predicted"].value == sum(sizes)
+    assert whet.load(done.path).draft is not None
+    again = whet.compress(model, done.path / "recipe.yaml", out=tmp_path / "again").path
+    for name in ("model.safetensors", "draft/model.safetensors", "draft/recipe.yaml"):
+        assert (again / name).read_bytes() == (done.path / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def load(
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
     cache: "Keeping | None" = None,
-    draft: Source | None = None,
+    draft: "Source | Literal[False] | None" = None,
     offline: bool = False,
 ) -> "Engine":
     """Return a model ready to generate: a compressed folder, or any source.
@@ -165,11 +165,12 @@ def load(
     `executor` "auto" takes the native kernels, or the reference (torch) where these refuse;
     `kernels` "require" makes that an error. `cache` is what keys and values are kept in, e.g. "int8";
     None: what the folder says. `draft` is a smaller model with the same tokens, whose guesses this one
-    checks: it writes the same text, faster where they are often right.
+    checks: it writes the same text, faster where they are often right. None: the one that the folder
+    has inside, if it has one; False: none.
     """
     from whet.runtime.engine import load as loaded
 
-    guess = None if draft is None else str(draft)
+    guess = draft if draft is None or draft is False else str(draft)
     return loaded(
         str(folder), executor, kernels, cache=cache, unpacked=None, draft=guess, offline=offline
     )

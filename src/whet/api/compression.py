@@ -1,11 +1,12 @@
 """From a source and a recipe to a published folder: plan, execute, assemble, reload, report, publish."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from whet.base.errors import FolderError
+from whet.base.errors import FolderError, RecipeError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
@@ -23,7 +24,7 @@ from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
 from whet.store.finite import find_nonfinite
-from whet.store.folder import Folder
+from whet.store.folder import DRAFT, Folder
 from whet.store.manifest import write_manifest
 from whet.store.publish import staging_path
 from whet.store.resolve import resolve
@@ -56,7 +57,22 @@ def bound(
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
-    return pipeline(asked, Folder(resolve(source, offline), dense=True))
+    found = pipeline(asked, Folder(resolve(source, offline), dense=True))
+    draft_of(found)  # so that what is wrong with it is told before any work
+    return found
+
+
+def draft_of(bound_plan: Pipeline) -> Pipeline | None:
+    """Return the plan of the smaller model that a recipe asks for beside its own."""
+    recipe, team = bound_plan.recipe.drafts, Team.announced()
+    if recipe is None:
+        return None
+    if team.size > 1:
+        raise RecipeError(
+            f"torchrun has started {team.size} processes, and a recipe with a draft is for one",
+            "Start whet compress without torchrun.",
+        )
+    return pipeline(recipe, bound_plan.folder)
 
 
 def default_out(source: str, recipe: str) -> Path:
@@ -87,12 +103,17 @@ def carried_out(
     *,
     resume: Resume = "auto",
     overwrite: bool = False,
+    draft: Path | None = None,
     progress: Progress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> Result:
-    """Carry out a plan; nothing stands at `out` before everything is verified."""
+    """Carry out a plan; nothing stands at `out` before everything is verified.
+
+    `draft` is what the recipe's draft has made before, which is then not made again.
+    """
     began = time.perf_counter()
     team = Team.joined() if bound_plan.together else Team()
+    small = draft_of(bound_plan)
     with Workspace(out, resume, overwrite=overwrite) as workspace:
         refuse_misfits(estimate(bound_plan), out)
         _refuse_nonfinite(bound_plan.folder)
@@ -103,17 +124,40 @@ def carried_out(
         files = journey.run()
         bound_plan = journey.settled
         checked = reload(workspace.final, journey.probe)
+        drafted = _drafted(small, workspace, draft, told, stop)
         about = (
             *plan_records(bound_plan, tokens),
             *journey.records(),
             *output_records(bound_plan, workspace.final, files),
             checked.record(),
+            *drafted,
         )
         run = (*run_records(), *journey.times(), _total(time.perf_counter() - began))
         _describe(bound_plan, workspace.final, about, run)
         workspace.publish()
     team.say(END)
     return Result(out, (*about, *run))
+
+
+def _drafted(
+    bound_plan: Pipeline | None,
+    workspace: Workspace,
+    ready: Path | None,
+    told: Progress,
+    stop: Callable[[], bool],
+) -> tuple[Record, ...]:
+    """Make the smaller model that guesses, in a folder inside; return its record (step "drafted")."""
+    if bound_plan is None:
+        return ()
+    made = workspace.folder / DRAFT
+    if not made.is_dir() and ready is not None:
+        shutil.copytree(ready, made)
+    elif not made.is_dir():
+        carried_out(bound_plan, made, progress=told, stopped=stop)
+    small = Folder(made.replace(workspace.final / DRAFT))
+    facts = {"bytes": Quantity(small.nbytes, "byte", "weight files on disk")}
+    notes = {"steps": " + ".join(step.use.name for step in bound_plan.recipe.steps)}
+    return (Record("drafted", "", facts, notes=notes),)
 
 
 def followed(bound_plan: Pipeline, out: Path, stopped: Callable[[], bool] | None = None) -> Result:

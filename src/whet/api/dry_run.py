@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from whet.api.compression import tokens_of
+from whet.api.compression import draft_of, tokens_of
 from whet.base.record import Record
 from whet.recipe.estimate import Estimate, refuse_misfits
 from whet.recipe.evidence import stage_records
@@ -20,6 +20,7 @@ class Preview:
     weights_bytes: int  # exact [byte]
     need: Estimate
     stages: tuple[Record, ...] = ()  # what each leaves, where a pass works on the whole model
+    draft_bytes: int = 0  # exact, of the smaller model inside; 0: there is none [byte]
 
 
 def previewed(bound: Pipeline, out: Path) -> Preview:
@@ -27,4 +28,6 @@ def previewed(bound: Pipeline, out: Path) -> Preview:
     samples, length = tokens_of(bound).ids.shape
     need = trial(bound, (samples, length))
     refuse_misfits(need, out)
-    return Preview(bound, out, bound.weights_bytes, need, tuple(stage_records(bound)))
+    small, stages = draft_of(bound), tuple(stage_records(bound))
+    drafted = 0 if small is None else small.weights_bytes
+    return Preview(bound, out, bound.weights_bytes, need, stages, drafted)

@@ -52,7 +52,7 @@ def measured(  # noqa: PLR0913
             engines.append(load(against, executor, kernels, offline=offline))
         records += timed(engines, told=_reader(shown, "timed rounds"))
     if draft:
-        mine = load(folder, executor, kernels, cache=cache, offline=offline)
+        mine = load(folder, executor, kernels, cache=cache, draft=False, offline=offline)
         small = load(draft, executor, kernels, offline=offline)
         records.append(guided(mine, small, data or "builtin", _reader(shown, "texts with a draft")))
     if tasks:

@@ -12,9 +12,9 @@ from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.recipe import Calibration, Recipe
 from whet.recipe.workspace import Resume
+from whet.search.answer import search
 from whet.search.ask import Ask, Found
 from whet.search.limits import Limits, Objective, duration
-from whet.search.run import search
 from whet.search.scale import is_wide
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
@@ -78,8 +78,10 @@ def searched(
     Team.announced().alone("search")
     stop = stopped or (lambda: False)
 
-    def carry(recipe: Recipe, folder: Folder, out: Path, progress: Progress) -> None:
-        carried_out(pipeline(recipe, folder), out, progress=progress, stopped=stop)
+    def carry(
+        recipe: Recipe, folder: Folder, out: Path, progress: Progress, draft: Path | None = None
+    ) -> None:
+        carried_out(pipeline(recipe, folder), out, draft=draft, progress=progress, stopped=stop)
 
     return search(
         wish.ask(),

@@ -115,6 +115,8 @@ def _show_preview(found: "Preview", style: str) -> None:
         ("time", f"about {say.duration(need.seconds)}, {need.how}" if need.seconds else "unknown"),
         ("written as", f"{plan.choice.dialect.name}: {plan.choice.reason}"),
     ]
+    if found.draft_bytes:
+        rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:
         told = f"{say.short_count(stage.facts['parameters'].value)} parameters"
         told += f", {say.size(stage.facts['bytes'].value)}"
@@ -136,6 +138,7 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
         "out": found.out,
         "source_bytes": plan.folder.nbytes,
         "output_bytes": found.weights_bytes,
+        "draft_bytes": found.draft_bytes,
         "predicted": {name: fact.value for name, fact in need.facts().items()},
         "how": need.how,
         "dialect": {"name": plan.choice.dialect.name, "reason": plan.choice.reason},

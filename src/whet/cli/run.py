@@ -44,6 +44,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "see
 @click.option("--repetition-penalty", type=float, help="Above 1 avoids what was said.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text.")
 @click.option("--draft", metavar="SOURCE", help="A smaller model that guesses: same text, faster.")
+@click.option("--no-draft", is_flag=True, help="Do without the one that the folder has inside.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable.")
 @click.option("--system", metavar="TEXT", help="What the model is told before a chat.")
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
@@ -58,6 +59,7 @@ def command(
     kernels: "Kernels",
     cache: "Keeping | None",
     draft: str | None,
+    no_draft: bool,
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Generate text, or chat.
@@ -71,8 +73,15 @@ def command(
     text = prompt if prompt is not None or sys.stdin.isatty() else _piped()
     if text is None and style == "json":
         raise click.UsageError("--format json needs a PROMPT")
+    if draft and no_draft:
+        raise click.UsageError("--draft and --no-draft contradict each other")
     engine = api.load(
-        folder, executor=executor, kernels=kernels, cache=cache, draft=draft, offline=offline
+        folder,
+        executor=executor,
+        kernels=kernels,
+        cache=cache,
+        draft=False if no_draft else draft,
+        offline=offline,
     )
     _say_fallback(engine)
     if text is None:

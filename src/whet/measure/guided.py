@@ -37,6 +37,7 @@ def guided(engine: Engine, draft: Engine, data: str, told: Told | None = None) -
         "tokens_a_step": Quantity(
             tally.tokens_a_step, "1", "tokens for each step of the large model"
         ),
+        "guesses_a_step": Quantity(tally.guessed / max(tally.steps, 1), "1", "guesses before each"),
         "right": Quantity(tally.accepted / max(tally.guessed, 1), "1", "share of guesses"),
     }
     notes = {"folder": engine.folder.name, "draft": draft.folder.name, "data": texts.name}

@@ -29,6 +29,7 @@ def running(engine: "Engine", prompt: int = PROMPT) -> dict[str, Quantity]:
     unpacked = executor.notes.get("weights") == "decoded at load"
     command = [sys.executable, "-m", "whet.measure.memory", str(engine.folder.absolute())]
     command += [executor.name, str(int(unpacked)), str(prompt), executor.notes.get("cache", "")]
+    command += [str(engine.draft.folder.absolute()) if engine.draft else ""]
     found = json.loads(child(command, {"OMP_NUM_THREADS": str(executor.threads)}))
     how = f"a fresh process: load, read {prompt} tokens, write {NEW}"
     return {
@@ -56,7 +57,7 @@ def child(command: list[str], environment: Mapping[str, str] | None = None) -> s
     return done.stdout
 
 
-def _main(folder: str, executor: str, unpacked: str, prompt: str, cache: str) -> None:
+def _main(folder: str, executor: str, unpacked: str, prompt: str, cache: str, draft: str) -> None:
     if executor == "reference":
         import torch  # so that only the model counts as growth
 
@@ -69,6 +70,7 @@ def _main(folder: str, executor: str, unpacked: str, prompt: str, cache: str) ->
         "reference" if executor == "reference" else "native",
         cache=cast("Keeping | None", cache or None),
         unpacked=unpacked == "1",
+        draft=draft or False,
     )
     new = min(NEW, engine.context // 2)
     ids = [index % engine.vocab for index in range(min(int(prompt), engine.context - new))]

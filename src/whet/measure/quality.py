@@ -86,7 +86,7 @@ def _decoder(
             f"{error.message}",
             "Its size and the error of each layer are in its report: run `whet inspect`.",
         ) from None
-    return load(path, executor, kernels, cache=cache)
+    return load(path, executor, kernels, cache=cache, draft=False)
 
 
 def _notes(

@@ -17,6 +17,7 @@ from whet.measure.bandwidth import bandwidth, how, token_bytes
 from whet.measure.intervals import median
 from whet.measure.memory import PROMPT as CONTEXT
 from whet.measure.memory import running
+from whet.measure.windows import windows
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine
 from whet.runtime.used import used
@@ -24,6 +25,7 @@ from whet.store.folder import Folder
 
 PROMPT, NEW, RUNS = 256, 32, 7  # [token], [token], rounds
 MOST = 60  # rounds
+TEXTS = 16  # pieces of a text that engines with a draft go on with
 OTHERS = (32, 1024)  # further lengths of prompts [token]
 PRIVATE = frozenset({"layouts"})  # notes that name places on this machine
 Told = Callable[[int, int], None]  # rounds done, of how many
@@ -32,25 +34,26 @@ Facts = dict[str, Quantity]
 
 @dataclass(slots=True)
 class Timed:
-    """What was timed of one engine after a prompt of one length, a value for each round."""
+    """What was timed of one engine after prompts of one length, a value for each round."""
 
     engine: Engine
-    ids: list[int]
+    prompts: Sequence[list[int]]
     new: int
     first: list[float] = field(default_factory=list[float])  # time to first token [s]
     decode: list[float] = field(default_factory=list[float])  # [token/s]
 
     def round(self) -> None:
-        """Generate once."""
+        """Generate once, after the next of the prompts."""
+        ids = self.prompts[len(self.first) % len(self.prompts)]
         moments = [perf_counter()]
-        tokens = self.engine.generate(self.ids, max_tokens=self.new, stop_ids=())
+        tokens = self.engine.generate(ids, max_tokens=self.new, stop_ids=())
         moments.extend(perf_counter() for _ in tokens)
         self.first.append(moments[1] - moments[0])
         self.decode.append((len(moments) - 2) / (moments[-1] - moments[1]))
 
     def facts(self, *, main: bool) -> Facts:
         """Return the medians with their intervals; the `main` length's have the plain names."""
-        length = len(self.ids)
+        length = len(self.prompts[0])
         prefill = [length / seconds for seconds in self.first]
         tail = "" if main else f"_{length}"
         after = f"tokens 2 to {self.new} after a prompt of {length}"
@@ -78,7 +81,8 @@ def speed(  # noqa: PLR0913
     """Time engines in turn, each `runs` times; oftener, up to 60, where that takes less than `seconds`.
 
     Returns a record (step "speed") for each of them, then one (step "kernel") for each weight.
-    Prompts are random tokens, shortened where a context is too small; the end of text is ignored.
+    Prompts are random tokens, of an engine with a draft pieces of a text (whose guesses are right as
+    often as usual), shortened where a context is too small; the end of text is ignored.
     `others` are lengths of prompts that are timed too, where they fit.
     With `memory`, each folder's peak memory is measured too, in a fresh process that reads `context`
     tokens.
@@ -121,10 +125,17 @@ def _prepared(
     new = max(2, min(new, engine.context // 2))
     room = engine.context - new
     main = max(1, min(prompt, room))
-    chance = np.random.default_rng(stream_seed(seed, "speed"))
-    ids = chance.integers(engine.vocab, size=max(main, *others, 1)).tolist()
     lengths = [main, *(length for length in others if length <= room and length != main)]
-    return [Timed(engine, ids[:length], new) for length in lengths]
+    prompts = _prompts(engine, max(lengths), seed)
+    return [Timed(engine, [ids[:length] for ids in prompts], new) for length in lengths]
+
+
+def _prompts(engine: Engine, length: int, seed: int) -> list[list[int]]:
+    """Return one prompt of random tokens, or, where guesses depend on them, several of a text."""
+    if engine.draft is not None:
+        return [ids.tolist() for ids in windows("builtin", engine.tokenizer, TEXTS, length).rows]
+    chance = np.random.default_rng(stream_seed(seed, "speed"))
+    return [chance.integers(engine.vocab, size=length).tolist()]
 
 
 def _records(
@@ -136,7 +147,7 @@ def _records(
         facts: Facts = {}
         for one in lengths:
             facts |= one.facts(main=one is lengths[0])
-        facts |= probe | _share(lengths[0], read)
+        facts |= probe | (_guesses(engine) if engine.draft else _share(lengths[0], read))
         if context is not None:
             facts |= running(engine, context)
         yield Record("speed", "", facts, notes=_notes(engine, len(read)))
@@ -151,6 +162,12 @@ def _notes(engine: Engine, runs: int) -> dict[str, str]:
         **{name: note for name, note in engine.executor.notes.items() if name not in PRIVATE},
     }
     return notes | ({"fallback": reasons(engine.fallback)} if engine.fallback else {})
+
+
+def _guesses(engine: Engine) -> Facts:
+    """Return what guesses were worth in all rounds."""
+    how = "tokens for each step of the large model, with the guesses of the small one"
+    return {"tokens_a_step": Quantity(engine.guessed.tokens_a_step, "1", how)}
 
 
 def _share(timed: Timed, read: list[float]) -> Facts:

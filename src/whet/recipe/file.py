@@ -81,6 +81,7 @@ def loads(text: str, settings: Iterable[str] = ()) -> Recipe:
         skip=tuple(parsed.skip),
         precision=parsed.precision,
         seed=parsed.seed,
+        draft=tuple(_step(step) for step in parsed.draft),
     )
 
 
@@ -95,6 +96,8 @@ def dumps(recipe: Recipe) -> str:
         "precision": recipe.precision,
         "seed": recipe.seed,
     }
+    if recipe.draft:
+        data["draft"] = [_plain_step(step) for step in recipe.draft]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -1,6 +1,6 @@
 """A recipe is data: an ordered list of steps, what to calibrate on, and a seed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -50,7 +50,8 @@ class Recipe:
 
     `precision` is the arithmetic of calibration: `exact` float32, or `fast`, in which factors of
     matrix products are rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models
-    on processors that multiply bfloat16; a plan says which it was.
+    on processors that multiply bfloat16; a plan says which it was. `draft` are the steps that make,
+    from the same source, a smaller model that guesses for this one (`whet.store.folder.DRAFT`).
     """
 
     name: str
@@ -60,10 +61,18 @@ class Recipe:
     skip: tuple[str, ...] = ()
     precision: Precision = "auto"
     seed: int = 0
+    draft: tuple[Step, ...] = ()
 
     def skips(self, site: Site) -> str | None:
         """Return the pattern that excludes a site, if one does."""
         return next((pattern for pattern in self.skip if matches(pattern, site)), None)
+
+    @property
+    def drafts(self) -> "Recipe | None":
+        """The recipe of the smaller model that guesses for this one, if there is one."""
+        if not self.draft:
+            return None
+        return replace(self, name="draft", description="", steps=self.draft, draft=(), skip=())
 
 
 def matches(pattern: str, site: Site) -> bool:

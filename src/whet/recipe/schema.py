@@ -56,7 +56,8 @@ def recipe_model() -> type[Strict]:
         "calibration": (CalibrationFile, Described(default_factory=CalibrationFile)),
         "skip": (list[str], Described([], description="patterns of modules left as they are")),
         "precision": (Precision, Described("auto", description="arithmetic of calibration")),
-        "seed": (int, Described(0, ge=0, lt=2**63)),
+        "seed": (int, Described(0, ge=0, lt=2**63, description="of all that is drawn")),
+        "draft": (list[steps], Described([], description="steps of a smaller model that guesses")),
     }
     return create_model("Recipe", __base__=Strict, **definitions)
 

@@ -29,6 +29,7 @@ EVENTS = frozenset(
         "token",
         "speed",
         "draft",
+        "drafted",
         "kernel",
         "task",
         "search",

@@ -126,7 +126,8 @@ def _interval(found: Estimate) -> str:
 
 def sentences(e: Evidence) -> tuple[str, ...]:
     """Return what was done, in plain words, one fact a sentence."""
-    told = (_what(e), _staged(e), _how_weights(e), _calibrated(e), _checked(e), _exceptions(e))
+    told = (_what(e), _staged(e), _how_weights(e), _drafted(e), _calibrated(e), _checked(e))
+    told += (_exceptions(e),)
     return tuple(sentence for sentence in told if sentence)
 
 
@@ -153,6 +154,17 @@ def _staged(e: Evidence) -> str:
     return (
         f"It was changed in {say.plural(len(stages), 'stage')}, {steps}: "
         f"{say.short_count(before)} → {say.short_count(last)} parameters."
+    )
+
+
+def _drafted(e: Evidence) -> str:
+    """Return which smaller model guesses for this one."""
+    record = e.last("drafted")
+    size, steps = value(record, "bytes"), note(record, "steps")
+    if size is None:
+        return ""
+    return (
+        f"A draft of {say.size(round(size))} ({steps}) lies inside and guesses when it generates."
     )
 
 

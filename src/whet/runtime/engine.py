@@ -7,7 +7,7 @@ It reads only what is on disk, so that what is measured is what is shipped. What
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +20,7 @@ from whet.runtime.reply import Reply
 from whet.runtime.sample import Sampler, Sampling, recommended
 from whet.runtime.speculate import Speculation, Tally
 from whet.runtime.stops import Stops
-from whet.store.folder import Folder
+from whet.store.folder import DRAFT, Folder
 from whet.store.json_file import read_json
 from whet.store.regular import contained
 from whet.store.resolve import resolve
@@ -38,7 +38,7 @@ def load(
     *,
     cache: Keeping | None = None,
     unpacked: bool | None = False,
-    draft: str | Path | None = None,
+    draft: str | Path | Literal[False] | None = None,
     offline: bool = False,
 ) -> "Engine":
     """Return a saved folder, ready to answer; `demo` and hub ids are resolved.
@@ -46,15 +46,25 @@ def load(
     `auto` takes the native executor, or, where it refuses, the reference, and `fallback` of the
     engine says why; `kernels` = `require` makes that an error. `cache`: what keys and values are kept
     in; None: what the folder says. `unpacked` is of the reference. `draft` is the folder of a smaller
-    model with the same tokens, which guesses what this one then checks.
+    model with the same tokens, which guesses what this one then checks; None: the folder's own, if it
+    has one and can take back what it has read; False: none.
     """
     kind = None if cache is None else parse_keeping(cache)
     path = resolve(str(folder), offline)
     found = chosen(Folder(path), executor, kernels, cache=kind, unpacked=unpacked)
     engine = Engine(path, found.executor, found.fallback)
-    if draft is not None:
-        engine.guided(load(draft, executor, kernels, unpacked=unpacked, offline=offline))
+    wanted = _own_draft(path) if draft is None else draft
+    if not wanted or (draft is None and engine.executor.remembers):
+        return engine
+    small = load(wanted, executor, kernels, unpacked=unpacked, draft=False, offline=offline)
+    engine.guided(small)
     return engine
+
+
+def _own_draft(folder: Path) -> Path | None:
+    """Return the smaller model inside a folder, if there is one."""
+    path = folder / DRAFT
+    return path if (path / "config.json").is_file() and not path.is_symlink() else None
 
 
 class Engine:

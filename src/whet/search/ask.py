@@ -20,8 +20,15 @@ Told = Callable[[float, str], None]  # (share that is done, what is under way)
 class Carry(Protocol):
     """What makes a folder from a recipe: plan, execute, verify, publish."""
 
-    def __call__(self, recipe: Recipe, folder: Folder, out: Path, progress: Progress) -> None:
-        """Leave a verified folder at `out`."""
+    def __call__(
+        self,
+        recipe: Recipe,
+        folder: Folder,
+        out: Path,
+        progress: Progress,
+        draft: Path | None = None,
+    ) -> None:
+        """Leave a verified folder at `out`; `draft` is the recipe's draft, where it was made before."""
         ...
 
 

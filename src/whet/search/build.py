@@ -1,6 +1,6 @@
 """A choice made into a folder, and what that folder is measured to have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import numpy as np
 from whet.base.allocator import trim
 from whet.base.record import Record
 from whet.formats.keeping import Keeping
+from whet.measure import apart
 from whet.measure.divergence import judged
 from whet.measure.quality import compare
-from whet.measure.speed import speed
 from whet.measure.windows import WINDOWS
 from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline, stage_leaves
@@ -28,9 +28,10 @@ TIMED = 2.0  # that rounds go on for in any case: a small model's are short, and
 
 
 def exact_bytes(recipe: Recipe, folder: Folder) -> int:
-    """Return the size of the weight files that a recipe will write [byte]."""
+    """Return the size of the weight files that a recipe will write, a draft's included [byte]."""
     left = stage_leaves(pipeline(recipe, folder).stages[-1])
-    return shard_bytes({n: (s.info.dtype, s.info.shape) for n, s in left.tensors.items()})
+    mine = shard_bytes({n: (s.info.dtype, s.info.shape) for n, s in left.tensors.items()})
+    return mine + (exact_bytes(recipe.drafts, folder) if recipe.drafts else 0)
 
 
 def held_out_kl(
@@ -43,7 +44,7 @@ def held_out_kl(
 
     `cache`: what the folder's keys and values are kept in; None: what it says itself.
     """
-    mine, theirs = load(folder, cache=cache), load(original)
+    mine, theirs = load(folder, cache=cache, draft=False), load(original, draft=False)
     found = [part.kl for row in ids for part in judged(mine, theirs, row)]
     return float(np.concatenate(found).mean())
 
@@ -67,7 +68,7 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     found = {
         "kl": facts["kl_mean"].value,
         "ppl": ppl / before - 1,
-        "size": float(sum(path.stat().st_size for path in folder.glob("*.safetensors"))),
+        "size": float(sum(path.stat().st_size for path in folder.rglob("*.safetensors"))),
     }
     if timed:
         found |= _timed(folder, original, ask, records)
@@ -76,20 +77,33 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
 
 def pace(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str, float]:
     """Return how fast a folder is on this machine, and its peak memory, by the names of limits."""
-    engine, context = load(folder, cache=cache), limits.context
-    found = speed(
-        [engine], prompt=limits.prompt, others=(), runs=FEW, seconds=TIMED, context=context
-    )
-    return _figures(found[0])
+    return _figures(_timings((folder,), limits, FEW, (), cache)[0])
 
 
 def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
     """Measure speed and memory beside the original; add what is found to the records."""
-    engines = [load(path) for path in (folder, original)]
-    prompt, context = ask.limits.prompt, ask.limits.context
-    found = speed(engines, prompt=prompt, others=(32,), runs=RUNS, seconds=TIMED, context=context)
+    found = _timings((folder, original), ask.limits, RUNS, (32,))
     records += [record for record in found if record.step == "speed"]
     return _figures(found[0])
+
+
+def _timings(
+    folders: Sequence[Path],
+    limits: Limits,
+    runs: int,
+    others: tuple[int, ...],
+    cache: Keeping | None = None,
+) -> list[Record]:
+    prompt, context = limits.prompt, limits.context
+    return apart.speed(
+        folders,
+        cache=cache,
+        prompt=prompt,
+        others=others,
+        runs=runs,
+        seconds=TIMED,
+        context=context,
+    )
 
 
 def _figures(record: Record) -> dict[str, float]:

@@ -20,11 +20,12 @@ def recipe_of(
     after: Sequence[Step] = (),
     *,
     brief: bool = False,
+    draft: tuple[Step, ...] = (),
 ) -> Recipe:
     """Return the recipe of a choice: a step for each level, with the sites that it is for.
 
     A recipe has a step at least: where everything stays, one that changes no number. With `brief`,
-    methods do without the rounds that gain little.
+    methods do without the rounds that gain little. `draft` makes a model that guesses.
     Law: every linear is selected by the one step of its unit's level, or by none if it stays.
     """
     taken: dict[Level, list[Unit]] = {}
@@ -37,7 +38,7 @@ def recipe_of(
         for level, units in sorted(taken.items(), key=lambda pair: str(pair[0]))
     )
     every = (*before, *steps, *after) or (Step(KvCache(keep=USUAL)),)
-    return Recipe("found", every, description, calibration, seed=seed)
+    return Recipe("found", every, description, calibration, seed=seed, draft=draft)
 
 
 def patterns(mine: Sequence[Site], everything: Iterable[Site]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from whet.base.errors import UnsupportedError
 from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
+from whet.measure import apart
 from whet.model.family import find
 from whet.runtime.engine import load
 from whet.search.ask import Ask
@@ -30,5 +31,5 @@ def predictor_of(ask: Ask, folder: Folder, cache: Keeping = USUAL) -> Predictor 
                 "Install a C++20 compiler and whet again, or describe a machine with --target.",
             )
         return None
-    engine = load(folder.path, "native", cache=cache)
-    return calibrated(engine, latency(folder.nbytes))
+    engine = load(folder.path, "native", cache=cache, draft=False)
+    return calibrated(engine, latency(folder.nbytes), timed=apart.rest)

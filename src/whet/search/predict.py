@@ -19,7 +19,7 @@ from whet.graph.ir import Graph, steps
 from whet.graph.lower import lower
 from whet.graph.memory import plan
 from whet.graph.weights import Part, whole
-from whet.measure.rest import Rest, kept, rest
+from whet.measure.rest import Linears, Rest, kept, rest
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
 from whet.model.site import Site
@@ -59,11 +59,37 @@ class Cost(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """What times the rest of a model: `rest` of `whet.measure.rest`, or of `whet.measure.apart`."""
+
+    def __call__(self, engine: Engine, *, others: Linears | None, memory: bool) -> Rest:
+        """Return it; `others` are linears that the engine does not time apart."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """A smaller model that guesses for a large one.
+
+    tokens   that a step of the large model gives with it; `guesses` before each such step [1]
+    seconds  of a guess; `first`: of the small model's own first token after the prompt [s]
+    memory   of its weights, keys and values [byte]
+    """
+
+    tokens: float
+    guesses: float
+    seconds: float
+    first: float
+    memory: int
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """Predictions for models of one architecture.
 
-    `cache`: what keys and values are kept in. Law: every time is a sum over units, and the rest.
+    `cache`: what keys and values are kept in; `guide`: the draft that a model generates with.
+    Law: every time is a sum over units, and the rest.
     """
 
     family: Family
@@ -71,18 +97,34 @@ class Predictor:
     cost: Cost
     rest: Rest
     cache: Keeping = USUAL
+    guide: Guide | None = None
 
     def rest_decode(self, context: int) -> float:
         """Return what a token takes besides linears, with so many tokens before it [s]."""
-        return self.rest.token + self.rest.attended * context
+        alone, guide = self.rest.token + self.rest.attended * context, self.guide
+        if guide is None:
+            return alone
+        return (alone + guide.guesses * guide.seconds) / guide.tokens
 
     def rest_memory(self, context: int) -> int:
         """Return what the process holds besides weights, with a sequence of so many tokens [byte]."""
-        return self.rest.memory + kept(self.arch, context, self.cache)
+        guess = self.guide.memory if self.guide is not None else 0
+        return self.rest.memory + kept(self.arch, context, self.cache) + guess
 
     def rest_first(self, prompt: int) -> float:
         """Return what the first token takes besides linears [s]."""
-        return self.rest.until_first(prompt)
+        guess = self.guide.first if self.guide is not None else 0.0
+        return self.rest.until_first(prompt) + guess
+
+    def unit_decode(self, sites: Sequence[Site], format_: Format) -> float:
+        """Return the time of one unit for one token that is generated [s].
+
+        With a draft, of a step that reads all guesses, divided among the tokens that it gives.
+        """
+        if self.guide is None:
+            return self.unit_seconds(sites, format_, 1)
+        rows = 1 + round(self.guide.guesses)
+        return self.unit_seconds(sites, format_, rows) / self.guide.tokens
 
     def unit_seconds(self, sites: Sequence[Site], format_: Format, rows: int) -> float:
         """Return the time of one unit in a step of `rows` tokens [s].
@@ -175,8 +217,10 @@ def formats_of(contents: Contents) -> Formats:
     return {site.module: contents.format(site) for site in sites if site.tied is None}
 
 
-def calibrated(engine: Engine, cost: Cost, *, memory: bool = True) -> Predictor:
-    """Return predictions for models like the one in an engine, of which the rest is timed now.
+def calibrated(
+    engine: Engine, cost: Cost, *, memory: bool = True, timed: Timed = rest
+) -> Predictor:
+    """Return predictions for models like the one in an engine, of which the rest is `timed` now.
 
     Its weights should take about as much memory as those to be predicted (`whet.measure.rest`).
     With `memory`, a fresh process loads its folder; without, memory is that of weights and cache.
@@ -191,7 +235,7 @@ def calibrated(engine: Engine, cost: Cost, *, memory: bool = True) -> Predictor:
         found = (unit for unit in bare.split(formats) if ".experts." in unit[0].role)
         return sum(bare.unit_seconds(unit, formats[unit[0].module], rows) for unit in found)
 
-    found = rest(engine, others=experts if arch.experts is not None else None, memory=memory)
+    found = timed(engine, others=experts if arch.experts is not None else None, memory=memory)
     assert isinstance(engine.executor, Native), "only native kernels are timed"
     return replace(bare, rest=found, cache=engine.executor.program.machine.cache)
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from whet.base.errors import RecipeError
 from whet.formats.keeping import USUAL, Keeping
+from whet.kernels.native import missing
+from whet.recipe.anatomy import anatomy
 from whet.recipe.identity import check, identity
 from whet.search.ask import Ask
+from whet.search.scale import is_wide
 from whet.search.stand import units_of
 from whet.store.durable import write_json
 
@@ -32,6 +35,16 @@ def caches_of(ask: Ask) -> tuple[Keeping, ...]:
     if ask.caches:
         return tuple(ask.caches)
     return (USUAL, *FEWER) if ask.limits.timed or ask.objective == "speed" else (USUAL,)
+
+
+def drafts_of(ask: Ask) -> bool:
+    """Return whether models that guess are tried: where tokens are to come faster, here and now.
+
+    Not for wide models: a draft that is not trained guesses badly, and training takes memory.
+    """
+    wanted = ask.limits.decode is not None or ask.objective == "speed"
+    here = ask.target is None and missing() is None
+    return wanted and here and ask.structures and not is_wide(anatomy(ask.folder))
 
 
 def share(folder: Path, mine: Mapping[str, str]) -> None:

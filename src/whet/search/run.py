@@ -7,7 +7,6 @@ What a killed search has finished is found again: parts of the sweep, trials, th
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +18,10 @@ from whet.base.errors import QualityError
 from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.recipe.anatomy import anatomy
-from whet.recipe.progress import Progress, commit
 from whet.recipe.recipe import Recipe, Step
-from whet.recipe.workspace import Resume, Workspace
-from whet.report.added import add
 from whet.search.allocate import Allocation
-from whet.search.ask import Ask, Carry, Found
-from whet.search.build import exact_bytes, held_out_kl, measured, pace
+from whet.search.ask import Ask, Carry
+from whet.search.build import exact_bytes, held_out_kl, measured
 from whet.search.choose import (
     Belief,
     broken,
@@ -39,20 +35,21 @@ from whet.search.choose import (
 from whet.search.clock import Clock
 from whet.search.found import recipe_of
 from whet.search.gradients import Gradients
+from whet.search.guide import guided
 from whet.search.machine import predictor_of
 from whet.search.option import Choice, counted, total
 from whet.search.outcome import Outcome
-from whet.search.question import caches_of, identity_of, refuse, share
-from whet.search.records import records
+from whet.search.pace import paced, shown
+from whet.search.question import caches_of, drafts_of
 from whet.search.recover import Recovery, affordable, recovery
 from whet.search.refine import Evolution, Generation, Scope
 from whet.search.resumed import keep, kept
 from whet.search.scale import is_wide
-from whet.search.shape import made_of
+from whet.search.shape import draft_of, made_of
 from whet.search.stand import FELT, Stand, stood, units_of
 from whet.search.structure import Space, Structure, space_of
 from whet.search.text import Text, text_of
-from whet.search.told import PARTS, Teller, Within
+from whet.search.told import Teller, Within
 from whet.search.trials import Score, Trials
 from whet.search.widths import widths
 from whet.store.checkpoint import Checkpoint
@@ -116,7 +113,9 @@ class Run:
         tokens = affordable(TRAINED * self.ask.seconds, weights)
         caches = caches_of(self.ask)
         space = (
-            space_of(self._arch, tokens, caches) if self.ask.structures else Space(caches=caches)
+            space_of(self._arch, tokens, caches, drafts=drafts_of(self.ask))
+            if self.ask.structures
+            else Space(caches=caches)
         )
         return Trials(self._kept("outer", self.ask.sweep), self.ask.seed, space)
 
@@ -127,12 +126,24 @@ class Run:
     def _stand(self, structure: Structure, text: Text) -> Stand:
         """Return a shape with its options; its folder is made where it is not there yet."""
         if structure not in self.stands:
-            shape = structure.shape
-            whole = structure == shape
-            self.stands[structure] = (
-                self._stood(shape, text) if whole else self._keeping(structure, text)
-            )
+            if structure.draft:
+                self.stands[structure] = self._guided(structure, text)
+            elif structure != structure.shape:
+                self.stands[structure] = self._keeping(structure, text)
+            else:
+                self.stands[structure] = self._stood(structure, text)
         return self.stands[structure]
+
+    def _guided(self, structure: Structure, text: Text) -> Stand:
+        """Return a shape that is known with a draft, which is made once for all shapes."""
+        stand = self._stand(structure.alone, text)
+        steps, place = structure.guessing(self._arch), self._place(structure.drafting)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):
+            told = self.teller.part(0.0, STANDING)
+            model = draft_of(self.ask, steps, place / "model", self.carry, told)
+        self.beliefs[str(structure)] = self._believed(stand)
+        return guided(stand, self.ask, model, steps, str(structure))
 
     def _keeping(self, structure: Structure, text: Text) -> Stand:
         """Return a shape that is known with its keys and values kept otherwise."""
@@ -216,8 +227,8 @@ class Run:
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             stand.assembly.forget()
             began = self.clock.spent
-            self._carried(recipe, place)
-            seen = measured(place, self.ask, timed=self._here(stand))
+            self._carried(recipe, place, stand.drafted)
+            seen = measured(place, self.ask, timed=self._timed(stand))
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
                 told = tuple(self.generations)
@@ -240,8 +251,8 @@ class Run:
         if use is None:
             return found
         place = self.work / "recovered"
-        self._carried(replace(recipe, steps=(*recipe.steps, Step(use))), place)
-        seen = measured(place, self.ask, timed=self._here(found.stand))
+        self._carried(replace(recipe, steps=(*recipe.steps, Step(use))), place, found.stand.drafted)
+        seen = measured(place, self.ask, timed=self._timed(found.stand))
         over = broken(self.ask.limits, seen.facts, found.belief)
         before, after = found.seen.facts["kl"], seen.facts["kl"]
         kept = after < before and all(share <= 0 for share in over.values())
@@ -282,35 +293,30 @@ class Run:
         """
         place = self._kept("pilot")
         if not place.is_dir():
-            self._carried(self._recipe(stand, found.choice, text), place)
+            self._carried(self._recipe(stand, found.choice, text), place, stand.drafted)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
             belief = replace(belief, sequential=real / kl)
-        return self._paced(stand, found.choice, place, belief)
+        if not self._here(stand):
+            return belief
+        return paced(stand, self.ask.limits, found.choice, place, belief)
 
     def _believed(self, stand: Stand) -> Belief:
-        """Return what the model as it is shows of predictions on this machine, measured once."""
+        """Return what a folder shows of predictions on this machine, measured once."""
         if stand.name not in self.beliefs:
-            whole = {menu.unit.name: 0 for menu in stand.menus}
-            self.beliefs[stand.name] = self._paced(stand, whole, stand.folder.path, Belief())
+            made = self.work / f"quick-{sha256(str(stand.steps).encode()).hexdigest()[:12]}"
+            told = Within(self.teller.part(0.0, STANDING))
+            self.beliefs[stand.name] = (
+                shown(self.ask, stand, made, self.carry, told) if self._here(stand) else Belief()
+            )
         return self.beliefs[stand.name]
 
-    def _paced(self, stand: Stand, choice: Choice, folder: Path, belief: Belief) -> Belief:
-        """Return a belief that has seen how fast the folder of a choice is."""
-        if not self._here(stand) or not self._learns():
-            return belief
-        plain = replace(belief, decode=1.0, ttft=1.0, memory=1.0)
-        expected = predicted(stand, choice, 0.0, self.ask.limits, plain)
-        seen = pace(folder, self.ask.limits, stand.cache)
-        return replace(
-            belief,
-            decode=seen["decode"] / expected["decode"],
-            ttft=seen["ttft"] / expected["ttft"],
-            memory=seen["memory"] / expected["memory"],
-        )
-
     def _here(self, stand: Stand) -> bool:
-        """Return whether speed is predicted, and measured, on this machine."""
+        """Return whether speed is predicted on this machine, and predictions are held against it."""
+        return stand.predictor is not None and self.ask.target is None and self._learns()
+
+    def _timed(self, stand: Stand) -> bool:
+        """Return whether speed is measured of what is built."""
         return stand.predictor is not None and self.ask.target is None
 
     def _refined(
@@ -360,39 +366,10 @@ class Run:
             stand.steps,
             stand.finish,
             brief=self.brief,
+            draft=stand.draft,
         )
 
-    def _carried(self, recipe: Recipe, out: Path) -> None:
+    def _carried(self, recipe: Recipe, out: Path, draft: Path | None) -> None:
         shutil.rmtree(out, ignore_errors=True)
         told = self.teller.part(REFINING, BUILDING)
-        self.carry(recipe, self.ask.folder, out, Within(told))
-
-
-def search(
-    ask: Ask,
-    out: Path,
-    carry: Carry,
-    *,
-    resume: Resume,
-    overwrite: bool,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> Found:
-    """Find the best model within the limits; nothing stands at `out` before it is verified."""
-    clock = Clock(ask.seconds)
-    refuse(ask)
-    with Workspace(out, resume, overwrite=overwrite) as workspace:
-        mine = identity_of(ask)
-        workspace.identify(mine)
-        if ask.sweep is not None:
-            share(ask.sweep, mine)
-        commit(workspace.folder, 1)
-        progress.start(PARTS, "search")
-        run = Run(ask, workspace.folder, carry, Teller(progress, stopped), clock)
-        outcome = replace(run.result(), seconds=clock.spent)
-        found = tuple(records(outcome))
-        outcome.folder.replace(workspace.final)
-        add(workspace.final, found)
-        progress.finish()
-        workspace.publish()
-    return Found(out, found)
+        self.carry(recipe, self.ask.folder, out, Within(told), draft)

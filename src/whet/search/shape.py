@@ -1,4 +1,4 @@
-"""The folder of a smaller shape of a model, which a search compares levels on."""
+"""The folders of smaller models: of a shape that a search compares levels on, of a draft."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,3 +21,13 @@ def made_of(
         recipe = Recipe("shape", steps, name, ask.calibration)
         carry(replace(recipe, seed=ask.seed), ask.folder, made, Within(told))
     return Folder(made, dense=True)
+
+
+def draft_of(ask: Ask, steps: tuple[Step, ...], made: Path, carry: Carry, told: Told) -> Folder:
+    """Return the folder of a draft, as a recipe with these steps as its `draft` makes it."""
+    if reason := refused(steps[:-1], ask.folder.config):
+        raise RecipeError(f"a draft: {reason}")
+    if not made.is_dir():
+        recipe = Recipe("draft", steps, calibration=ask.calibration, seed=ask.seed)
+        carry(recipe, ask.folder, made, Within(told))
+    return Folder(made)

@@ -1,7 +1,7 @@
 """What a search knows of one shape of a model: its units, what each option costs, how to judge a choice."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from whet.base.errors import RecipeError, UnsupportedError
@@ -44,7 +44,8 @@ SHARES = (0.0, 0.15, 1.0)  # of the preparation: where the backward pass ends, a
 class Stand:
     """A shape of the model with everything that choices are made from.
 
-    `steps` make the shape from the source, `finish` is done at the end; `lost` is the KL divergence
+    `steps` make the shape from the source, `finish` is done at the end, `draft` makes a model that
+    guesses, which lies at `drafted`; `lost` is the KL divergence
     that the shape costs as it is, `forgot` what its keys and values do as they are kept in `cache`
     [nat per token]; `fixed` the size of what no unit holds [byte].
     """
@@ -60,6 +61,8 @@ class Stand:
     steps: tuple[Step, ...] = ()
     finish: tuple[Step, ...] = ()
     cache: Keeping = USUAL
+    draft: tuple[Step, ...] = ()
+    drafted: Path | None = None
     name: str = "as it is"
 
     def kl(self, choice: Choice, *, all_tokens: bool = True) -> float:
@@ -123,6 +126,16 @@ def stood(
     return Stand(folder, menus, rejected, assembly, predictor, _fixed(folder, every))
 
 
+def recosted(stand: Stand, predictor: Predictor, prompt: int) -> Stand:
+    """Return a shape whose options take what another predictor says."""
+    costs = _Costs(stand.folder, predictor, prompt)
+    menus = tuple(
+        Menu(menu.unit, tuple(costs.timed(menu.unit, option) for option in menu))
+        for menu in stand.menus
+    )
+    return replace(stand, menus=menus, predictor=predictor)
+
+
 def _offers(
     ask: Ask, every: Sequence[Unit], predictor: Predictor | None, usual: Sequence[str]
 ) -> tuple[Mapping[str, tuple[Level, ...]], tuple[Rejected, ...]]:
@@ -155,17 +168,24 @@ class _Costs:
 
     def option(self, unit: Unit, one: Level, record: Record | None) -> Option:
         """Return an option; without a record, that of leaving the unit as it is."""
-        format_ = one.format or parse(self.folder.tensors[unit.sites[0].tensor].info.dtype.lower())
-        memory, decode, prefill = 0, None, None
-        if self.predictor is not None:
-            memory = self.predictor.unit_bytes(unit.sites, format_)
-            decode = self.predictor.unit_seconds(unit.sites, format_, 1)
-            prefill = self.predictor.unit_seconds(unit.sites, format_, self.prompt)
         if record is None:
             nbytes = sum(_stored(site, self.folder) for site in unit.sites)
-            return Option(one, 0.0, nbytes, 0.0, memory, decode, prefill)
+            return self.timed(unit, Option(one, 0.0, nbytes))
         kl, error = record.facts["kl"].value, record.facts["error"].value
-        return Option(one, kl, _nbytes(unit, one), error, memory, decode, prefill)
+        return self.timed(unit, Option(one, kl, _nbytes(unit, one), error))
+
+    def timed(self, unit: Unit, option: Option) -> Option:
+        """Return an option with its memory and times, as far as they are known."""
+        if (known := self.predictor) is None:
+            return option
+        stored = self.folder.tensors[unit.sites[0].tensor].info.dtype.lower()
+        format_ = option.level.format or parse(stored)
+        return replace(
+            option,
+            memory=known.unit_bytes(unit.sites, format_),
+            decode=known.unit_decode(unit.sites, format_),
+            prefill=known.unit_seconds(unit.sites, format_, self.prompt),
+        )
 
 
 def _menus(every: Sequence[Unit], database: Database, costs: _Costs) -> tuple[Menu, ...]:

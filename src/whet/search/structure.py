@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whet.formats.keeping import USUAL, Keeping
+from whet.formats.spec import parse
 from whet.methods import catalogue
 from whet.model.architecture import Architecture
 from whet.model.config import Config
@@ -14,6 +15,7 @@ FFN = (0.0, 0.125, 0.25, 0.375)  # shares of the feed-forward channels that may 
 DROPPED = 4  # layers that may go: a quarter of them, at most so many
 TRAINED = (0, 1, 4)  # how much training follows, in units of the tokens that time allows
 MULTIPLE = 32  # feed-forward channels are left in multiples of this, where all blocks are alike
+DRAFTED = "int8-channel"  # what a draft is rounded to
 RATE = 0.0003  # of training back
 
 
@@ -21,7 +23,8 @@ RATE = 0.0003  # of training back
 class Space:
     """How many layers and key-value heads may go at most, and what a unit of training is [token].
 
-    `caches`: what keys and values may be kept in.
+    `caches`: what keys and values may be kept in; `drafts`: how many layers a model that guesses may
+    keep, 0 for none.
     """
 
     layers: int = 0
@@ -29,6 +32,7 @@ class Space:
     tokens: int = 0
     ffn: tuple[float, ...] = (0.0,)
     caches: tuple[Keeping, ...] = (USUAL,)
+    drafts: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class Structure:
     """What is cut away, and on how many tokens the model is then distilled from the original.
 
     `ffn`: share of the feed-forward channels that go; `layers`: blocks that go; `kv`: key-value heads
-    that go, with their query heads. `cache`: what keys and values are kept in.
+    that go, with their query heads. `cache`: what keys and values are kept in. `draft`: layers of a
+    model that guesses for this one, 0 without one, and `learning` the tokens it is distilled on.
     """
 
     ffn: float = 0.0
@@ -44,11 +49,23 @@ class Structure:
     kv: int = 0
     tokens: int = 0
     cache: Keeping = USUAL
+    draft: int = 0
+    learning: int = 0
 
     @property
     def shape(self) -> "Structure":
-        """The same shape with keys and values kept as usual."""
-        return replace(self, cache=USUAL)
+        """The same shape with keys and values kept as usual, and without a draft."""
+        return replace(self, cache=USUAL, draft=0, learning=0)
+
+    @property
+    def alone(self) -> "Structure":
+        """The same without a draft."""
+        return replace(self, draft=0, learning=0)
+
+    @property
+    def drafting(self) -> "Structure":
+        """The draft alone, which is the same for all shapes."""
+        return Structure(draft=self.draft, learning=self.learning)
 
     @property
     def whole(self) -> bool:
@@ -62,6 +79,8 @@ class Structure:
     def __str__(self) -> str:
         """Return it in words: "1 layer and 0.25 of the ffn less, 200,000 tokens of distillation"."""
         kept = "" if self.cache == USUAL else f", keys and values in {self.cache}"
+        if self.draft:
+            kept += f", a draft of {self.draft} layer{'s' if self.draft > 1 else ''} guesses"
         if self.whole:
             return f"as it is{kept}"
         gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []
@@ -86,6 +105,17 @@ class Structure:
             found.append(_step("distill", tokens=self.tokens, lr=RATE))
         return tuple(found)
 
+    def guessing(self, arch: Architecture) -> tuple[Step, ...]:
+        """Return the steps that make the draft, of the original."""
+        if not self.draft:
+            return ()
+        found = [_step("depth", keep=self.draft)]
+        if self.learning:
+            found.append(_step("distill", tokens=self.learning, lr=RATE))
+        tables = ("embed",) if arch.tied else ("embed", "head")
+        rounded: Any = catalogue()["rtn"]
+        return (*found, Step(rounded(format=parse(DRAFTED)), ("blocks", *tables)))
+
     def finish(self) -> tuple[Step, ...]:
         """Return the steps that follow once numbers are rounded."""
         return () if self.cache == USUAL else (_step("kv_cache", keep=self.cache),)
@@ -106,6 +136,9 @@ def _step(name: str, **settings: Any) -> Step:  # noqa: ANN401 (the settings of 
     return Step(made(**settings))
 
 
-def space_of(arch: Architecture, tokens: int, caches: tuple[Keeping, ...]) -> Space:
-    """Return which smaller shapes of a model are tried."""
-    return Space(min(DROPPED, arch.layers // 4), arch.kv_heads // 4, tokens, FFN, caches)
+def space_of(
+    arch: Architecture, tokens: int, caches: tuple[Keeping, ...], *, drafts: bool = False
+) -> Space:
+    """Return which smaller shapes of a model are tried, and with `drafts` which models that guess."""
+    small = tuple(dict.fromkeys((0, arch.layers // 4))) if drafts else (0,)
+    return Space(min(DROPPED, arch.layers // 4), arch.kv_heads // 4, tokens, FFN, caches, small)

@@ -7,7 +7,7 @@ journal, and a search that was killed finds its finished trials there.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +60,9 @@ class Trials:
         for cache in self.space.caches:
             if Structure(cache=cache) not in self._known():
                 self.study.enqueue_trial(self._narrower(0.0, cache))
+        for draft in self.space.drafts[1:]:
+            if self._with_draft(Structure(), draft) not in self._known():
+                self.study.enqueue_trial(self._narrower(0.0, self.space.caches[0], draft))
         narrower = [ffn for ffn in self.space.ffn if ffn]
         while self._waiting() or not self._finished() or more():
             if narrower and not self._waiting():
@@ -98,8 +101,13 @@ class Trials:
         """Return whether trials wait that were asked for."""
         return any(trial.state.name == "WAITING" for trial in self.study.get_trials(deepcopy=False))
 
-    def _narrower(self, ffn: float, cache: Keeping) -> dict[str, Any]:
-        return {"ffn": ffn, "layers": 0, "kv": 0, "trained": TRAINED[-1], "cache": cache}
+    def _narrower(self, ffn: float, cache: Keeping, draft: int = 0) -> dict[str, Any]:
+        asked = {"ffn": ffn, "layers": 0, "kv": 0, "trained": TRAINED[-1], "cache": cache}
+        return asked | {"draft": draft}
+
+    def _with_draft(self, structure: Structure, draft: int) -> Structure:
+        learning = TRAINED[-1] * self.space.tokens if draft else 0
+        return replace(structure, draft=draft, learning=learning)
 
     def _next(self, judge: Judge) -> bool:
         """Judge one more structure; return False once chance finds only known ones."""
@@ -141,8 +149,10 @@ class Trials:
         kv = trial.suggest_int("kv", 0, self.space.kv)
         trained = trial.suggest_categorical("trained", TRAINED)
         cache = trial.suggest_categorical("cache", self.space.caches)
+        draft = trial.suggest_categorical("draft", self.space.drafts)
         whole = Structure(ffn, layers, kv).whole
-        return Structure(ffn, layers, kv, 0 if whole else trained * self.space.tokens, cache)
+        tokens = 0 if whole else trained * self.space.tokens
+        return self._with_draft(Structure(ffn, layers, kv, tokens, cache), draft)
 
     def _known(self) -> list[Structure]:
         """Return the structures that need not be judged again."""

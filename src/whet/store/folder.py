@@ -18,6 +18,7 @@ from whet.store.shard import Shard, TensorInfo
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+DRAFT = "draft"  # a folder inside: a smaller model that guesses for this one
 CONFIG_LIMIT = 8 << 20  # [byte]
 _NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
 

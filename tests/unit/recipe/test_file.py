@@ -17,6 +17,20 @@ def test_a_preset_survives_writing_and_reading(name: str) -> None:
     assert loads(dumps(recipe)) == recipe
 
 
+def test_a_draft_is_a_recipe_from_the_same_source() -> None:
+    text = (
+        MINIMAL + "seed: 3\ndraft:\n- use: depth\n  keep: 2\n- use: rtn\n  format: int8-channel\n"
+    )
+    recipe = loads(text)
+    assert loads(dumps(recipe)) == recipe
+    small = recipe.drafts
+    assert small is not None
+    assert [step.use.name for step in small.steps] == ["depth", "rtn"]
+    assert (small.seed, small.draft, small.calibration) == (3, (), recipe.calibration)
+    assert loads(MINIMAL).drafts is None
+    assert "draft" not in dumps(loads(MINIMAL))
+
+
 def test_defaults_are_written_out() -> None:
     text = dumps(loads(MINIMAL))
     assert "samples: 128" in text
@@ -60,6 +74,7 @@ def test_settings_reach_their_place(setting: str, found: str) -> None:
             "name: x\nsteps:\n- use: rtn\ncalibration: {samples: many}\n",
             r"calibration.samples: .*'many'",
         ),
+        ("name: x\nsteps:\n- use: rtn\ndraft:\n- use: depht\n", "(?s)draft.step 1.*Did you mean 'depth'"),
         ("[" * 40 + "]" * 40, "mapping|nests"),
         ("x: " + "{a: " * 40 + "1" + "}" * 40, "nests deeper"),
     ],

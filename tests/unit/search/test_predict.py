@@ -15,7 +15,7 @@ from whet.measure.rest import Rest, kept
 from whet.model.family import find
 from whet.runtime.engine import Engine
 from whet.search.latency import Latency
-from whet.search.predict import Predictor, calibrated, formats_of, modelled, units
+from whet.search.predict import Guide, Predictor, calibrated, formats_of, modelled, units
 from whet.search.profile import Profile, Rates
 from whet.store.contents import Contents
 
@@ -182,6 +182,20 @@ def test_the_rest_is_timed_in_an_engine(tmp_path: Path, monkeypatch: pytest.Monk
     assert [length for length, _ in found.rest.first] == [8]
     assert 0 < found.decode(chosen) < 1
     assert 0 < found.first(chosen, 8) < 1
+
+
+def test_a_draft_divides_steps_among_tokens():
+    bare = predictor("llama")
+    guide = Guide(tokens=3.0, guesses=4.0, seconds=0.1, first=0.2, memory=500)
+    found = replace(bare, guide=guide)
+    unit = next(one for one in units(found.family, found.arch) if one[0].layer is not None)
+    assert found.unit_decode(unit, INT8) == bare.unit_seconds(unit, INT8, 5) / 3
+    assert found.rest_decode(10) == pytest.approx((bare.rest_decode(10) + 4 * 0.1) / 3)
+    assert found.rest_first(10) == bare.rest_first(10) + 0.2
+    assert found.rest_memory(10) == bare.rest_memory(10) + 500
+    useless = replace(bare, guide=Guide(1.0, 0.0, 0.1, 0.0, 0))
+    assert useless.unit_decode(unit, INT8) == bare.unit_decode(unit, INT8)
+    assert useless.rest_decode(10) == bare.rest_decode(10)
 
 
 def test_described_machines_have_a_rest_of_their_own():

@@ -43,6 +43,23 @@ def test_the_model_as_it_is_comes_first_and_none_twice(tmp_path: Path) -> None:
     assert states == {"complete"}
 
 
+def test_a_draft_is_tried_once_for_the_model_as_it_is(tmp_path: Path) -> None:
+    seen: list[Structure] = []
+
+    def judge(structure: Structure) -> Score:
+        seen.append(structure)
+        return score(structure)
+
+    space = Space(tokens=1000, caches=("bf16", "int8"), drafts=(0, 2))
+    run = Trials(tmp_path / "trials", 0, space)
+    run.run(judge, lambda: False)
+    draft = Structure(draft=2, learning=4000)
+    assert seen == [Structure(), Structure(cache="int8"), draft]
+    assert str(draft) == "as it is, a draft of 2 layers guesses"
+    assert draft.alone == draft.shape == Structure()
+    assert replace(draft, ffn=0.25).drafting == draft
+
+
 def test_without_time_the_model_as_it_is_is_judged_all_the_same(tmp_path: Path) -> None:
     run = trials(tmp_path)
     run.run(score, lambda: False)
