@@ -11,11 +11,14 @@ ENOUGH = 2  # units after which there is something to tell
 class Pace:
     """Times of units of work; the first report, where an earlier run had stopped, tells no pace.
 
-    Law: the time left is never less than that of the units that are not begun.
+    Law: the time left is never less than that of the units that are not begun, nor more than what is
+    left of `within`, the time that the whole may take [s].
     """
 
-    def __init__(self, total: int, now: Callable[[], float] = monotonic) -> None:
-        self.total, self.done = total, 0
+    def __init__(
+        self, total: int, within: float | None = None, now: Callable[[], float] = monotonic
+    ) -> None:
+        self.total, self.within, self.done = total, within, 0
         self._now, self._began = now, now()
         self._at: float | None = None
         self._seen = 0
@@ -41,4 +44,5 @@ class Pace:
         if self._at is None or self._seen < ENOUGH or self.done >= self.total:
             return None
         unit, units = max(self._recent), self.total - self.done
-        return max(unit * units - (self._now() - self._at), unit * (units - 1))
+        found = max(unit * units - (self._now() - self._at), unit * (units - 1))
+        return found if self.within is None else min(found, max(0.0, self.within - self.elapsed))

@@ -20,8 +20,8 @@ EVERY = 10.0  # [s]
 class Progress(Protocol):
     """Who is told how the work goes."""
 
-    def start(self, total: int, what: str) -> None:
-        """Begin `total` units of work."""
+    def start(self, total: int, what: str, within: float | None = None) -> None:
+        """Begin `total` units of work, which takes no longer than `within` [s]."""
         ...
 
     def advance(self, done: int, what: str) -> None:
@@ -62,10 +62,10 @@ class Lines:
         self._ticker: threading.Thread | None = None
         self._pace, self._what, self._name = Pace(0), "", ""
 
-    def start(self, total: int, what: str) -> None:
+    def start(self, total: int, what: str, within: float | None = None) -> None:
         """Begin."""
         self.close()
-        self._pace, self._name, self._what = Pace(total), what, ""
+        self._pace, self._name, self._what = Pace(total, within), what, ""
         self._end = threading.Event()
         self._ticker = threading.Thread(target=self._tick, args=(self._end,), daemon=True)
         self._ticker.start()
@@ -112,14 +112,14 @@ class Bar:
         self._task: TaskID | None = None
         self._pace = Pace(0)
 
-    def start(self, total: int, what: str) -> None:
+    def start(self, total: int, what: str, within: float | None = None) -> None:
         """Begin."""
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
         self.close()
-        self._pace = Pace(total)
+        self._pace = Pace(total, within)
         words = TextColumn("{task.description}", markup=False)
         now = TextColumn("{task.fields[what]}", markup=False, style="dim")
         parts = (words, BarColumn(28), TextColumn("{task.percentage:>3.0f} %"))

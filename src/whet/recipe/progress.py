@@ -18,8 +18,8 @@ AFRESH = "Start afresh with --resume never."
 class Progress(Protocol):
     """Who is told how the work goes; the command line draws it."""
 
-    def start(self, total: int, what: str) -> None:
-        """Begin `total` units of work."""
+    def start(self, total: int, what: str, within: float | None = None) -> None:
+        """Begin `total` units of work, which takes no longer than `within` [s]."""
 
     def advance(self, done: int, what: str) -> None:
         """Say that `done` units are finished, and which is under way."""
@@ -34,7 +34,7 @@ class Progress(Protocol):
 class Silence:
     """Tells nobody."""
 
-    def start(self, total: int, what: str) -> None:
+    def start(self, total: int, what: str, within: float | None = None) -> None:
         """Do nothing."""
 
     def advance(self, done: int, what: str) -> None:

@@ -34,7 +34,7 @@ def search(
         if ask.sweep is not None:
             share(ask.sweep, mine)
         commit(workspace.folder, 1)
-        progress.start(PARTS, "search")
+        progress.start(PARTS, "search", within=ask.seconds)
         run = Run(ask, workspace.folder, carry, Teller(progress, stopped), clock)
         outcome = replace(run.result(), seconds=clock.spent)
         found = tuple(records(outcome))

@@ -36,7 +36,7 @@ class Within:
     told: Told
     total: int = 1
 
-    def start(self, total: int, what: str) -> None:
+    def start(self, total: int, what: str, within: float | None = None) -> None:
         """Begin `total` units of work."""
         self.total = max(total, 1)
 

@@ -3,6 +3,7 @@
 import io
 import time
 
+import pytest
 from rich.console import Console
 
 from whet.cli.pace import Pace
@@ -44,9 +45,9 @@ class Clock:
         return self.now
 
 
-def paced(total, reports):
+def paced(total, reports, within=None):
     clock = Clock()
-    pace = Pace(total, clock)
+    pace = Pace(total, within, clock)
     for now, done in reports:
         clock.now = now
         pace.advance(done)
@@ -80,6 +81,13 @@ def test_one_slow_unit_does_not_slow_the_others():
 def test_several_units_at_a_time():
     pace, _ = paced(64, [(0.0, 0), (8.0, 4)])
     assert pace.left() == 120.0
+
+
+def test_no_more_is_left_than_there_is_time():
+    pace, clock = paced(10, [(0.0, 0), (0.1, 1), (10.1, 2)], within=60.0)
+    assert pace.left() == pytest.approx(49.9)
+    clock.now = 100.0
+    assert pace.left() == 0.0
 
 
 def test_nothing_is_left_at_the_end():

@@ -74,7 +74,10 @@ def test_settings_reach_their_place(setting: str, found: str) -> None:
             "name: x\nsteps:\n- use: rtn\ncalibration: {samples: many}\n",
             r"calibration.samples: .*'many'",
         ),
-        ("name: x\nsteps:\n- use: rtn\ndraft:\n- use: depht\n", "(?s)draft.step 1.*Did you mean 'depth'"),
+        (
+            "name: x\nsteps:\n- use: rtn\ndraft:\n- use: depht\n",
+            "(?s)draft.step 1.*Did you mean 'depth'",
+        ),
         ("[" * 40 + "]" * 40, "mapping|nests"),
         ("x: " + "{a: " * 40 + "1" + "}" * 40, "nests deeper"),
     ],

@@ -1,6 +1,7 @@
 """Pages of sequences: a page that is written to has one owner, and every page comes back."""
 
 import gc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +12,15 @@ from whet.base.errors import FitError
 from whet.runtime.sequences import Sequence, Sequences
 
 PAGE, PAGES, SLOTS = 4, 12, 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collects_its_own_alone() -> Iterator[None]:
+    """Leave what other tests have loaded out of collections: they would take most of the time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def sequences(copied: list[tuple[int, int]] | None = None) -> Sequences:
