@@ -1,7 +1,7 @@
-"""Speed in a process of its own, where nothing else has been.
+"""Measurements in a process of their own, where nothing else has been.
 
-What stands in a process with torch and a search's arrays, a few tens of megabytes of Python's own
-among them, slows a small model's tokens by a fifth. Whoever runs a folder has none of it.
+In a process with torch and a search's arrays a small model's tokens take a fifth longer, and two large
+models beside them take more memory than there may be. Whoever runs a folder has none of it.
 """
 
 import json
@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from whet.base import errors
+from whet.base.errors import WhetError
 from whet.base.record import Record, read_records
 from whet.formats.keeping import Keeping
 from whet.measure.memory import child
@@ -41,6 +43,14 @@ def speed(
     return list(read_records(_answer("speed", asked | dict(rounds)).splitlines()))
 
 
+def compare(folder: Path, original: Path, data: str, count: int) -> list[Record]:
+    """Return what `whet.measure.quality.compare` says of a folder beside its original."""
+    asked = {"folder": str(folder.absolute()), "original": str(original.absolute())}
+    return list(
+        read_records(_answer("compare", asked | {"data": data, "count": count}).splitlines())
+    )
+
+
 def guided(folder: Path, draft: Path, data: str) -> Record:
     """Return what `whet.measure.guided.guided` says of a folder and a draft."""
     asked = {"folder": str(folder.absolute()), "draft": str(draft.absolute()), "data": data}
@@ -63,7 +73,11 @@ def rest(engine: "Engine", *, others: "Linears | None" = None, memory: bool = Tr
 
 
 def _answer(what: str, asked: Mapping[str, object]) -> str:
-    return child([sys.executable, "-m", "whet.measure.apart", what, json.dumps(asked)])
+    """Return what the other process says; its errors are raised here."""
+    found = json.loads(child([sys.executable, "-m", "whet.measure.apart", what, json.dumps(asked)]))
+    if "error" in found:
+        raise getattr(errors, found["error"])(found["message"], found["hint"])
+    return found["answer"]
 
 
 def _speed(folders: Sequence[str], cache: Keeping | None, **rounds: Any) -> str:  # noqa: ANN401
@@ -72,6 +86,12 @@ def _speed(folders: Sequence[str], cache: Keeping | None, **rounds: Any) -> str:
 
     found = speed([load(path, cache=cache) for path in folders], **rounds)
     return "\n".join(record.line() for record in found)
+
+
+def _compare(folder: str, original: str, data: str, count: int) -> str:
+    from whet.measure.quality import compare
+
+    return "\n".join(record.line() for record in compare(folder, original, data=data, count=count))
 
 
 def _guided(folder: str, draft: str, data: str) -> str:
@@ -95,6 +115,15 @@ def _rest(folder: str, cache: Keeping | None, others: dict[str, float], *, memor
     return json.dumps(asdict(found))
 
 
+def _main(what: str, asked: str) -> None:
+    """Answer on stdout."""
+    kinds = {"compare": _compare, "guided": _guided, "rest": _rest, "speed": _speed}
+    try:
+        told = {"answer": kinds[what](**json.loads(asked))}
+    except WhetError as error:
+        told = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(told))
+
+
 if __name__ == "__main__":
-    _kinds = {"speed": _speed, "guided": _guided, "rest": _rest}
-    sys.stdout.write(_kinds[sys.argv[1]](**json.loads(sys.argv[2])))
+    _main(*sys.argv[1:])

@@ -11,7 +11,6 @@ from whet.base.record import Record
 from whet.formats.keeping import Keeping
 from whet.measure import apart
 from whet.measure.divergence import judged
-from whet.measure.quality import compare
 from whet.measure.windows import WINDOWS
 from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline, stage_leaves
@@ -60,9 +59,9 @@ class Measured:
 def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
     original = ask.folder.path
-    trim()  # both models are about to be held
+    trim()  # another process is about to hold both models
     count = WIDE_WINDOWS if is_wide(anatomy(ask.folder)) else WINDOWS
-    records = compare(folder, original, data=ask.data, count=count)
+    records = apart.compare(folder, original, ask.data, count)
     facts = records[0].facts
     ppl, before = facts["ppl"].value, facts["ppl_original"].value
     found = {

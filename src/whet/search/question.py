@@ -6,12 +6,14 @@ from pathlib import Path
 from whet.base.errors import RecipeError
 from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
+from whet.measure.windows import windows
 from whet.recipe.anatomy import anatomy
 from whet.recipe.identity import check, identity
 from whet.search.ask import Ask
 from whet.search.scale import is_wide
 from whet.search.stand import units_of
 from whet.store.durable import write_json
+from whet.store.tokenizer import Tokenizer
 
 COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
 FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
@@ -28,6 +30,7 @@ def refuse(ask: Ask) -> None:
             "Add --max-kl or --max-ppl-increase.",
         )
     units_of(ask, ask.folder)
+    windows(ask.data, Tokenizer(ask.folder.path), 1)
 
 
 def caches_of(ask: Ask) -> tuple[Keeping, ...]:

@@ -228,7 +228,7 @@ class Run:
             stand.assembly.forget()
             began = self.clock.spent
             self._carried(recipe, place, stand.drafted)
-            seen = measured(place, self.ask, timed=self._timed(stand))
+            seen = measured(place, self.ask, timed=self._here(stand))
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
                 told = tuple(self.generations)
@@ -252,7 +252,7 @@ class Run:
             return found
         place = self.work / "recovered"
         self._carried(replace(recipe, steps=(*recipe.steps, Step(use))), place, found.stand.drafted)
-        seen = measured(place, self.ask, timed=self._timed(found.stand))
+        seen = measured(place, self.ask, timed=self._here(found.stand))
         over = broken(self.ask.limits, seen.facts, found.belief)
         before, after = found.seen.facts["kl"], seen.facts["kl"]
         kept = after < before and all(share <= 0 for share in over.values())
@@ -276,9 +276,9 @@ class Run:
         return choice, belief, kl
 
     def _learns(self) -> bool:
-        """Return whether folders are built or timed to learn from them.
+        """Return whether a folder is built to learn from it.
 
-        Of a wide model only if a limit depends on what they teach.
+        Of a wide model only if a limit depends on what it teaches.
         """
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
         return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
@@ -312,11 +312,7 @@ class Run:
         return self.beliefs[stand.name]
 
     def _here(self, stand: Stand) -> bool:
-        """Return whether speed is predicted on this machine, and predictions are held against it."""
-        return stand.predictor is not None and self.ask.target is None and self._learns()
-
-    def _timed(self, stand: Stand) -> bool:
-        """Return whether speed is measured of what is built."""
+        """Return whether speed is predicted, and measured, on this machine."""
         return stand.predictor is not None and self.ask.target is None
 
     def _refined(
