@@ -183,6 +183,20 @@ def _least(stand: Stand, ask: Ask, limit: Limit, belief: Belief) -> float | None
     return facts.get(limit.name, _increase(facts["kl"], belief))
 
 
+def reachable(stand: Stand, ask: Ask, belief: Belief, last: Choice) -> Belief:
+    """Return a belief by which the limit on decode can be kept, where one folder's timing forbids it.
+
+    Timings differ by some percent from moment to moment, and a limit may be near what the quickest
+    levels give. Then what is tried next lies half way from the last choice to the quickest.
+    """
+    limit = ask.limits.decode
+    quickest = None if limit is None else _least(stand, ask, limit, belief)
+    if limit is None or quickest is None or quickest >= limit.value:
+        return belief
+    plain = predicted(stand, last, 0.0, ask.limits, Belief())["decode"]
+    return replace(belief, decode=2 * limit.value / (plain + quickest / belief.decode))
+
+
 def _shown(value: float, limit: Limit) -> str:
     if limit.unit == "byte":
         return f"{value / 1e6:,.3f} MB"

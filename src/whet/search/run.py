@@ -30,6 +30,7 @@ from whet.search.choose import (
     learned,
     missing_by,
     predicted,
+    reachable,
     settled,
 )
 from whet.search.clock import Clock
@@ -219,8 +220,9 @@ class Run:
             belief = self._piloted(stand, first, text, belief, kl)
         else:
             belief = replace(belief, sequential=SEQUENTIAL)
-        missed: QualityError | None = None
+        choice, missed = first.choice, None
         for attempt in range(ATTEMPTS):
+            belief = reachable(stand, self.ask, belief, choice)
             choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
             recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
