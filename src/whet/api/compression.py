@@ -150,7 +150,8 @@ def _drafted(
     if bound_plan is None:
         return ()
     made = workspace.folder / DRAFT
-    if not made.is_dir() and ready is not None:
+    if ready is not None:
+        shutil.rmtree(made, ignore_errors=True)  # what a killed run has copied may be a part
         shutil.copytree(ready, made)
     elif not made.is_dir():
         carried_out(bound_plan, made, progress=told, stopped=stop)

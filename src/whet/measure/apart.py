@@ -40,21 +40,19 @@ def speed(
     `cache`: what their keys and values are kept in; None: what each of them says.
     """
     asked = {"folders": [str(path.absolute()) for path in folders], "cache": cache}
-    return list(read_records(_answer("speed", asked | dict(rounds)).splitlines()))
+    return _records("speed", asked | dict(rounds))
 
 
 def compare(folder: Path, original: Path, data: str, count: int) -> list[Record]:
     """Return what `whet.measure.quality.compare` says of a folder beside its original."""
     asked = {"folder": str(folder.absolute()), "original": str(original.absolute())}
-    return list(
-        read_records(_answer("compare", asked | {"data": data, "count": count}).splitlines())
-    )
+    return _records("compare", asked | {"data": data, "count": count})
 
 
 def guided(folder: Path, draft: Path, data: str) -> Record:
     """Return what `whet.measure.guided.guided` says of a folder and a draft."""
     asked = {"folder": str(folder.absolute()), "draft": str(draft.absolute()), "data": data}
-    return next(read_records(_answer("guided", asked).splitlines()))
+    return _records("guided", asked)[0]
 
 
 def rest(engine: "Engine", *, others: "Linears | None" = None, memory: bool = True) -> "Rest":
@@ -70,6 +68,10 @@ def rest(engine: "Engine", *, others: "Linears | None" = None, memory: bool = Tr
     }
     found = json.loads(_answer("rest", asked))
     return Rest(**found | {"first": tuple((n, s) for n, s in found["first"])})
+
+
+def _records(what: str, asked: Mapping[str, object]) -> list[Record]:
+    return list(read_records(_answer(what, asked).split("\n")))  # words may have other line ends
 
 
 def _answer(what: str, asked: Mapping[str, object]) -> str:
