@@ -78,6 +78,7 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "prompt",
         "max_tokens",
         "draft",
+        "no_draft",
         "stop",
         "system",
         "raw",

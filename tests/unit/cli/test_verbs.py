@@ -86,7 +86,12 @@ def preview():
         memory=6e8, disk=2e8, seconds=40.0, how="one block was tried", facts=lambda: facts
     )
     return SimpleNamespace(
-        plan=plan, out=Path("out"), weights_bytes=5_441_000, need=need, stages=()
+        plan=plan,
+        out=Path("out"),
+        weights_bytes=5_441_000,
+        draft_bytes=1_200_000,
+        need=need,
+        stages=(),
     )
 
 
@@ -110,6 +115,7 @@ def test_a_dry_run_only_looks(compress, monkeypatch, capsys):
         "5,441,000 bytes = 5.44 MB",
         "2.70 × smaller",
         "about 600 MB",
+        "1.20 MB more: a smaller model that guesses",
         "about 40.0 s",
         "int4-g64",
         "lm_head",
