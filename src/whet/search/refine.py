@@ -6,13 +6,13 @@ that the sum of single losses likes best are tried, since it is right more often
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from whet.base.seed import stream_seed
 from whet.search.allocate import Cap, spent, within
-from whet.search.option import Choice, Menus, total
+from whet.search.option import Choice, Menu, Menus, total
 
 DRAWN, TRIED, KEPT = 48, 6, 2  # mutants of a generation: drawn, judged on few tokens, on all
 PATIENCE = 8  # generations without a better one, after which it ends
@@ -40,10 +40,16 @@ class Evolution:
     fitness: Fitness
     seed: int
     chance: random.Random = field(init=False)
+    worth: Mapping[str, tuple[Menu, list[int]]] = field(
+        init=False
+    )  # of each unit: what may be taken
 
     def __post_init__(self) -> None:
-        """Seed the switches."""
+        """Seed the switches; leave out options that others beat in loss and in all that is limited."""
         object.__setattr__(self, "chance", random.Random(stream_seed(self.seed, "switches")))
+        limited = sorted({cap.name for cap in self.caps} - {"kl"}) or ["nbytes"]
+        worth = {menu.unit.name: (menu, unbeaten(menu, ("kl", *limited))) for menu in self.menus}
+        object.__setattr__(self, "worth", worth)
 
     def run(self, start: Choice, more: Callable[[], bool]) -> Iterator[Generation]:
         """Yield generation after generation while there is time. Law: `kl` never grows."""
@@ -98,7 +104,7 @@ class Evolution:
 
     def _step(self, choice: dict[str, int], name: str, *, better: bool) -> None:
         """Move a unit one level up or down in quality."""
-        ladder = self._ladder(name)
+        ladder = self._ladder(name, choice[name])
         place = ladder.index(choice[name]) + (1 if better else -1)
         if 0 <= place < len(ladder):
             choice[name] = ladder[place]
@@ -111,17 +117,22 @@ class Evolution:
             if not within(self.menus, choice, self.caps):
                 choice[name] = before
 
-    def _ladder(self, name: str) -> list[int]:
-        """Return the options of a unit that no other beats in size and loss, worst first."""
-        menu = next(menu for menu in self.menus if menu.unit.name == name)
-        ranked = sorted(range(len(menu.options)), key=lambda i: (menu.options[i].kl, i))
-        ladder: list[int] = []
-        least = float("inf")
-        for number in ranked:
-            if menu.options[number].nbytes < least:
-                ladder.append(number)
-                least = menu.options[number].nbytes
-        return ladder[::-1]
+    def _ladder(self, name: str, taken: int) -> list[int]:
+        """Return the options of a unit that are worth taking, worst first; what is `taken` is among them."""
+        menu, worth = self.worth[name]
+        return sorted({*worth, taken}, key=lambda one: (-menu.options[one].kl, one))
+
+
+def unbeaten(menu: Menu, names: Sequence[str]) -> list[int]:
+    """Return the options than which no other is as good in all costs, and better or earlier."""
+    costs = [tuple(float(getattr(one, name) or 0.0) for name in names) for one in menu]
+    numbered = list(enumerate(costs))
+
+    def beats(other: tuple[int, tuple[float, ...]], one: tuple[int, tuple[float, ...]]) -> bool:
+        as_good = all(a <= b for a, b in zip(other[1], one[1], strict=True))
+        return as_good and (other[1] != one[1] or other[0] < one[0])
+
+    return [one[0] for one in numbered if not any(beats(other, one) for other in numbered)]
 
 
 def _key(choice: Choice) -> tuple[int, ...]:

@@ -1,12 +1,13 @@
 """Evolution: limits kept by every mutant, never worse, and the best where losses add up."""
 
 import random
+from dataclasses import replace
 
 from tests.unit.search.menus import menus
 
 from whet.search.allocate import Cap, allocate, within
-from whet.search.option import total
-from whet.search.refine import Evolution
+from whet.search.option import Menu, total
+from whet.search.refine import Evolution, unbeaten
 
 
 def evolution(of, caps, fitness, seed=0):
@@ -28,6 +29,21 @@ def test_every_mutant_keeps_every_cap() -> None:
     assert len(made) > 100
     assert all(within(of, mutant, caps) for mutant in made)
     assert any(mutant != start for mutant in made)
+
+
+def test_options_that_are_only_quicker_may_be_taken_and_left() -> None:
+    of = [
+        Menu(menu.unit, (*menu.options, replace(menu.options[0], kl=0.5, decode=0.0)))
+        for menu in menus(4, count=6)
+    ]  # the last is as large as the first, loses more, and takes no time
+    start = {menu.unit.name: len(menu.options) - 1 for menu in of}
+    assert all(unbeaten(menu, ("kl", "decode"))[-1] == start[menu.unit.name] for menu in of)
+    assert all(start[menu.unit.name] not in unbeaten(menu, ("kl", "nbytes")) for menu in of)
+    for caps in ([Cap("decode", 1.0)], [Cap("nbytes", 1e9)]):  # taken, though it may be beaten
+        run = evolution(of, caps, lambda choice, scope: 0.0)
+        made = [run.mutant(start) for _ in range(50)]
+        assert all(within(of, mutant, caps) for mutant in made if mutant is not None)
+        assert any(mutant not in (None, start) for mutant in made)
 
 
 def test_never_worse_and_repeatable() -> None:
