@@ -40,9 +40,11 @@ class Pace:
         self.done = done
 
     def left(self) -> float | None:
-        """Return the time that is left [s], or None while it cannot be told."""
+        """Return the time that is left [s], or None while, or once, it cannot be told."""
         if self._at is None or self._seen < ENOUGH or self.done >= self.total:
             return None
         unit, units = max(self._recent), self.total - self.done
         found = max(unit * units - (self._now() - self._at), unit * (units - 1))
-        return found if self.within is None else min(found, max(0.0, self.within - self.elapsed))
+        if self.within is None:
+            return found
+        return min(found, self.within - self.elapsed) if self.elapsed < self.within else None

@@ -87,7 +87,7 @@ def test_no_more_is_left_than_there_is_time():
     pace, clock = paced(10, [(0.0, 0), (0.1, 1), (10.1, 2)], within=60.0)
     assert pace.left() == pytest.approx(49.9)
     clock.now = 100.0
-    assert pace.left() == 0.0
+    assert pace.left() is None
 
 
 def test_nothing_is_left_at_the_end():
