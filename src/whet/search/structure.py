@@ -80,7 +80,8 @@ class Structure:
         """Return it in words: "1 layer and 0.25 of the ffn less, 200,000 tokens of distillation"."""
         kept = "" if self.cache == USUAL else f", keys and values in {self.cache}"
         if self.draft:
-            kept += f", a draft of {self.draft} layer{'s' if self.draft > 1 else ''} guesses"
+            learnt = f" ({self.learning:,} tokens of distillation)" if self.learning else ""
+            kept += f", a draft of {self.draft} layer{'s' if self.draft > 1 else ''}{learnt} guesses"
         if self.whole:
             return f"as it is{kept}"
         gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []

@@ -55,7 +55,8 @@ def test_a_draft_is_tried_once_for_the_model_as_it_is(tmp_path: Path) -> None:
     run.run(judge, lambda: False)
     draft = Structure(draft=2, learning=4000)
     assert seen == [Structure(), Structure(cache="int8"), draft]
-    assert str(draft) == "as it is, a draft of 2 layers guesses"
+    told = "as it is, a draft of 2 layers (4,000 tokens of distillation) guesses"
+    assert str(draft) == told  # by which its folder is known again
     assert draft.alone == draft.shape == Structure()
     assert replace(draft, ffn=0.25).drafting == draft
 
