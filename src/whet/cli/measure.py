@@ -79,6 +79,8 @@ def _show(records: "list[Record]", style: str) -> None:
 
     for told in dict.fromkeys(r.notes["fallback"] for r in records if "fallback" in r.notes):
         output.tell(f"whet: runs by the reference executor: {told}")
+    for told in dict.fromkeys(r.notes["disturbed"] for r in records if "disturbed" in r.notes):
+        output.tell(f"whet: {told}")
     if style == "json":
         output.result_json({"records": output.record_dicts(records)})
         return

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from whet.graph.rewrites.quantize_once import quantize_once
 from whet.graph.weights import Part, whole
 from whet.kernels.described import described
 from whet.kernels.native import native
+from whet.measure.calm import Calm, Look
 from whet.model.site import Site
 from whet.store.array import KINDS, Array, Planar
 from whet.store.scheme import Scheme
@@ -85,12 +85,20 @@ class Time:
 
 
 class Stopwatch:
-    """Times products on this machine, by `threads`, as parts of a model of `model_bytes`."""
+    """Times products on this machine, by `threads`, as parts of a model of `model_bytes`.
+
+    `calm` tells which rounds are to be timed again.
+    """
 
     def __init__(
-        self, threads: int, model_bytes: int, tier: str = "", precision: Precision = "int8"
+        self,
+        threads: int,
+        model_bytes: int,
+        tier: str = "",
+        precision: Precision = "int8",
+        calm: Calm | None = None,
     ) -> None:
-        self.threads, self.model_bytes = threads, model_bytes
+        self.threads, self.model_bytes, self.calm = threads, model_bytes, calm or Calm()
         self.tier = tier or native().chosen_tier()
         self.precision: Precision = precision
         self._memory = _mapped(max(model_bytes, LINE))
@@ -112,9 +120,7 @@ class Stopwatch:
         weights = Copies(self, product, first, count)
         run = _Run(weights, rows)
         run.once()
-        found, began = list[list[float]](), perf_counter()
-        while len(found) < LEAST or (len(found) < MOST and perf_counter() - began < ENOUGH):
-            found.append(run.once())
+        found = self.calm.rounds(run.once, LEAST, MOST, ENOUGH)
         usual = np.quantile(np.array(found), UNDISTURBED, axis=0)
         return Time(float(usual.sum()) / weights.count, nbytes)
 
@@ -131,6 +137,14 @@ class Stopwatch:
                 found[-1][:] = layout
                 place += _aligned(layout.nbytes)
             yield found
+
+
+def repeated(product: Product, threads: int, count: int) -> Look:
+    """Return what runs a product so many times, by matrices that caches hold, and says how long [s]."""
+    watch = Stopwatch(threads, count * product.operations)
+    copies = Copies(watch, product, _layouts(product, watch.tier, watch.precision), count)
+    run = _Run(copies, 1)
+    return lambda: sum(run.once())
 
 
 class Copies:

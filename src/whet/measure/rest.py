@@ -15,10 +15,13 @@ import numpy as np
 from whet.base.errors import UnsupportedError
 from whet.base.seed import stream_seed
 from whet.formats.keeping import PAGE, USUAL, Keeping, page_bytes
+from whet.measure.bandwidth import token_bytes
+from whet.measure.calm import Calm
 from whet.measure.memory import NEW as TOKENS_WRITTEN
 from whet.measure.memory import PROMPT as TOKENS_READ
 from whet.measure.memory import running
 from whet.measure.product import COUNTED, UNDISTURBED
+from whet.measure.yardstick import calm
 from whet.model.architecture import Architecture
 from whet.runtime.choice import told
 from whet.runtime.engine import Engine
@@ -77,10 +80,11 @@ def rest(engine: Engine, *, others: Linears | None = None, memory: bool = True) 
     chance = np.random.default_rng(stream_seed(0, "rest"))
     ids = chance.integers(engine.vocab, size=max(PROMPTS)).tolist()
     lengths = [n for n in PROMPTS if n + new < engine.context] or [1]
+    quiet = calm(executor.threads, int(token_bytes(engine.folder)))
     first: list[tuple[int, float]] = []
     token: list[tuple[float, float]] = []
     for length in lengths:
-        begin, after, slowest = _timed(engine, executor, ids[:length], new)
+        begin, after, slowest = _timed(engine, executor, ids[:length], new, quiet)
         first.append((length, begin - (others(length) if others else 0.0)))
         token.append((length + new / 2, after - (others(1) if others else 0.0)))
         if slowest > SLOW:
@@ -98,16 +102,20 @@ def kept(arch: Architecture, context: int, cache: Keeping = USUAL) -> int:
 
 
 def _timed(
-    engine: Engine, executor: Native, ids: list[int], new: int
+    engine: Engine, executor: Native, ids: list[int], new: int, quiet: Calm
 ) -> tuple[float, float, float]:
     """Return the usual times of the first token and of those after it, and the longest run [s]."""
     _once(engine, executor, ids, new)
-    found: list[list[float]] = []
-    began, slowest = perf_counter(), 0.0
-    while len(found) < LEAST or (len(found) < RUNS and perf_counter() - began < PATIENCE):
+    slowest = 0.0
+
+    def once() -> list[float]:
+        nonlocal slowest
         before = perf_counter()
-        found.append(_once(engine, executor, ids, new))
+        found = _once(engine, executor, ids, new)
         slowest = max(slowest, perf_counter() - before)
+        return found
+
+    found = quiet.rounds(once, LEAST, RUNS, PATIENCE)
     after = [seconds for one in found for seconds in one[1:]]
     return _usual([one[0] for one in found]), _usual(after), slowest
 

@@ -1,7 +1,8 @@
 """How fast folders are on this machine: time to first token, prefill, decode, memory bandwidth.
 
 The runs alternate between the folders and the bandwidth probe, so that a noisy neighbour disturbs
-all of them alike; numbers are medians with intervals from order statistics. Torch-free.
+all of them alike, and are done again where one did (`whet.measure.calm`); numbers are medians with
+intervals from order statistics. Torch-free.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from whet.measure.intervals import median
 from whet.measure.memory import PROMPT as CONTEXT
 from whet.measure.memory import running
 from whet.measure.windows import windows
+from whet.measure.yardstick import calm
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine
 from whet.runtime.used import used
@@ -27,6 +29,7 @@ PROMPT, NEW, RUNS = 256, 32, 7  # [token], [token], rounds
 MOST = 60  # rounds
 TEXTS = 16  # pieces of a text that engines with a draft go on with
 OTHERS = (32, 1024)  # further lengths of prompts [token]
+DISTURBED = "the machine was slower than it has been, and did not become as quick in some time"
 PRIVATE = frozenset({"layouts"})  # notes that name places on this machine
 Told = Callable[[int, int], None]  # rounds done, of how many
 Facts = dict[str, Quantity]
@@ -41,15 +44,21 @@ class Timed:
     new: int
     first: list[float] = field(default_factory=list[float])  # time to first token [s]
     decode: list[float] = field(default_factory=list[float])  # [token/s]
+    turn: int = 0
 
-    def round(self) -> None:
-        """Generate once, after the next of the prompts."""
-        ids = self.prompts[len(self.first) % len(self.prompts)]
+    def round(self) -> tuple[float, float]:
+        """Generate once, after the next of the prompts; return what it took, as `add` takes it."""
+        ids = self.prompts[self.turn % len(self.prompts)]
+        self.turn += 1
         moments = [perf_counter()]
         tokens = self.engine.generate(ids, max_tokens=self.new, stop_ids=())
         moments.extend(perf_counter() for _ in tokens)
-        self.first.append(moments[1] - moments[0])
-        self.decode.append((len(moments) - 2) / (moments[-1] - moments[1]))
+        return moments[1] - moments[0], (len(moments) - 2) / (moments[-1] - moments[1])
+
+    def add(self, first: float, decode: float) -> None:
+        """Keep what a round took: the time to its first token [s], and its rate after that [token/s]."""
+        self.first.append(first)
+        self.decode.append(decode)
 
     def facts(self, *, main: bool) -> Facts:
         """Return the medians with their intervals; the `main` length's have the plain names."""
@@ -91,18 +100,25 @@ def speed(  # noqa: PLR0913
     every = [one for lengths in timed for one in lengths]
     for one in every:
         one.round()
-        one.first.clear()
-        one.decode.clear()
     threads = max(engine.executor.threads for engine in engines)
-    read: list[float] = []
-    began = perf_counter()
-    while len(read) < runs or (len(read) < MOST and perf_counter() - began < seconds):
-        read.append(bandwidth(threads))
-        for one in every:
-            one.round()
+    quiet = calm(threads, max(int(token_bytes(engine.folder)) for engine in engines))
+    done = 0
+
+    def once() -> tuple[float, list[tuple[float, float]]]:
+        nonlocal done
+        found = bandwidth(threads), [one.round() for one in every]
+        done += 1
         if told is not None:
-            told(min(len(read), runs), runs)
-    found = list(_records(timed, read, context if memory else None))
+            told(min(done, runs), runs)
+        return found
+
+    rounds = quiet.rounds(once, runs, max(runs, MOST), seconds)
+    read = [rate for rate, _ in rounds]
+    for _, taken in rounds:
+        for one, pair in zip(every, taken, strict=True):
+            one.add(*pair)
+    noted = {"disturbed": DISTURBED} if quiet.given_up else {}
+    found = list(_records(timed, read, context if memory else None, noted))
     return found + [record for engine in engines for record in kernels(engine)]
 
 
@@ -139,7 +155,10 @@ def _prompts(engine: Engine, length: int, seed: int) -> list[list[int]]:
 
 
 def _records(
-    timed: Sequence[list[Timed]], read: list[float], context: int | None
+    timed: Sequence[list[Timed]],
+    read: list[float],
+    context: int | None,
+    noted: dict[str, str],
 ) -> Iterator[Record]:
     probe = medians("memory_read", read, "byte/s", how())
     for lengths in timed:
@@ -150,7 +169,7 @@ def _records(
         facts |= probe | (_guesses(engine) if engine.draft else _share(lengths[0], read))
         if context is not None:
             facts |= running(engine, context)
-        yield Record("speed", "", facts, notes=_notes(engine, len(read)))
+        yield Record("speed", "", facts, notes=_notes(engine, len(read)) | noted)
 
 
 def _notes(engine: Engine, runs: int) -> dict[str, str]:

@@ -47,14 +47,17 @@ class Allocation:
         return max(0.0, self.value - self.bound) / self.value if self.value > 0 else 0.0
 
 
-def allocate(menus: Menus, goal: str, caps: Sequence[Cap]) -> Allocation | None:
+def allocate(
+    menus: Menus, goal: str, caps: Sequence[Cap], gap: float = 0.0
+) -> Allocation | None:
     """Return the choice of least `goal` within the caps, or None if there is none.
 
+    `gap`: how far from the best it may be, as a share of it, where that is found much sooner.
     Law: equal to the best of all choices where these can be counted. Law: a wider cap is never worse.
     """
     values, ties = costs_of(menus, goal), _ties(menus, goal)
     scale = float(values.max()) or 1.0
-    found = _solved(menus, values / scale + TIE * ties, caps)
+    found = _solved(menus, values / scale + TIE * ties, caps, gap)
     if found is None:
         return None
     choice, bound = found
@@ -79,7 +82,9 @@ def _ties(menus: Menus, goal: str) -> Costs:
     return found / max(len(found), 1)
 
 
-def _solved(menus: Menus, goal: Costs, caps: Sequence[Cap]) -> tuple[Choice, float] | None:
+def _solved(
+    menus: Menus, goal: Costs, caps: Sequence[Cap], gap: float
+) -> tuple[Choice, float] | None:
     """Return the choice of least goal, and the bound."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -95,7 +100,7 @@ def _solved(menus: Menus, goal: Costs, caps: Sequence[Cap]) -> tuple[Choice, flo
             integrality=np.ones(len(goal)),
             bounds=Bounds(0, 1),
             constraints=constraints,
-            options={"time_limit": SECONDS, "mip_rel_gap": 0.0},
+            options={"time_limit": SECONDS, "mip_rel_gap": gap},
         )
     if found.x is None:
         return None

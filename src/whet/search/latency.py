@@ -21,6 +21,7 @@ from whet.formats.spec import Format, Shape
 from whet.graph.executors.weights import Precision
 from whet.kernels.native import native
 from whet.measure.product import Product, Stopwatch, Time
+from whet.measure.yardstick import calm
 from whet.runtime.layouts import root, version_of
 from whet.runtime.native import threads as usable
 from whet.store.durable import write_json
@@ -152,7 +153,8 @@ def latency(
     `threads`: 0 for as many as the engine takes.
     """
     count = threads or usable()
-    watch = Stopwatch(count, rounded(model_bytes), tier, precision)
+    whole = rounded(model_bytes)
+    watch = Stopwatch(count, whole, tier, precision, calm(count, whole))
     machine = {
         "processor": processor()[0],
         "tier": watch.tier,

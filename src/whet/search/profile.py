@@ -36,6 +36,7 @@ from whet.graph.weights import Part, whole
 from whet.kernels.native import missing, native
 from whet.measure.memory import child
 from whet.measure.product import Product, Stopwatch
+from whet.measure.yardstick import calm
 from whet.model.site import Site
 from whet.runtime.native import threads as usable
 from whet.store.scheme import Scheme
@@ -153,7 +154,7 @@ def measured(threads: int = 0, name: str = "") -> Profile:
     """Return the profile of this machine: `threads`, 0 for as many as the engine takes."""
     count = threads or usable()
     speeds = [float(native().read_bandwidth(PROBE, count, 1)) for _ in range(RUNS)]
-    watch = Stopwatch(count, 1)  # one copy, which caches hold
+    watch = Stopwatch(count, 1, calm=calm(count))  # one copy, which caches hold
     int8, bf16 = (_measured_rates(watch, PROBED[kind]) for kind in ("int8", "bf16"))
     least = watch.time(Product(PROBED["bf16"], ((16, 16),)), 1).seconds
     command = [sys.executable, "-c", EMPTY]

@@ -15,6 +15,7 @@ from whet.search.recover import Recovery
 
 STANDARD = ("int4-g64", "int4-g32", "int3-g64-affine")  # levels that sensitivities are told of
 POINTS = 16  # of the frontier
+NEARLY = 0.002  # share by which a point may lie above the best of its size
 NEAR = 0.03  # share of a limit within which it counts as binding
 BY_SUM = "sum over the units of what each adds alone"
 TOGETHER = "the choice put together from the sweep, on held-out text"
@@ -182,7 +183,7 @@ def _frontier(outcome: Outcome) -> Iterator[Record]:
     most = float(sum(max(option.nbytes for option in menu) for menu in stand.menus))
     seen: set[int] = set()
     for size in _spread(least, most, total(stand.menus, outcome.choice, "nbytes")):
-        found = allocate(stand.menus, "kl", [*others, Cap("nbytes", size)])
+        found = allocate(stand.menus, "kl", [*others, Cap("nbytes", size)], NEARLY)
         if found is None or (nbytes := round(total(stand.menus, found.choice, "nbytes"))) in seen:
             continue
         seen.add(nbytes)

@@ -62,8 +62,9 @@ REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
 SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
-ROOMY = 1.5  # times the last trial, that a wide model's folder takes with all text and rounds
-BRIEF = 0.5  # of the last trial, that it takes with a quarter of the text and one round
+ROOMY = 1.5  # times the longest trial, that a wide model's folder takes with all text and rounds
+BRIEF = 0.5  # of the longest trial, that it takes with a quarter of the text and one round
+PILOTED = 1.0  # of the longest trial, that two folders take
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 
@@ -79,7 +80,7 @@ class Run:
     stands: dict[Structure, Stand] = field(default_factory=dict[Structure, Stand])
     beliefs: dict[str, Belief] = field(default_factory=dict[str, Belief])
     generations: list[Generation] = field(default_factory=list[Generation])
-    took: float = 0.0  # the last trial [s]
+    took: float = 0.0  # the longest trial [s]
     brief: bool = False  # compress on less text, with fewer rounds
 
     def result(self) -> Outcome:
@@ -120,9 +121,13 @@ class Run:
         )
         return Trials(self._kept("outer", self.ask.sweep), self.ask.seed, space)
 
-    def _more(self) -> bool:
-        """Return whether there is time for another trial as long as the last."""
-        return self.clock.spent + self.took < TRIED * self.clock.seconds
+    def _more(self, found: bool) -> bool:  # noqa: FBT001 (of `Trials.run`)
+        """Return whether there is time for another trial as long as the longest.
+
+        Where nothing that keeps all limits was found, all the time is for finding it.
+        """
+        share = TRIED if found else 1.0
+        return self.clock.spent + self.took < share * self.clock.seconds
 
     def _stand(self, structure: Structure, text: Text) -> Stand:
         """Return a shape with its options; its folder is made where it is not there yet."""
@@ -199,7 +204,7 @@ class Run:
         if found is None:
             raise infeasible(stand, self.ask, belief)
         facts = predicted(stand, found.choice, kl, self.ask.limits, belief)
-        self.took = perf_counter() - began
+        self.took = max(self.took, perf_counter() - began)
         value = {"quality": facts["kl"], "size": facts["size"], "speed": -facts.get("decode", 0.0)}
         over = broken(self.ask.limits, facts, belief)
         over = {name: share - 1e-9 for name, share in over.items()}
@@ -278,10 +283,12 @@ class Run:
         return choice, belief, kl
 
     def _learns(self) -> bool:
-        """Return whether a folder is built to learn from it.
+        """Return whether there is time for a folder to learn from, besides the one that is published.
 
         Of a wide model only if a limit depends on what it teaches.
         """
+        if self.clock.left < PILOTED * self.took:
+            return False
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
         return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
 

@@ -81,7 +81,9 @@ class Structure:
         kept = "" if self.cache == USUAL else f", keys and values in {self.cache}"
         if self.draft:
             learnt = f" ({self.learning:,} tokens of distillation)" if self.learning else ""
-            kept += f", a draft of {self.draft} layer{'s' if self.draft > 1 else ''}{learnt} guesses"
+            kept += (
+                f", a draft of {self.draft} layer{'s' if self.draft > 1 else ''}{learnt} guesses"
+            )
         if self.whole:
             return f"as it is{kept}"
         gone = [f"{self.layers} layer{'s' if self.layers > 1 else ''}"] if self.layers else []

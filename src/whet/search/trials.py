@@ -52,10 +52,11 @@ class Trials:
         self.study = _study(journal, seed)
         self.failed: list[Structure] = []  # here and now; what failed in another run is tried again
 
-    def run(self, judge: Judge, more: Callable[[], bool]) -> None:
+    def run(self, judge: Judge, more: Callable[[bool], bool]) -> None:
         """Judge the model as it is, however keys are kept; then other shapes while there is time.
 
-        Narrower ones come first: of what can be cut, channels that count least cost least.
+        Narrower ones come first: of what can be cut, channels that count least cost least. `more` is
+        asked for time with whether a shape has been found that keeps all limits.
         """
         for cache in self.space.caches:
             if Structure(cache=cache) not in self._known():
@@ -64,7 +65,7 @@ class Trials:
             if self._with_draft(Structure(), draft) not in self._known():
                 self.study.enqueue_trial(self._narrower(0.0, self.space.caches[0], draft))
         narrower = [ffn for ffn in self.space.ffn if ffn]
-        while self._waiting() or not self._finished() or more():
+        while not self._kept_otherwise() or more(self.best is not None):
             if narrower and not self._waiting():
                 self.study.enqueue_trial(self._narrower(narrower.pop(0), self.space.caches[0]))
             if not self._next(judge):
@@ -96,6 +97,11 @@ class Trials:
         """Return the trials that were judged."""
         every = self.study.get_trials(deepcopy=False)
         return [trial for trial in every if trial.state.name == "COMPLETE"]
+
+    def _kept_otherwise(self) -> bool:
+        """Return whether the model as it is was judged, however keys are kept; that takes seconds."""
+        known = self._known()
+        return all(Structure(cache=cache) in known for cache in self.space.caches)
 
     def _waiting(self) -> bool:
         """Return whether trials wait that were asked for."""

@@ -19,7 +19,7 @@ def score(structure: Structure, *, broken: float = 0.0) -> Score:
 
 def times(count: int):
     left = iter(range(count))
-    return lambda: next(left, None) is not None
+    return lambda found: next(left, None) is not None
 
 
 def trials(place: Path) -> Trials:
@@ -52,7 +52,7 @@ def test_a_draft_is_tried_once_for_the_model_as_it_is(tmp_path: Path) -> None:
 
     space = Space(tokens=1000, caches=("bf16", "int8"), drafts=(0, 2))
     run = Trials(tmp_path / "trials", 0, space)
-    run.run(judge, lambda: False)
+    run.run(judge, times(1))
     draft = Structure(draft=2, learning=4000)
     assert seen == [Structure(), Structure(cache="int8"), draft]
     told = "as it is, a draft of 2 layers (4,000 tokens of distillation) guesses"
@@ -63,7 +63,7 @@ def test_a_draft_is_tried_once_for_the_model_as_it_is(tmp_path: Path) -> None:
 
 def test_without_time_the_model_as_it_is_is_judged_all_the_same(tmp_path: Path) -> None:
     run = trials(tmp_path)
-    run.run(score, lambda: False)
+    run.run(score, lambda found: False)
     assert run.best == Structure()
 
 
@@ -71,7 +71,7 @@ def test_finished_trials_last(tmp_path: Path) -> None:
     trials(tmp_path).run(score, times(4))
     again = trials(tmp_path)
     before = again.records()
-    again.run(lambda structure: pytest.fail("judged again"), lambda: False)
+    again.run(lambda structure: pytest.fail("judged again"), lambda found: False)
     assert again.records() == before
     assert again.best is not None
     assert again.lasted > 0
@@ -107,7 +107,7 @@ def test_stopped_and_gone_on(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         trials(tmp_path).run(stopped, times(3))
     run = trials(tmp_path)
-    run.run(score, lambda: False)
+    run.run(score, lambda found: False)
     assert run.best == Structure()
 
 
