@@ -54,3 +54,20 @@ def losses(values: Tensor, target: Tensor, H: Tensor, ridge: float = 0.0) -> Ten
     """Return the loss of each output, by its definition."""
     delta = (values - target).double()
     return ((H.double() @ delta) * delta).sum(0) + ridge * delta.square().sum(0)
+
+
+def textbook_share(drift: Tensor, x: Tensor, inverse: Tensor) -> float:
+    """Return the adjusted R² of a regression of drift on inputs, over its plain R²."""
+    drift, x = drift.double(), x.double()
+    tokens, inputs = x.shape
+    plain = float((drift.T @ x @ inverse @ x.T @ drift).trace() / drift.square().sum())
+    adjusted = 1 - (1 - plain) * tokens / (tokens - inputs)
+    return min(1.0, max(0.0, adjusted / plain))
+
+
+def textbook_shares(
+    ideal: Tensor, drift: Tensor, x: Tensor, inverse: Tensor
+) -> tuple[float, Tensor]:
+    """Return how far drift of the inputs is believed, and of each output what it is added to."""
+    rows = [textbook_share(drift[:, [row]], x, inverse) for row in range(drift.shape[1])]
+    return textbook_share(ideal - x, x, inverse), torch.tensor(rows, dtype=torch.float64)

@@ -10,6 +10,7 @@ from tests.problems import gathered, generator, grid, layer, losses, problem
 from torch import Tensor
 
 from whet.base.errors import NumericalError
+from whet.calibrate.statistics import Cross, Gram, Residual
 from whet.formats.codec import Search
 from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.scaled import Scaled
@@ -21,7 +22,9 @@ from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import factor
 from whet.methods.solve.lattice import Lattice
 from whet.methods.solve.levels import relevel
+from whet.methods.solve.posed import drift_of
 from whet.methods.solve.target import Drift, corrected
+from whet.methods.solve.trust import explained, trusted
 
 GRIDS = ["int4-g16", "int3-g12-affine", "int2-channel", "int4-tensor-affine"]
 CODED = [
@@ -393,8 +396,6 @@ def test_without_drift_the_target_is_the_weight() -> None:
 def test_statistics_have_the_units_of_the_target() -> None:
     weight, x, ideal, drift = layer()
     stats = gathered(x, ideal, drift)
-    from whet.calibrate.statistics import Cross, Gram, Residual
-
     found = factor(stats[Gram].symmetric(), 0.01)
     sums = Drift(stats[Cross].total, stats[Residual].total, 1.0, 1.0)
     means = Drift(stats[Cross].mean(), stats[Residual].mean(), 1.0, 1.0)
@@ -402,3 +403,57 @@ def test_statistics_have_the_units_of_the_target() -> None:
     torch.testing.assert_close(
         corrected(weight, sums, found)[0], corrected(weight, means, other)[0]
     )
+
+
+# how far the target is to be believed
+
+
+def test_drift_that_inputs_explain_is_believed_and_noise_is_not() -> None:
+    inputs, tokens = 32, 128
+    x = torch.randn(tokens, inputs, generator=generator(0))
+    told = x @ torch.randn(inputs, 6, generator=generator(1))
+    noise = torch.randn(tokens, 400, generator=generator(2))
+    found = factor(x.T @ x, 1e-6)
+
+    def share(drift: Tensor) -> Tensor:
+        seen = explained(drift.T @ x, found)
+        torch.testing.assert_close(seen.mean() / drift.square().sum(0).mean(), wanted(drift))
+        return trusted(seen, drift.square().sum(0), inputs, tokens)
+
+    def wanted(drift: Tensor) -> Tensor:
+        fit = x @ torch.linalg.lstsq(x, drift).solution
+        return fit.square().sum() / drift.square().sum()
+
+    assert (share(told) > 0.999).all()
+    assert 0.0 <= float(share(noise).mean()) < 0.15
+    half = share(told[:, :1] + noise * told[:, :1].std())
+    assert 0.5 < float(half.mean()) < 0.95
+    assert not trusted(torch.ones(2), torch.ones(2), 32, 32).any()
+    assert not trusted(torch.zeros(2), torch.zeros(2), 32, 64).any()
+
+
+def test_what_is_learned_from_few_tokens_does_not_harm_others() -> None:
+    """Correcting in full does: it follows the noise of the tokens that it saw."""
+    inputs, rows = 32, 12
+    weight = torch.randn(rows, inputs, generator=generator(0))
+
+    def loss(asked: float, believed: bool) -> float:
+        lost = 0.0
+        for seed in range(20):
+            x, drift = (
+                torch.randn(2, 64, inputs, generator=generator(100 * kind + seed))
+                for kind in (1, 2)
+            )
+            stats = gathered(x[0], x[0] + drift[0], torch.zeros(64, rows))
+            found = factor(stats[Gram].symmetric(), 1e-6)
+            full = Drift(stats[Cross].total, None, asked, 0.0)
+            target, _ = corrected(
+                weight, drift_of(stats, found, asked, 0.0) if believed else full, found
+            )
+            far = x[1] @ target - (x[1] + drift[1]) @ weight.T
+            lost += float(far.square().sum())
+        return lost
+
+    without = loss(0.0, believed=False)
+    assert loss(1.0, believed=False) > 1.5 * without
+    assert loss(1.0, believed=True) < 1.05 * without

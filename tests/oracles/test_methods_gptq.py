@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.problems import gathered, layer
+from tests.problems import gathered, layer, textbook_shares
 from torch import Tensor
 
 from whet.calibrate.statistics import Cross, Gram, Residual
@@ -91,7 +91,9 @@ def test_gptq_is_the_textbook(name: str, sweeps: int) -> None:
     H, C, R = (stats[kind].mean().double() for kind in (Gram, Cross, Residual))
     damped = H + 0.01 * H.diagonal().mean() * torch.eye(INPUTS)
     W = weight.double()
-    T = W + (0.5 * W @ C + 0.75 * R) @ torch.linalg.inv(damped)
+    inverse = torch.linalg.inv(damped)
+    shares = textbook_shares(ideal, drift, x, inverse / len(x))
+    T = W + (0.5 * shares[0] * W @ C + 0.75 * shares[1][:, None] * R) @ inverse
     params = codec_of(parse(name)).fit(T.float(), Search("hessian", 20), damped.diagonal().float())
     scale = params.scale.double()
     zero = None if params.zero is None else params.zero.double()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.problems import gathered, layer
+from tests.problems import gathered, layer, textbook_shares
 from torch import Tensor
 
 from whet.calibrate.statistics import Cross, Gram, Residual
@@ -37,8 +37,11 @@ def textbook_eora(left: Tensor, H: Tensor, rank: int) -> Tensor:
 
 
 def textbook_target(W: Tensor, x: Tensor, ideal: Tensor, drift: Tensor, H: Tensor) -> Tensor:
-    moved = W.double() @ (ideal - x).double().T @ x.double() + drift.double().T @ x.double()
-    return W.double() + moved @ torch.linalg.inv(H)
+    inverse = torch.linalg.inv(H)
+    alpha, rho = textbook_shares(ideal, drift, x, inverse)
+    moved = alpha * W.double() @ (ideal - x).double().T @ x.double()
+    moved += rho[:, None] * drift.double().T @ x.double()
+    return W.double() + moved @ inverse
 
 
 @pytest.mark.parametrize(("out", "inputs"), [(12, 32), (40, 16)])

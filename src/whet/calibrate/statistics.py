@@ -82,24 +82,30 @@ class Gram(Statistic):
 
 
 class Cross(Statistic):
-    """Mean outer product of drift and input, C = E[(x̃ - x) xᵀ], x̃ the uncompressed input."""
+    """Mean outer product of drift and input, C = E[(x̃ - x) xᵀ], x̃ the uncompressed input.
+
+    `energy` sums the squares of each channel's drift.
+    """
 
     pairs = True
 
     def __init__(self, channels: int) -> None:
-        self.total = torch.zeros(channels, channels)
+        self.total, self.energy = torch.zeros(channels, channels), torch.zeros(channels)
         self.tokens = 0
 
     def add(self, seen: Seen) -> None:
         """Account for some tokens; those without a reference are not seen."""
         if seen.reference is not None:
-            add_product(self.total, (seen.reference - seen.x).float(), seen.x.float())
+            drift = (seen.reference - seen.x).float()
+            add_product(self.total, drift, seen.x.float())
+            self.energy += drift.square_().sum(0)
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
         """Account for what another instance has seen."""
         assert isinstance(other, Cross)
         self.total += other.total
+        self.energy += other.energy
         self.tokens += other.tokens
 
     def mean(self) -> Float[Tensor, "in in"]:
@@ -110,20 +116,23 @@ class Cross(Statistic):
 class Residual(Statistic):
     """Mean outer product of residual drift and input, R = E[(r̃ - r) xᵀ].
 
-    r is what the linear's output is added to, r̃ the same in the uncompressed model.
+    r is what the linear's output is added to, r̃ the same in the uncompressed model. `energy` sums
+    the squares of each channel's drift.
     """
 
     pairs = True
 
     def __init__(self, channels: int) -> None:
-        self.total = torch.zeros(0, channels)
+        self.total, self.energy = torch.zeros(0, channels), torch.zeros(0)
         self.tokens = 0
 
     def add(self, seen: Seen) -> None:
         """Account for some tokens; those whose residual stream is unknown are not seen."""
         if seen.drift is not None:
             self._widen(seen.drift.shape[1])
-            add_product(self.total, seen.drift.float(), seen.x.float())
+            drift = seen.drift.float()
+            add_product(self.total, drift, seen.x.float())
+            self.energy += drift.square().sum(0)
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -132,6 +141,7 @@ class Residual(Statistic):
         self._widen(len(other.total))
         other._widen(len(self.total))
         self.total += other.total
+        self.energy += other.energy
         self.tokens += other.tokens
 
     def mean(self) -> Float[Tensor, "out in"]:
@@ -140,7 +150,7 @@ class Residual(Statistic):
 
     def _widen(self, rows: int) -> None:
         if not len(self.total):
-            self.total = torch.zeros(rows, self.total.shape[1])
+            self.total, self.energy = torch.zeros(rows, self.total.shape[1]), torch.zeros(rows)
 
 
 class Energy(Statistic):

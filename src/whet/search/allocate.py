@@ -47,9 +47,7 @@ class Allocation:
         return max(0.0, self.value - self.bound) / self.value if self.value > 0 else 0.0
 
 
-def allocate(
-    menus: Menus, goal: str, caps: Sequence[Cap], gap: float = 0.0
-) -> Allocation | None:
+def allocate(menus: Menus, goal: str, caps: Sequence[Cap], gap: float = 0.0) -> Allocation | None:
     """Return the choice of least `goal` within the caps, or None if there is none.
 
     `gap`: how far from the best it may be, as a share of it, where that is found much sooner.

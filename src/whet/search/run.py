@@ -60,7 +60,7 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
-SEQUENTIAL = 0.8  # what compressing layer after layer leaves of a loss, where no pilot tells
+SEQUENTIAL, BRIEFLY = 0.8, 0.95  # of a loss, what compressing in order leaves, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
 ROOMY = 1.5  # times the longest trial, that a wide model's folder takes with all text and rounds
 BRIEF = 0.5  # of the longest trial, that it takes with a quarter of the text and one round
@@ -224,7 +224,7 @@ class Run:
         if self._learns():
             belief = self._piloted(stand, first, text, belief, kl)
         else:
-            belief = replace(belief, sequential=SEQUENTIAL)
+            belief = replace(belief, sequential=BRIEFLY if self.brief else SEQUENTIAL)
         choice, missed = first.choice, None
         for attempt in range(ATTEMPTS):
             belief = reachable(stand, self.ask, belief, choice)

@@ -87,5 +87,5 @@ class Aiming(LinearPass):
         except NumericalError as error:
             return error.message
         alpha = self.alpha_down if role.endswith(".down") else self.alpha
-        target, shift = corrected(weight, drift_of(stats, alpha, self.rho), found)
+        target, shift = corrected(weight, drift_of(stats, found, alpha, self.rho), found)
         return Aim(weight, Problem(target, gram.symmetric(), found), shift)

@@ -11,8 +11,8 @@ from whet.calibrate.statistics import Gram
 from whet.calibrate.walk import Stop, walk
 from whet.formats.spec import Float
 from whet.formats.weight import Weight
+from whet.methods.solve.posed import aimed, needed
 from whet.methods.solve.removal import Criterion, Removal, removal
-from whet.methods.solve.target import aimed, needed
 from whet.model.cut import Cutting, Piece
 from whet.model.site import Site
 from whet.passes.linear_pass import says

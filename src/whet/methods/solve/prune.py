@@ -60,7 +60,7 @@ def posed(weight: Float[Tensor, "out in"], stats: Stats, asked: Asked) -> Proble
         found = factored(gram, asked.damping, act_order=False)
     except NumericalError as error:
         return error.message
-    target, _ = corrected(weight, drift_of(stats, asked.alpha, asked.rho), found)
+    target, _ = corrected(weight, drift_of(stats, found, asked.alpha, asked.rho), found)
     return Problem(target, gram.symmetric(), found)
 
 

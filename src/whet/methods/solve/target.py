@@ -17,19 +17,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.calibrate.statistics import Cross, Gram, Residual, Statistic, Stats
-from whet.methods.solve.factor import Factor, factor
+from whet.methods.solve.factor import Factor
 from whet.methods.solve.slabs import slabs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drift:
-    """How far this model has drifted: `cross` is C and `residual` R, in the units of H."""
+    """How far this model has drifted: `cross` is C and `residual` R, in the units of H.
+
+    `rho` may be another for each output.
+    """
 
     cross: Float[Tensor, "in in"] | None = None
     residual: Float[Tensor, "out in"] | None = None
     alpha: float = 0.5
-    rho: float = 0.5
+    rho: float | Float[Tensor, "out"] = 0.5
 
 
 def corrected(
@@ -56,25 +58,8 @@ def _moved(weight: Tensor, drift: Drift, some: slice) -> Tensor | None:
     moved: Tensor | None = None
     if drift.cross is not None and drift.alpha:
         moved = (drift.alpha * weight[some]) @ drift.cross
-    if drift.residual is not None and len(drift.residual) == len(weight) and drift.rho:
-        pull = drift.rho * drift.residual[some]
+    if drift.residual is not None and len(drift.residual) == len(weight):
+        rho = drift.rho[some, None] if isinstance(drift.rho, Tensor) else drift.rho
+        pull = rho * drift.residual[some]
         moved = pull if moved is None else moved.add_(pull)
     return moved
-
-
-def needed(alpha: float, rho: float) -> tuple[type[Statistic], ...]:
-    """Return the statistics that `aimed` reads."""
-    return (Gram, *((Cross,) if alpha else ()), *((Residual,) if rho else ()))
-
-
-def aimed(
-    weight: Float[Tensor, "out in"], stats: Stats, alpha: float, rho: float, damping: float
-) -> Float[Tensor, "out in"]:
-    """Return T, as far as the statistics tell of drift; an expert's tap tells of none."""
-    tokens = stats[Gram].tokens
-    cross = stats[Cross] if Cross in stats and stats[Cross].tokens == tokens else None
-    pull = stats[Residual] if Residual in stats and stats[Residual].tokens == tokens else None
-    if not tokens or (cross is None and pull is None):
-        return weight
-    drift = Drift(cross and cross.total, pull and pull.total, alpha, rho)
-    return corrected(weight, drift, factor(stats[Gram].symmetric(), damping))[0].T.contiguous()
