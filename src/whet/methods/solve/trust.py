@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whet.methods.solve.factor import Factor
-from whet.methods.solve.slabs import slabs
+
+STRIP = 512  # channels that are solved for at once
 
 
 def trusted(
@@ -39,9 +40,9 @@ def trusted(
 def explained(product: Float[Tensor, "channels in"], factor: Factor) -> Float[Tensor, "channels"]:
     """Return the energy of each channel that the inputs explain: the squares of L⁻¹c, for C = DᵀX."""
     found = [
-        torch.linalg.solve_triangular(factor.lower, product[some][:, factor.order].T, upper=False)
+        torch.linalg.solve_triangular(factor.lower, some[:, factor.order].T, upper=False)
         .square_()
         .sum(0)
-        for some in slabs(*product.shape)
+        for some in product.split(STRIP)
     ]
     return torch.cat(found)
