@@ -3,6 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for the processes that tests start
+os.environ["WHET_PATIENCE"] = "0"  # tests run side by side: no moment is calm
 
 import torch
 from hypothesis import settings

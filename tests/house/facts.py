@@ -198,11 +198,16 @@ def searches() -> str:
                     say.significant(kl),
                     say.significant(kl / alone, 2) if alone else "–",
                     say.significant(facts["kl_predicted"].value),
+                    *(
+                        say.count(round(facts[f"decode_{how}"].value))
+                        for how in ("measured", "predicted")
+                    ),
                 )
             )
     heads = words("limit") + numbers(
         "size", "bit per weight", "KL of the recipe", "KL found", "ratio", "KL predicted"
     )
+    heads += numbers("token/s", "predicted")
     return plain(Table(heads, tuple(rows)))
 
 

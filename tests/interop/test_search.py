@@ -13,7 +13,7 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import build, guide, recover, run, scale, structure, text, trials, widths
+from whet.search import build, guide, recover, refine, run, scale, structure, text, trials, widths
 from whet.search.predict import Guide
 from whet.store.manifest import verify
 
@@ -23,11 +23,17 @@ SIZE = 3_000_000  # the model is 5.3 MB, with all linears at 3 bits and the tabl
 SHORT = 1_850_000  # less than the blocks at 8 bits and the table at 3
 
 
+def less(patch: pytest.MonkeyPatch) -> None:
+    """Search on few tokens, and end where a generation finds nothing better."""
+    patch.setattr(text, "HELD", 1024)
+    patch.setattr(text, "FELT", 512)
+    patch.setattr(build, "TIMED", 0.0)
+    patch.setattr(refine, "PATIENCE", 1)
+
+
 @pytest.fixture(autouse=True)
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "HELD", 1024)
-    monkeypatch.setattr(text, "FELT", 512)
-    monkeypatch.setattr(build, "TIMED", 0.0)
+    less(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,7 @@ def searched(model: Path, out: Path, **asked):
 @pytest.fixture(scope="module")
 def found(model: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "HELD", 1024)
-        patch.setattr(text, "FELT", 512)
+        less(patch)
         return searched(model, tmp_path_factory.mktemp("found") / "out")
 
 

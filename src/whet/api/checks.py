@@ -178,6 +178,6 @@ def _surroundings() -> Iterator[Check]:
     executors = ["native"] * (missing() is None) + [f"reference (torch {torch})"] * bool(torch)
     hint = "" if executors else 'pip install "whet[compress]"  # or whet anew, with a C++ compiler'
     yield Check("executor", "ok" if executors else "missing", ", ".join(executors) or "none", hint)
-    names = ("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "NO_COLOR", "WHET_DEBUG")
+    names = ("HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "NO_COLOR", "WHET_DEBUG", "WHET_PATIENCE")
     told = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     yield Check("environment", "ok", ", ".join(told) or "nothing set")

@@ -8,6 +8,7 @@ a laptop on its battery is slow from now on.
 import contextlib
 import json
 import math
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from whet.base.machine import processor
 from whet.formats.spec import parse
 from whet.kernels.native import missing, native
 from whet.measure.bandwidth import PROBE, bandwidth
-from whet.measure.calm import Calm, Look
+from whet.measure.calm import PATIENCE, Calm, Look
 from whet.measure.product import Product, repeated
 from whet.runtime.layouts import root, version_of
 from whet.store.durable import write_json
@@ -31,16 +32,23 @@ CACHED = 1 << 26  # of weights, beyond which a token waits for memory [byte]
 def calm(threads: int, weights: int = 0) -> Calm:
     """Return what tells whether so many threads are disturbed, on `weights` read for a token [byte].
 
-    Without kernels nothing is looked at, and every moment counts as calm.
+    Without kernels, or patience, nothing is looked at, and every moment counts as calm.
     """
-    if missing() is not None:
+    waiting = patience()
+    if missing() is not None or not waiting:
         return Calm()
     looks: list[Look] = [repeated(Product(parse("int8-g32"), (SHAPE,)), threads, STEPS)]
     if weights > CACHED:
         looks.append(lambda: PROBE / bandwidth(threads))
     path = _place(threads)
     best = [*_read(path), *[math.inf] * len(looks)][: len(looks)]
-    return Calm(looks, best, lambda found: _keep(path, found))
+    return Calm(looks, best, lambda found: _keep(path, found), waiting)
+
+
+def patience() -> float:
+    """Return how long a process waits and times in vain: `WHET_PATIENCE`, else a quarter of a minute [s]."""
+    given = os.environ.get("WHET_PATIENCE", "")
+    return float(given) if given.replace(".", "", 1).isdecimal() else PATIENCE
 
 
 def _place(threads: int) -> Path:

@@ -10,19 +10,24 @@ from whet.search.ask import Told
 PARTS = 1000  # into which the work is divided for who watches
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Teller:
-    """Tells how far the search is, and stops it when asked."""
+    """Tells how far the search is, and stops it when asked.
+
+    Law: what is told never goes back, although parts are done again.
+    """
 
     progress: Progress
     stopped: Callable[[], bool]
+    far: float = 0.0
 
     def part(self, first: float, last: float) -> Told:
         """Return what tells of a part of the work; it raises StoppedError if that is to end."""
 
         def told(share: float, what: str) -> None:
             whole = first + min(1.0, max(0.0, share)) * (last - first)
-            self.progress.advance(round(PARTS * whole), what)
+            self.far = max(self.far, whole)
+            self.progress.advance(round(PARTS * self.far), what)
             if self.stopped():
                 raise StoppedError(f"stopped at {what}", "Run the same command to go on.")
 

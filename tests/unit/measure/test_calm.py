@@ -35,6 +35,11 @@ def clocked(monkeypatch: pytest.MonkeyPatch):
     return use
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHET_PATIENCE", "15")
+
+
 def test_what_is_timed_in_slow_seconds_is_timed_again(clocked) -> None:
     machine = clocked(Machine(dict.fromkeys(range(3, 7), 2.0)))
     found = Calm([machine.look]).rounds(machine.once, 8, 8)
@@ -75,6 +80,14 @@ def test_what_was_best_is_known_to_the_next_process(tmp_path: Path, monkeypatch)
 
 def test_without_kernels_every_moment_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yardstick, "missing", lambda: "no compiler was here")
+    assert yardstick.calm(2).looks == ()
+
+
+def test_without_patience_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, taken in (("0", 0.0), ("2.5", 2.5), ("soon", 15.0)):
+        monkeypatch.setenv("WHET_PATIENCE", given)
+        assert yardstick.patience() == taken
+    monkeypatch.setenv("WHET_PATIENCE", "0")
     assert yardstick.calm(2).looks == ()
 
 

@@ -72,3 +72,16 @@ def test_many_units_are_quick_and_proven() -> None:
     found = allocate(of, "kl", [Cap("nbytes", size)])
     assert found is not None
     assert found.gap <= 0.01
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nearly_the_best_is_within_its_gap(seed: int) -> None:
+    of = menus(seed, count=40)
+    middle = {menu.unit.name: 2 for menu in of}
+    caps = [Cap(name, total(of, middle, name)) for name in ("nbytes", "decode")]
+    best, nearly = allocate(of, "kl", caps), allocate(of, "kl", caps, gap=0.05)
+    assert best is not None
+    assert nearly is not None
+    assert within(of, nearly.choice, caps)
+    assert best.value * (1 - 1e-6) <= nearly.value <= best.value * 1.06
+    assert nearly.bound <= best.value * (1 + 1e-6)

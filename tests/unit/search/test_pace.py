@@ -8,6 +8,9 @@ from tests.native_folders import tiny
 from tests.unit.search.menus import menus
 from tests.unit.search.test_predict import predictor
 
+from whet.base.quantity import Quantity
+from whet.base.record import Record
+from whet.search import build
 from whet.search.ask import Ask
 from whet.search.assembly import Assembly
 from whet.search.choose import Belief, best, caps_of, predicted, reachable
@@ -59,3 +62,19 @@ def test_without_a_limit_on_decode_nothing_changes(stand: Stand) -> None:
     assert reachable(
         stand, ask, Belief(decode=0.5), {m.unit.name: 0 for m in stand.menus}
     ) == Belief(decode=0.5)
+
+
+@pytest.mark.parametrize(("disturbed", "tries"), [(0, 1), (1, 2), (9, 3)])
+def test_what_was_disturbed_all_the_time_is_timed_again(
+    disturbed: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def speed(folders: list[Path], *, cache: str | None, **rounds: object) -> list[Record]:
+        asked.append(len(asked))
+        facts = {n: Quantity(float(len(asked)), "1", "") for n in ("decode", "ttft", "peak_rss")}
+        notes = {"disturbed": "yes"} if len(asked) <= disturbed else {}
+        return [Record("speed", "", facts, notes=notes)]
+
+    monkeypatch.setattr(build.apart, "speed", speed)
+    assert build.pace(Path("somewhere"), limits(max_kl=0.1))["decode"] == tries == len(asked)

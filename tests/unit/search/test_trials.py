@@ -123,6 +123,20 @@ def test_limits_that_no_shape_keeps(tmp_path: Path) -> None:
     assert {r.notes["state"] for r in run.records()} == {"failed", "infeasible"}
 
 
+def test_until_something_keeps_the_limits_time_is_asked_for_finding_it(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def more(found: bool) -> bool:
+        asked.append(found)
+        return len(asked) < 4
+
+    def judge(structure: Structure) -> Score:
+        return score(structure, broken=0.2 if len(asked) < 2 else 0.0)
+
+    trials(tmp_path).run(judge, more)
+    assert asked == [False, False, True, True]
+
+
 def test_keys_and_values_are_kept_in_every_way_before_shapes_change(tmp_path: Path) -> None:
     seen: list[Structure] = []
 
