@@ -1,14 +1,15 @@
 """What a machine is looked at by: a small program of the engine, and reading memory. Torch-free.
 
 The best that was seen is kept beside the layouts, so that a process which begins in a slow moment
-knows it. A process that waits in vain takes the machine as it is, and what it has seen is then the best:
-a laptop on its battery is slow from now on.
+knows it. A process that waits in vain takes the machine as it is. Once twenty in a row have, what the
+last one has seen is the best: a laptop on its battery is slow from now on.
 """
 
 import contextlib
 import json
 import math
 import os
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,8 +26,17 @@ from whet.store.json_file import read_json
 
 STEPS = 64  # that all threads meet after, of about a microsecond each
 SHAPE = (256, 256)
+VAIN = 20  # processes in a row that wait in vain before the machine counts as slow
 ALIKE = 0.01  # share by which two times may differ and be the same
 CACHED = 1 << 26  # of weights, beyond which a token waits for memory [byte]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The best of each look [s], and how many processes in a row have waited in vain since."""
+
+    seconds: tuple[float, ...] = ()
+    vain: int = 0
 
 
 def calm(threads: int, weights: int = 0) -> Calm:
@@ -41,8 +51,9 @@ def calm(threads: int, weights: int = 0) -> Calm:
     if weights > CACHED:
         looks.append(lambda: PROBE / bandwidth(threads))
     path = _place(threads)
-    best = [*_read(path), *[math.inf] * len(looks)][: len(looks)]
-    return Calm(looks, best, lambda found: _keep(path, found), waiting)
+    known = _read(path)
+    best = [*known.seconds, *[math.inf] * len(looks)][: len(looks)]
+    return Calm(looks, best, lambda found: _keep(path, found, known.vain), waiting)
 
 
 def patience() -> float:
@@ -58,28 +69,33 @@ def _place(threads: int) -> Path:
     return root() / "calm" / f"{sha256(json.dumps(told).encode()).hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> list[float]:
-    """Return the best of each look [s]; nothing where the file is not there or not sound."""
+def _read(path: Path) -> Known:
+    """Return what the file holds; nothing where it is not there or not sound."""
     try:
-        held = read_json(path)["seconds"] if path.is_file() else []
-    except (FolderError, OSError, KeyError):
-        return []
-    sound = isinstance(held, list) and all(
-        isinstance(one, float) and math.isfinite(one) and one > 0 for one in held
-    )
-    return list(held) if sound else []
+        held = read_json(path) if path.is_file() else {}
+        known = Known(tuple(map(float, held["seconds"])), int(held["vain"]))
+    except (FolderError, OSError, KeyError, TypeError, ValueError):
+        return Known()
+    sound = all(math.isfinite(one) and one > 0 for one in known.seconds)
+    return known if sound else Known()
 
 
-def _keep(path: Path, found: Calm) -> None:
-    """Write the best of each look, if that is news; where nothing can be kept, nothing is."""
+def _keep(path: Path, found: Calm, vain: int) -> None:
+    """Write the best of each look, if that is news; where nothing can be kept, nothing is.
+
+    `vain`: how many processes in a row had waited in vain before this one.
+    """
     known = _read(path)
-    best = found.own if found.given_up else found.best
-    best = [*best, *known[len(best) :]]
-    if len(best) == len(known) and all(map(_alike, best, known)):
+    vain = vain + 1 if found.given_up else 0
+    mine = found.own if vain >= VAIN else found.best
+    best = (*mine, *known.seconds[len(mine) :])
+    vain %= VAIN
+    same = len(best) == len(known.seconds) and all(map(_alike, best, known.seconds))
+    if same and vain == known.vain:
         return
     with contextlib.suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"seconds": best})
+        write_json(path, {"seconds": list(best), "vain": vain})
 
 
 def _alike(one: float, other: float) -> bool:

@@ -36,12 +36,15 @@ def identity(
     } | {f"source/{name}": digest for name, digest in sorted(source_digests.items())}
 
 
-def check(path: Path, mine: Identity) -> None:
-    """Compare with the identity that a started run has left; raise if a field differs."""
+AGAIN = "Restore them, or start afresh with --resume never."
+
+
+def check(path: Path, mine: Identity, mend: str = AGAIN) -> None:
+    """Compare with the identity that a started run has left; raise, with a `mend`, if a field differs."""
     theirs: Identity = read_json(path)
     changed = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if changed:
         raise IdentityError(
             f"cannot resume {path.parent}: changed since it was started: {', '.join(changed)}",
-            "Restore them, or start afresh with --resume never.",
+            mend,
         )

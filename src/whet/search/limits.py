@@ -157,12 +157,13 @@ def _seconds(text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """Read a time [s]: "0.5s", "500ms", "30m", "1h", "90"."""
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|min|h)?\s*", text)
-    if found is None:
-        raise ValueError(text)
-    factor = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, None: 1}
-    return float(found[1]) * factor[found[2]]
+    """Read a time [s]: "0.5s", "500ms", "30m", "1h30m", "90"."""
+    factor = {"ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "": 1}
+    part = r"([0-9.]+)\s*(ms|s|min|m|h)"
+    parts: list[tuple[str, str]] = re.findall(part, text)
+    if not re.fullmatch(rf"\s*(?:{part}\s*)+", text):
+        parts = [(text.strip(), "")]
+    return sum(float(number) * factor[unit] for number, unit in parts)
 
 
 def _share(text: str) -> float:

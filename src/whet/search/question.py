@@ -58,7 +58,7 @@ def share(folder: Path, mine: Mapping[str, str]) -> None:
     if others and not path.is_file():
         raise RecipeError(f"{folder} holds something else", "Name an empty folder with --sweep.")
     if path.is_file():
-        check(path, mine)
+        check(path, mine, "Restore them, or name another folder with --sweep.")
     else:
         write_json(path, mine)  # which another process may do at the same time, with the same words
 

@@ -71,8 +71,13 @@ def test_what_was_best_is_known_to_the_next_process(tmp_path: Path, monkeypatch)
     second = yardstick.calm(1)
     assert second.best == first.best
     assert not second.now()
-    second.lost = second.patience  # it waits in vain: from now on this is how quick the machine is
-    second.rounds(lambda: None, 0, 0)
+    for vain in range(
+        yardstick.VAIN
+    ):  # once so many wait in vain, this is how quick the machine is
+        last = yardstick.calm(1)
+        assert last.best == first.best, vain
+        last.lost = last.patience
+        last.rounds(lambda: None, 0, 0)
     assert yardstick.calm(1).best[0] > 10 * first.best[0]
     next(tmp_path.rglob("*.json")).write_text('{"seconds": ["quick"]}')
     assert yardstick.calm(1).now()

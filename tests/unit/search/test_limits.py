@@ -66,7 +66,9 @@ def test_slack() -> None:
     assert found.decode.slack(8.0) == pytest.approx(-0.2)
 
 
-@pytest.mark.parametrize(("text", "value"), [("30m", 1800), ("1h", 3600), ("90", 90), ("5s", 5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("90", 90), ("5s", 5)]
+)
 def test_durations(text: str, value: float) -> None:
     assert duration(text) == value
 
