@@ -214,7 +214,7 @@ def test_a_draft_where_tokens_are_to_come_faster(
     free = Guide(tokens=5.0, guesses=4.0, seconds=0.0, first=0.0, memory=0)
     monkeypatch.setattr(guide, "worth", lambda *_: free)
     asked = {"max_size": None, "max_kl": 0.05, "objective": "speed", "structures": True}
-    done = searched(model, tmp_path / "out", recovery=False, **asked)
+    done = searched(model, tmp_path / "out", recovery=False, time="5m", **asked)
     search = one(records_of(done.path), "search")
     assert search.notes["structure"] == "as it is, a draft of 1 layer guesses"
     assert search.facts["kl_measured"].value <= 0.05
