@@ -94,12 +94,12 @@ def _timings(
     others: tuple[int, ...],
     cache: Keeping | None = None,
 ) -> list[Record]:
-    """Time folders in a fresh process; again, where something disturbed it all the time."""
+    """Time folders in a fresh process; where a limit depends on it, again if it was disturbed."""
     rounds = apart.Rounds(
         prompt=limits.prompt, others=others, runs=runs, seconds=TIMED, context=limits.context
     )
     found: list[Record] = []
-    for _ in range(TRIES):
+    for _ in range(TRIES if limits.timed else 1):
         found = apart.speed(folders, cache=cache, **rounds)
         if not any("disturbed" in record.notes for record in found):
             break

@@ -64,9 +64,17 @@ def test_without_a_limit_on_decode_nothing_changes(stand: Stand) -> None:
     ) == Belief(decode=0.5)
 
 
-@pytest.mark.parametrize(("disturbed", "tries"), [(0, 1), (1, 2), (9, 3)])
-def test_what_was_disturbed_all_the_time_is_timed_again(
-    disturbed: int, tries: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked_for", "disturbed", "tries"),
+    [
+        ({"min_decode": "9"}, 0, 1),
+        ({"min_decode": "9"}, 1, 2),
+        ({"max_memory": "1GB"}, 9, 3),
+        ({"max_kl": 0.1}, 9, 1),
+    ],
+)
+def test_what_was_disturbed_all_the_time_is_timed_again_where_a_limit_depends_on_it(
+    asked_for: dict[str, object], disturbed: int, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
@@ -77,4 +85,4 @@ def test_what_was_disturbed_all_the_time_is_timed_again(
         return [Record("speed", "", facts, notes=notes)]
 
     monkeypatch.setattr(build.apart, "speed", speed)
-    assert build.pace(Path("somewhere"), limits(max_kl=0.1))["decode"] == tries == len(asked)
+    assert build.pace(Path("somewhere"), limits(**asked_for))["decode"] == tries == len(asked)
