@@ -55,7 +55,7 @@ def aimed(
     weight: Float[Tensor, "out in"], stats: Stats, alpha: float, rho: float, damping: float
 ) -> Float[Tensor, "out in"]:
     """Return the target of a weight, as far as statistics tell of drift; an expert's tap tells of none."""
-    if not stats[Gram].tokens or not any(kind in stats for kind in (Cross, Residual)):
+    if not any(kind in stats and stats[kind].tokens for kind in (Cross, Residual)):
         return weight
     found = factor(stats[Gram].symmetric(), damping)
     target, _ = corrected(weight, drift_of(stats, found, alpha, rho), found)

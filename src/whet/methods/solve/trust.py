@@ -2,9 +2,9 @@
 
 The correction of a weight for drift is a regression of what has drifted, D (tokens × channels), on d
 inputs. On n tokens even pure noise seems explained, to d/n of its energy, and a target that follows it is
-wrong by as much on all other text. With t = ‖D‖² and e = ‖D H⁻¹-projected‖² = tr(C H⁻¹ Cᵀ), the
-noise in what is explained is estimated by what is not, u = (t - e)·d/(n - d), and the share of the
-correction that loses least on other tokens is
+wrong by as much on all other text. Of the energy t = ‖D‖², e = tr(C H⁻¹ Cᵀ) is explained, with
+C = DᵀX and H = XᵀX. The noise in it is estimated by what is not explained, u = (t - e)·d/(n - d), and
+the share of the correction that loses least on other tokens is
 
     s = (e - u)/e    between 0 and 1; 0 where n ≤ d
 
