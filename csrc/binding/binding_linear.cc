@@ -19,7 +19,7 @@ namespace {
 using Plane = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-constexpr std::initializer_list<const char*> kModes = {"int8", "token8", "bf16"};
+constexpr std::initializer_list<const char*> kModes = {"int8", "token8", "bf16", "int16"};
 constexpr std::initializer_list<const char*> kElements = {
     "integer", "minifloat", "quantile", "log", "power_sum", "learned", "plain"};
 constexpr std::initializer_list<const char*> kScales = {"none", "bf16", "f16",

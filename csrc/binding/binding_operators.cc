@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::initializer_list<const char*> kActs = {"silu", "gelu", "gelu_tanh", "relu"};
 constexpr std::initializer_list<const char*> kNorms = {"rms", "layer"};
-constexpr std::initializer_list<const char*> kCodes = {"int4", "int8", "fp8-e4m3"};
+constexpr std::initializer_list<const char*> kCodes = {"int4", "int8", "fp8-e4m3", "int16"};
 constexpr std::initializer_list<const char*> kPointwise = {"add",      "scale", "cap",
                                                            "activate", "gate",  "copy"};
 

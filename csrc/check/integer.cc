@@ -91,6 +91,7 @@ void check_integer(Report& report) {
       for (Tier tier : other_tiers()) {
         compare(report, weight, Mode::int8, tier, chance);
         compare(report, weight, Mode::token8, tier, chance);
+        compare(report, weight, Mode::int16, tier, chance);
       }
     }
     Random full(format, 16, 128, chance);

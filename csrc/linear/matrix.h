@@ -24,6 +24,7 @@ enum class Mode : uint8_t {
   int8 = 0,    // int8, a scale for some 32 inputs of a token
   token8 = 1,  // int8, a scale for a token, or a fixed one (W8A8)
   bf16 = 2,    // rounded to bfloat16
+  int16 = 3,   // int16, a scale for some 32 inputs of a token; multiplied as two halves of int8
 };
 
 // What a code means (formats/element.py); `plain` is no code but a number.

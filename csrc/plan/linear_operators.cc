@@ -10,6 +10,7 @@ namespace whet {
 namespace {
 
 constexpr float kFloat8Top = 448.0f;
+constexpr float kWideTop = 32639.0f;  // of int16: what two halves of int8 reach
 constexpr float kLeast = 1.1920929e-07f;  // stands in for the scale of zeros
 
 // The nearest number of fp8 (e4m3), ties to even.
@@ -25,6 +26,12 @@ struct Grid {
   float step, zero;
 };
 
+// From the least code to the greatest.
+float width_of(Round::Element element) {
+  if (element == Round::Element::int16) return 2.0f * kWideTop;
+  return element == Round::Element::int4 ? 15.0f : 255.0f;
+}
+
 // The scale, and zero point, of numbers whose range holds zero.
 Grid grid_of(const Round& op, const float* x, int count) {
   if (op.scale != 0.0f) return {op.scale, op.zero};
@@ -35,7 +42,7 @@ Grid grid_of(const Round& op, const float* x, int count) {
   }
   const float most = std::max(-low, high);
   if (op.element == Round::Element::fp8) return {most == 0.0f ? kLeast : most / kFloat8Top, 0.0f};
-  const float width = op.element == Round::Element::int4 ? 15.0f : 255.0f;
+  const float width = width_of(op.element);
   if (!op.affine) return {most == 0.0f ? kLeast : most / (width / 2.0f), 0.0f};
   const float step = high == low ? kLeast : (high - low) / width;
   const float bottom = -(width + 1.0f) / 2.0f;
@@ -44,13 +51,15 @@ Grid grid_of(const Round& op, const float* x, int count) {
 
 void rounded(const Round& op, const float* x, int count, float* out) {
   const Grid grid = grid_of(op, x, count);
+  const bool wide = op.element == Round::Element::int16;
   const float half = op.element == Round::Element::int4 ? 8.0f : 128.0f;
+  const float least = wide ? -kWideTop : -half, most = wide ? kWideTop : half - 1.0f;
   for (int i = 0; i < count; ++i) {
     const float ratio = x[i] / grid.step;
     if (op.element == Round::Element::fp8)
       out[i] = float8(ratio) * grid.step;
     else
-      out[i] = (std::nearbyint(std::clamp(ratio + grid.zero, -half, half - 1.0f)) - grid.zero) * grid.step;
+      out[i] = (std::nearbyint(std::clamp(ratio + grid.zero, least, most)) - grid.zero) * grid.step;
   }
 }
 

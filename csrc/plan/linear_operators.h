@@ -18,7 +18,7 @@ struct Prepare final : Operator {
 
 // What quantized activations stand for, in float32: for linears whose kernels do not code them so.
 struct Round final : Operator {
-  enum class Element { int4 = 0, int8 = 1, fp8 = 2 } element = Element::int8;
+  enum class Element { int4 = 0, int8 = 1, fp8 = 2, int16 = 3 } element = Element::int8;
   int width = 0, group = 0;  // channels that share a scale
   bool affine = false;
   float scale = 0.0f, zero = 0.0f;  // fixed, unless the scale is 0

@@ -31,6 +31,7 @@ INPUTS = [
     ("int8-channel", "int8-tensor-static"),
     ("int8-channel", "int8-tensor-affine-static"),
     ("int8-channel-affine", "int8-token"),
+    ("int8-channel", "int16-g32"),  # which they keep in 16 bits as it is
     ("int4-g64", "int8-token"),
     ("fp8-e4m3-channel", "fp8-e4m3-token"),
     ("fp8-e4m3-tensor", "fp8-e4m3-tensor-static"),

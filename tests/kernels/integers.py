@@ -4,6 +4,7 @@ import numpy as np
 
 from whet.formats.spec import parse
 
+TOPS = {"int8": 127, "int16": 127 * 256 + 127}  # the greatest code where each step has a scale
 SCALES = {"bf16": np.uint16, "f16": np.float16, "f32": np.float32, "e8m0": np.uint8}
 
 
@@ -58,35 +59,39 @@ def input_step(weight, mode):
 
 
 def rounded(x, mode, step, fixed=0.0):
-    """Activations as int8 codes, and a scale for each token and step."""
+    """Activations as codes of int8, or of int16, and a scale for each token and step."""
     tokens, cols = x.shape
     steps = -(-cols // step)
     blocks = np.zeros((tokens, steps * step), np.float32)
     blocks[:, :cols] = x
     blocks = blocks.reshape(tokens, steps, step)
-    if mode == "int8":
-        most = np.abs(blocks).max(-1)
-        scales = most / np.float32(127)
-        inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
-        ratio = blocks * inverse[..., None]
-    else:
-        most = np.abs(blocks).max((1, 2)) / np.float32(127.5)
-        scale = (
-            np.where(most == 0, np.finfo(np.float32).eps, most) if fixed == 0 else most * 0 + fixed
-        )
-        scales = np.repeat(scale.astype(np.float32)[:, None], steps, 1)
-        ratio = blocks / scales[..., None]
+    if mode in TOPS:
+        most, top = np.abs(blocks).max(-1), np.float32(TOPS[mode])
+        scales = most / top
+        inverse = np.divide(top, most, out=np.zeros_like(most), where=most > 0)
+        return np.rint(blocks * inverse[..., None]).astype(np.int64), scales
+    most = np.abs(blocks).max((1, 2)) / np.float32(127.5)
+    scale = np.where(most == 0, np.finfo(np.float32).eps, most) if fixed == 0 else most * 0 + fixed
+    scales = np.repeat(scale.astype(np.float32)[:, None], steps, 1)
+    ratio = blocks / scales[..., None]
     return np.rint(np.clip(ratio, -128, 127)).astype(np.int64), scales
 
 
 def product(weight, x, mode, fixed=0.0):
-    """Return x·Wᵀ by exact sums of integers for each step, and the sum of magnitudes."""
+    """Return x·Wᵀ by exact sums of integers for each step, and the sum of magnitudes.
+
+    Codes of 16 bits are summed in halves, as each half is rounded.
+    """
     step = input_step(weight, mode)
     codes, scales = rounded(x, mode, step, fixed)
     steps = codes.shape[1]
     units = np.zeros((weight.rows, steps * step), np.int64)
     units[:, : weight.cols] = weight.units
-    dots = np.einsum("tks,rks->trk", codes, units.reshape(weight.rows, steps, step))
+    upper = (codes + 128 >> 8) * 256 if mode == "int16" else codes
     of_step = weight.scales[:, np.arange(steps) * step // weight.group].astype(np.float64)
-    terms = dots * of_step[None] * scales[:, None].astype(np.float64)
-    return terms.sum(-1), np.abs(terms).sum(-1)
+    whole, magnitude = 0.0, 0.0
+    for half in (upper, codes - upper):
+        dots = np.einsum("tks,rks->trk", half, units.reshape(weight.rows, steps, step))
+        terms = dots * of_step[None] * scales[:, None].astype(np.float64)
+        whole, magnitude = whole + terms.sum(-1), magnitude + np.abs(terms).sum(-1)
+    return whole, magnitude

@@ -24,7 +24,7 @@ NAMES = [
 ]  # fmt: skip
 SHAPES = [(1, 4), (15, 32), (16, 36), (17, 96), (31, 68), (33, 513), (50, 1100)]
 TOKENS = [1, 2, 3, 7, 8, 9, 16, 17, 23, 30]
-MODES = ["int8", "token8"]
+MODES = ["int8", "token8", "int16"]
 
 
 def laid_out(weight, mode="int8", fixed=0.0, tier="generic"):
@@ -111,9 +111,10 @@ def test_extremes_do_not_saturate(tier, bits, sign):
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_zeros_and_broken_numbers(tier):
+@pytest.mark.parametrize("mode", ["int8", "int16"])
+def test_zeros_and_broken_numbers(tier, mode):
     weight = Weight("int4-g32", 20, 128)
-    matrix = native().Matrix(laid_out(weight), tier)
+    matrix = native().Matrix(laid_out(weight, mode), tier)
     x = np.zeros((4, 128), np.float32)
     x[1, 40], x[2, 99], x[3] = np.nan, np.inf, 1e-38
     y = matrix.multiply(x)
@@ -141,6 +142,7 @@ def test_equal_keys_mean_equal_inputs():
     others = [
         key("int4-g32", "int8"), key("int4-g32", "int8", 512), key("int4-g16", "int8"),
         key("int4-g32", "token8"), key("int4-g64", "token8"), key("int4-g64", "token8", 256, 0.5),
+        key("int4-g32", "int16"),
     ]  # fmt: skip
     assert len(set(others)) == len(others)
 

@@ -149,6 +149,23 @@ def test_compressed_tensors_keeps_activations(inputs: str, tmp_path: Path):
             assert kept(COMPRESSED_TENSORS, site(SHAPES[0]), scheme, tmp_path)
 
 
+def test_other_readers_see_inputs_of_16_bits_as_they_are():
+    scheme = Scheme(parse("int8-channel"), parse_activation("int16-g32"))
+    config = COMPRESSED_TENSORS.config({"m": scheme, "n": Scheme(parse("int8-channel"))}, [])
+    assert config is not None
+    assert all(group["input_activations"] is None for group in config["config_groups"].values())
+    assert config["whet_inputs"] == {"int16-g32": ["m"]}
+
+
+@pytest.mark.parametrize("held", [["m"], {"int16-g32": "m"}, {"int17": ["m"]}])
+def test_a_damaged_list_of_inputs_is_named(held: object, tmp_path: Path):
+    place, scheme = site((6, 128)), Scheme(parse("int8-channel"), parse_activation("int16-g32"))
+    tensors = COMPRESSED_TENSORS.tensors(place, written(matrix((6, 128)), scheme.format), scheme)
+    config = COMPRESSED_TENSORS.config({place.module: scheme}, []) or {}
+    with pytest.raises(FolderError, match="whet_inputs"):
+        folder(tmp_path, tensors, config | {"whet_inputs": held}).activation(place)
+
+
 EXPRESSED = {
     "int4-g64": "pack-quantized", "int4-g64-affine": "pack-quantized",
     "int3-g64-affine": "pack-quantized", "int3-channel": "pack-quantized",

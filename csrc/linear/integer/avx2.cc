@@ -181,11 +181,7 @@ HalfSums half_sums_of(const Weight& weight, int tokens) {
   }
 }
 
-// Batches are as even as can be.
-int together(int tokens) {
-  const int batches = (tokens + kTogether - 1) / kTogether;
-  return (tokens + batches - 1) / batches;
-}
+int together(int count, int halves) { return evenly(count, kTogether, halves); }
 
 void write(float* y, int rows, bool accumulate, __m256 sums) {
   float own[8];
@@ -193,22 +189,23 @@ void write(float* y, int rows, bool accumulate, __m256 sums) {
   for (int r = 0; r < std::min(rows, 8); ++r) y[r] = accumulate ? y[r] + own[r] : own[r];
 }
 
-void multiply(const Weight& weight, const Input& input, int tokens, const Output& out, std::byte*,
+void multiply(const Weight& weight, const Input& input, int halves, const Output& out, std::byte*,
               int first, int last) {
-  const int most = together(tokens);
+  const int most = together(halves, out.halves);
   for (int tile = first; tile < last; ++tile) {
     const uint8_t* at = weight.tiles + tile * weight.tile_bytes;
-    for (int token = 0; token < tokens; token += most) {
-      const int count = std::min(most, tokens - token);
-      const Batch batch = batch_of(input, token);
+    for (int begin = 0; begin < halves; begin += most) {
+      const int count = std::min(most, halves - begin);
+      const Batch batch = batch_of(input, begin);
       const HalfSums half_sums = half_sums_of(weight, count);
       for (int half = 0; half < 2 && tile * kRows + half * 8 < weight.rows; ++half) {
         __m256 sums[kTogether];
         half_sums(weight, at, half, batch, sums);
         const int row = tile * kRows + half * 8;
-        for (int t = 0; t < count; ++t) {
-          write(out.y + static_cast<std::size_t>(token + t) * out.stride + row, weight.rows - row,
-                out.accumulate, sums[t]);
+        for (int t = 0; t < count; t += out.halves) {
+          if (out.halves == 2) sums[t] = _mm256_add_ps(sums[t], sums[t + 1]);
+          write(out.y + static_cast<std::size_t>((begin + t) / out.halves) * out.stride + row,
+                weight.rows - row, out.accumulate, sums[t]);
         }
       }
     }

@@ -11,16 +11,16 @@
 
 namespace whet::integer {
 
-constexpr int kFew = 16;  // tokens up to which nothing is unpacked to memory
+constexpr int kFew = 16;  // halves up to which nothing is unpacked to memory
 constexpr int kFewTogether = 8;
 constexpr int kManyTogether = 6;
 
-int together_avx512(int tokens);
-void multiply_few_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+int together_avx512(int count, int halves);
+void multiply_few_avx512(const Weight& weight, const Input& input, int halves, const Output& out,
                          int first, int last);
-void multiply_many_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+void multiply_many_avx512(const Weight& weight, const Input& input, int halves, const Output& out,
                           std::byte* memory, int first, int last);
-std::size_t scratch_avx512(const Weight& weight, int tokens);
+std::size_t scratch_avx512(const Weight& weight, int halves);
 
 namespace {
 
@@ -90,8 +90,9 @@ static inline __m512i four_inputs(const int8_t* x) {
   return _mm512_set1_epi32(word);
 }
 
-static inline void write(const Output& out, int token, int tile, int rows, __m512 sums) {
-  float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
+// Writes what a token has of a tile; `half` is the number of its first.
+static inline void write(const Output& out, int half, int tile, int rows, __m512 sums) {
+  float* y = out.y + static_cast<std::size_t>(half / out.halves) * out.stride + tile * kRows;
   const __mmask16 mask = static_cast<__mmask16>(0xffffu >> (kRows - std::min(rows, kRows)));
   if (out.accumulate) sums = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sums);
   _mm512_mask_storeu_ps(y, mask, sums);

@@ -1,4 +1,4 @@
-// Up to sixteen tokens: each tile is read once from memory, unpacked in registers and multiplied by
+// Up to sixteen tokens, or eight in halves: each tile is read once from memory, unpacked in registers and multiplied by
 // eight tokens at most; by more, it is read again from the cache.
 #include "linear/integer/avx512.h"
 
@@ -148,16 +148,17 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
 
 }  // namespace
 
-void multiply_few_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+void multiply_few_avx512(const Weight& weight, const Input& input, int halves, const Output& out,
                          int first, int last) {
-  const int together = together_avx512(tokens);
+  const int together = together_avx512(halves, out.halves);
   for (int tile = first; tile < last; ++tile) {
-    for (int token = 0; token < tokens; token += together) {
-      const int count = std::min(together, tokens - token);
+    for (int begin = 0; begin < halves; begin += together) {
+      const int count = std::min(together, halves - begin);
       __m512 sums[kFewTogether];
-      tile_sums_of(weight, count)(weight, weight.tile(tile), batch_of(input, token), sums);
-      for (int t = 0; t < count; ++t) {
-        write(out, token + t, tile, weight.rows - tile * kRows, sums[t]);
+      tile_sums_of(weight, count)(weight, weight.tile(tile), batch_of(input, begin), sums);
+      for (int t = 0; t < count; t += out.halves) {
+        const __m512 sum = out.halves == 2 ? _mm512_add_ps(sums[t], sums[t + 1]) : sums[t];
+        write(out, begin + t, tile, weight.rows - tile * kRows, sum);
       }
     }
   }

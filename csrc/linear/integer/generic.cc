@@ -74,9 +74,9 @@ void read_scales(const uint8_t* in, Scale kind, float* scales) {
   }
 }
 
-// Adds a block's products to the sums of the sixteen rows.
-void add_block(const uint8_t* codes, const int8_t* x, int quads, int32_t* sums) {
-  for (int quad = 0; quad < quads; ++quad, codes += kVector, x += 4) {
+// Adds a block's products to the sums of the sixteen rows; quads of inputs lie `apart` bytes apart.
+void add_block(const uint8_t* codes, const int8_t* x, int apart, int quads, int32_t* sums) {
+  for (int quad = 0; quad < quads; ++quad, codes += kVector, x += apart) {
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* c = codes + r * 4;
       sums[r] += c[0] * x[0] + c[1] * x[1] + c[2] * x[2] + c[3] * x[3];
@@ -84,14 +84,15 @@ void add_block(const uint8_t* codes, const int8_t* x, int quads, int32_t* sums) 
   }
 }
 
-// One tile and one token.
-void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int token, float* y) {
+// One tile and one half of the token that makes the batch which begins with `first`.
+void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int first, int half,
+              int halves, float* y) {
   float scales[kRows];
   int32_t zeros[kRows], sums[kRows];
   uint8_t codes[kQuads * kVector];
   std::fill(y, y + kRows, 0.0f);
   std::fill(zeros, zeros + kRows, weight.half());
-  const int8_t* x = input.codes_of(token);
+  const int8_t* x = input.codes_of(first) + 4 * half;
   for (int step = 0; step < weight.steps; ++step) {
     if (step % weight.group == 0) {
       read_scales(at, weight.scale, scales);
@@ -99,28 +100,33 @@ void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int t
       for (int r = 0; weight.affine && r < kRows; ++r) zeros[r] = zero[r];
       at += weight.head;
     }
-    for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(token)[step];
+    const int number = step * halves + half;
+    for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(first)[number];
     for (int done = 0; done < weight.step; done += kBlock) {
       const int quads = std::min(kBlock, weight.step - done) / 4;
       at = unpack(at, weight.coding, quads, codes);
-      add_block(codes, x, quads, sums);
-      x += quads * 4;
+      add_block(codes, x, 4 * halves, quads, sums);
+      x += quads * 4 * halves;
     }
-    const float a = input.scales_of(token)[step];
+    const float a = input.scales_of(first)[number];
     for (int r = 0; r < kRows; ++r) {
       y[r] = std::fma(static_cast<float>(sums[r]), scales[r] * a, y[r]);
     }
   }
 }
 
-void multiply(const Weight& weight, const Input& input, int tokens, const Output& out, std::byte*,
+void multiply(const Weight& weight, const Input& input, int count, const Output& out, std::byte*,
               int first, int last) {
   for (int tile = first; tile < last; ++tile) {
     const int rows = std::min(kRows, weight.rows - tile * kRows);
-    for (int token = 0; token < tokens; ++token) {
-      float sums[kRows];
-      row_sums(weight, weight.tile(tile), input, token, sums);
-      float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
+    for (int begin = 0; begin < count; begin += out.halves) {
+      float sums[kRows], more[kRows];
+      row_sums(weight, weight.tile(tile), input, begin, 0, out.halves, sums);
+      if (out.halves == 2) {
+        row_sums(weight, weight.tile(tile), input, begin, 1, out.halves, more);
+        for (int r = 0; r < rows; ++r) sums[r] += more[r];
+      }
+      float* y = out.y + static_cast<std::size_t>(begin / out.halves) * out.stride + tile * kRows;
       for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + sums[r] : sums[r];
     }
   }
@@ -128,7 +134,7 @@ void multiply(const Weight& weight, const Input& input, int tokens, const Output
 
 std::size_t scratch(const Weight&, int) { return 0; }
 
-int together(int) { return 1; }
+int together(int, int halves) { return halves; }
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Integer weights times int8 activations.
+// Integer weights times activations of int8, or of int16 in two halves.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -26,7 +26,11 @@ class IntegerMatrix final : public Matrix {
   IntegerMatrix(const Weight& weight, const MatrixView& view, Tier tier)
       : Matrix(weight.rows, weight.cols, std::string("integer/") + tier_name(tier)),
         weight_(weight),
-        rounding_{weight.cols, weight.step, weight.steps, view.mode == Mode::token8,
+        rounding_{weight.cols,
+                  weight.step,
+                  weight.steps,
+                  view.mode == Mode::int16 ? 2 : 1,
+                  view.mode == Mode::token8,
                   view.input_scale},
         routines_(routines_of(tier)) {}
 
@@ -34,7 +38,7 @@ class IntegerMatrix final : public Matrix {
     uint64_t key = 0xcbf29ce484222325ull;  // FNV-1a
     for (uint64_t part :
          {uint64_t{1}, static_cast<uint64_t>(rounding_.cols), static_cast<uint64_t>(rounding_.step),
-          static_cast<uint64_t>(rounding_.token),
+          static_cast<uint64_t>(rounding_.halves), static_cast<uint64_t>(rounding_.token),
           static_cast<uint64_t>(std::bit_cast<uint32_t>(rounding_.fixed))}) {
       key = (key ^ part) * 0x100000001b3ull;
     }
@@ -70,8 +74,8 @@ class IntegerMatrix final : public Matrix {
         std::min(part(units, thread + 1, threads) * routines_.unit, weight_.tile_count());
     if (first >= last) return;
     auto* own = static_cast<std::byte*>(scratch) + thread * own_scratch(tokens);
-    routines_.multiply(weight_, input_of(input, tokens), tokens, {y, stride, accumulate}, own,
-                       first, last);
+    routines_.multiply(weight_, input_of(input, tokens), halves(tokens),
+                       {y, stride, accumulate, rounding_.halves}, own, first, last);
   }
 
  private:
@@ -79,12 +83,16 @@ class IntegerMatrix final : public Matrix {
     return static_cast<int>(static_cast<int64_t>(whole) * thread / threads);
   }
   std::size_t width() const { return static_cast<std::size_t>(weight_.steps) * weight_.step; }
-  std::size_t scales_at(int tokens) const { return round_up(tokens * width() + kLine, kLine); }
+  int halves(int tokens) const { return tokens * rounding_.halves; }
+  std::size_t scales_at(int tokens) const {
+    return round_up(halves(tokens) * width() + kLine, kLine);
+  }
   std::size_t numbers_bytes(int tokens) const {
-    return round_up(static_cast<std::size_t>(tokens) * weight_.steps * sizeof(float), kLine);
+    return round_up(static_cast<std::size_t>(halves(tokens)) * weight_.steps * sizeof(float),
+                    kLine);
   }
   std::size_t own_scratch(int tokens) const {
-    return round_up(routines_.scratch(weight_, tokens), kLine);
+    return round_up(routines_.scratch(weight_, halves(tokens)), kLine);
   }
   Input input_of(const void* input, int tokens) const {
     const auto* bytes = static_cast<const std::byte*>(input);
@@ -94,12 +102,13 @@ class IntegerMatrix final : public Matrix {
             weight_.steps};
   }
   Place place_of(const Input& input, int token, int tokens) const {
-    const int together = routines_.together(tokens);
-    const int in_batch = token % together, first = token - in_batch;
+    const int count = halves(tokens), half = halves(token);
+    const int together = routines_.together(count, rounding_.halves);
+    const int in_batch = half % together, first = half - in_batch;
     return {const_cast<int8_t*>(input.codes_of(first)) + in_batch * 4,
             const_cast<float*>(input.scales_of(first)) + in_batch,
             const_cast<int32_t*>(input.sums_of(first)) + in_batch,
-            std::min(together, tokens - first)};
+            std::min(together, count - first)};
   }
 
   Weight weight_;

@@ -37,8 +37,9 @@ Cut cut_of(const Format& format, int cols, Mode mode) {
     return cut;
   }
   const int parts = (padded + kLongest - 1) / kLongest;
-  cut.step = mode == Mode::int8 ? kBlock
-                                : static_cast<int>(round_up((padded + parts - 1) / parts, kBlock));
+  cut.step = mode != Mode::token8
+                 ? kBlock
+                 : static_cast<int>(round_up((padded + parts - 1) / parts, kBlock));
   cut.steps = (cols + cut.step - 1) / cut.step;
   cut.group = cut.steps;
   cut.groups = 1;
@@ -206,7 +207,7 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   if (format.group < kTensor || format.group > kLongest) return "no group is that long";
   if (format.group > 0 && format.group % 4 != 0) return "groups of a multiple of 4 are taken";
   if (weight.cols > kWidest) return "rows of at most 1048576 are taken";
-  if (mode == Mode::int8 && weight.input_scale != 0) return "a fixed scale goes with mode token8";
+  if (mode != Mode::token8 && weight.input_scale != 0) return "a fixed scale goes with mode token8";
   if (format.sparse) {
     if (format.bits != 4 && format.bits != 8) return "of sparse codes 4 and 8 bits are taken";
     if (format.affine) return "sparse codes have no zero points";

@@ -25,6 +25,9 @@
 //
 // where x are int8, a their scales, and the sum is exact; so tiers agree to the last bit, and a
 // token's result is the same in any batch.
+//
+// An int16 input is two of int8: x = 256·h + l. A token then has two *halves*, which lie side by side
+// in a batch as two tokens would, with scales of 256·a and a; y is the sum of what they give, h first.
 #pragma once
 
 #include <cstddef>
@@ -105,8 +108,9 @@ struct Weight {
   int half() const { return affine ? 0 : 1 << (bits - 1); }  // what symmetric codes are less by
 };
 
-// Prepared activations. Tokens lie in batches of `together` (the last may have fewer): of a batch
-// of n, codes [quad][n][4 inputs], scales [step][n] and negated sums of codes [step][n].
+// Prepared activations. Halves (of int8 inputs, tokens) lie in batches of `together` (the last may
+// have fewer): of a batch of n, codes [quad][n][4 inputs], scales [step][n] and negated sums of codes
+// [step][n].
 struct Input {
   const int8_t* codes;
   const float* scales;
@@ -114,15 +118,13 @@ struct Input {
   std::size_t width;    // steps · step
   int steps;
 
-  // Where the batch that begins with a token lies.
-  const int8_t* codes_of(int token) const { return codes + token * width; }
-  const float* scales_of(int token) const {
-    return scales + static_cast<std::size_t>(token) * steps;
-  }
-  const int32_t* sums_of(int token) const { return sums + static_cast<std::size_t>(token) * steps; }
+  // Where the batch that begins with a half lies.
+  const int8_t* codes_of(int half) const { return codes + half * width; }
+  const float* scales_of(int half) const { return scales + static_cast<std::size_t>(half) * steps; }
+  const int32_t* sums_of(int half) const { return sums + static_cast<std::size_t>(half) * steps; }
 };
 
-// Where the prepared numbers of one token go: n of `Input`.
+// Where the prepared numbers of one token go, of its second half one place further: n of `Input`.
 struct Place {
   int8_t* codes;
   float* scales;
@@ -133,6 +135,7 @@ struct Place {
 // How activations are rounded.
 struct Rounding {
   int cols, step, steps;
+  int halves;   // of a token: 1, or 2 where inputs are int16
   bool token;   // a scale for the token, that of Activation int8-token; else one for each step
   float fixed;  // the token's scale, if it is known before
 };
@@ -141,19 +144,28 @@ struct Output {
   float* y;
   int stride;
   bool accumulate;
+  int halves;  // that are added up to a token
 };
+
+// How many of some halves lie in a batch of at most `most`: batches are as even as can be, and the
+// halves of a token are in one.
+static constexpr int evenly(int count, int most, int halves) {
+  const int tokens = count / halves, at_most = most / halves;
+  const int batches = (tokens + at_most - 1) / at_most;
+  return (tokens + batches - 1) / batches * halves;
+}
 
 // What a tier offers.
 struct Routines {
   // Writes codes, scales and sums of some steps of one token.
   void (*prepare)(const Rounding& rounding, const float* x, const Place& place, int first,
                   int last);
-  int (*together)(int tokens);  // how many lie in a batch
-  // Multiplies some tiles.
-  void (*multiply)(const Weight& weight, const Input& input, int tokens, const Output& out,
+  int (*together)(int count, int halves);  // how many of some halves lie in a batch
+  // Multiplies some tiles by `count` halves.
+  void (*multiply)(const Weight& weight, const Input& input, int count, const Output& out,
                    std::byte* scratch, int first, int last);
-  std::size_t (*scratch)(const Weight& weight, int tokens);  // bytes a thread
-  int unit;                                                  // tiles that are best done together
+  std::size_t (*scratch)(const Weight& weight, int count);  // bytes a thread
+  int unit;                                                 // tiles that are best done together
 };
 
 extern const Routines kGeneric;

@@ -185,50 +185,52 @@ AddPanel add_panel_of(const Weight& weight, int tiles, int tokens) {
 }
 
 // Some tiles times all tokens.
-void multiply_panel(const Weight& weight, const Input& input, int tokens, const Output& out,
+void multiply_panel(const Weight& weight, const Input& input, int halves, const Output& out,
                     const Panel& panel, int tile, int tiles) {
-  const int batch = together_avx512(tokens);
+  const int batch = together_avx512(halves, out.halves);
   const UnpackSteps unpack = unpack_steps_of(weight);
   Cursor cursors[kPanelTiles];
   for (int i = 0; i < tiles; ++i) cursors[i] = {weight.tile(tile + i), nullptr};
-  std::memset(panel.sums, 0, static_cast<std::size_t>(tokens) * tiles * kVector);
+  std::memset(panel.sums, 0, static_cast<std::size_t>(halves) * tiles * kVector);
   for (int first = 0; first < weight.steps; first += panel.steps) {
     const int last = std::min(first + panel.steps, weight.steps);
     for (int i = 0; i < tiles; ++i) {
       cursors[i] = unpack(weight, cursors[i], first, last, panel, i, tiles);
     }
-    for (int token = 0; token < tokens; token += batch) {
-      const int count = std::min(batch, tokens - token);
-      Batch of_tokens = batch_of(input, token);
+    for (int begin = 0; begin < halves; begin += batch) {
+      const int count = std::min(batch, halves - begin);
+      Batch of_tokens = batch_of(input, begin);
       of_tokens.x += static_cast<std::size_t>(first) * weight.step * count;
       of_tokens.scales += static_cast<std::size_t>(first) * count;
       of_tokens.sums += static_cast<std::size_t>(first) * count;
       add_panel_of(weight, tiles, count)(weight, panel, last - first, of_tokens,
-                                         panel.sums + token * tiles * kRows);
+                                         panel.sums + begin * tiles * kRows);
     }
   }
-  for (int token = 0; token < tokens; ++token) {
+  for (int half = 0; half < halves; half += out.halves) {
     for (int i = 0; i < tiles; ++i) {
-      write(out, token, tile + i, weight.rows - (tile + i) * kRows,
-            _mm512_loadu_ps(panel.sums + (token * tiles + i) * kRows));
+      const float* own = panel.sums + (half * tiles + i) * kRows;
+      __m512 sum = _mm512_loadu_ps(own);
+      if (out.halves == 2) sum = _mm512_add_ps(sum, _mm512_loadu_ps(own + tiles * kRows));
+      write(out, half, tile + i, weight.rows - (tile + i) * kRows, sum);
     }
   }
 }
 
 }  // namespace
 
-std::size_t scratch_avx512(const Weight& weight, int tokens) {
-  if (tokens <= kFew) return 0;
+std::size_t scratch_avx512(const Weight& weight, int halves) {
+  if (halves <= kFew) return 0;
   const std::size_t lines = static_cast<std::size_t>(panel_steps(weight)) * kPanelTiles * kVector;
   return 2 * lines + lines * weight.step / 4 +
-         static_cast<std::size_t>(tokens) * kPanelTiles * kVector;
+         static_cast<std::size_t>(halves) * kPanelTiles * kVector;
 }
 
-void multiply_many_avx512(const Weight& weight, const Input& input, int tokens, const Output& out,
+void multiply_many_avx512(const Weight& weight, const Input& input, int halves, const Output& out,
                           std::byte* memory, int first, int last) {
   const Panel panel = panel_of(weight, memory);
   for (int tile = first; tile < last; tile += kPanelTiles) {
-    multiply_panel(weight, input, tokens, out, panel, tile, std::min(kPanelTiles, last - tile));
+    multiply_panel(weight, input, halves, out, panel, tile, std::min(kPanelTiles, last - tile));
   }
 }
 

@@ -194,28 +194,26 @@ PartSums part_sums_of(const Weight& weight, int tokens) {
   }
 }
 
-// Batches are as even as can be.
-int together(int tokens) {
-  const int batches = (tokens + kTogether - 1) / kTogether;
-  return (tokens + batches - 1) / batches;
-}
+int together(int count, int halves) { return evenly(count, kTogether, halves); }
 
-void multiply(const Weight& weight, const Input& input, int tokens, const Output& out, std::byte*,
+void multiply(const Weight& weight, const Input& input, int halves, const Output& out, std::byte*,
               int first, int last) {
-  const int most = together(tokens);
+  const int most = together(halves, out.halves);
   for (int tile = first; tile < last; ++tile) {
     const uint8_t* at = weight.tiles + tile * weight.tile_bytes;
     const int rows = std::min(kRows, weight.rows - tile * kRows);
-    for (int token = 0; token < tokens; token += most) {
-      const int count = std::min(most, tokens - token);
+    for (int begin = 0; begin < halves; begin += most) {
+      const int count = std::min(most, halves - begin);
       const PartSums part_sums = part_sums_of(weight, count);
       float sums[kTogether * kRows];
       for (int part = 0; part * 4 < rows; part += parts_of(count)) {
-        part_sums(weight, at, part, batch_of(input, token), sums + part * 4);
+        part_sums(weight, at, part, batch_of(input, begin), sums + part * 4);
       }
-      for (int t = 0; t < count; ++t) {
-        float* y = out.y + static_cast<std::size_t>(token + t) * out.stride + tile * kRows;
-        const float* own = sums + t * kRows;
+      for (int t = 0; t < count; t += out.halves) {
+        const int token = (begin + t) / out.halves;
+        float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
+        float* own = sums + t * kRows;
+        for (int r = 0; r < rows && out.halves == 2; ++r) own[r] += own[kRows + r];
         for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + own[r] : own[r];
       }
     }

@@ -1,9 +1,11 @@
-// Rounding of activations to int8, for the compiler to vectorize in each tier. Included inside an
-// unnamed namespace.
+// Rounding of activations to int8 and int16, for the compiler to vectorize in each tier. Included
+// inside an unnamed namespace.
 //
-// A step's scale is max|x| / 127; a token's (int8-token of formats/activate.py) max|x| / 127.5, or
-// fixed. A NaN or an infinity makes the scale one.
+// A step's scale is max|x| / 127, or of int16, whose halves reach ±(256·127 + 127), max|x| / 32639; a
+// token's (int8-token of formats/activate.py) max|x| / 127.5, or fixed. A NaN or an infinity makes the
+// scale one.
 
+constexpr float kWide = 32639.0f;
 constexpr float kLeast = 0x1p-100f;      // smaller numbers count as zeros
 constexpr float kShifter = 12582912.0f;  // 1.5·2^23: adding it rounds to integers
 constexpr int32_t kShifterBits = 0x4b400000;
@@ -68,6 +70,43 @@ static inline int32_t round_run(const float* x, int count, int length, float by,
   return sum;
 }
 
+// Rounds x·by to int16; writes both halves.
+static inline void halves_of(const float* x, int count, float by, int8_t* upper, int8_t* lower) {
+  for (int i = 0; i < count; ++i) {
+    const float shifted = x[i] * by + kShifter;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    const uint32_t code = static_cast<uint32_t>(bits) - kShifterBits;
+    upper[i] = static_cast<int8_t>((code + 128) >> 8);
+    lower[i] = static_cast<int8_t>(code);
+  }
+}
+
+// Rounds a step to int16, fills it up with zeros, and writes its halves.
+static inline void round_halves(const Rounding& rounding, const float* x, const Place& place,
+                                int step) {
+  const int begin = step * rounding.step, count = std::min(rounding.step, rounding.cols - begin);
+  const std::size_t number = static_cast<std::size_t>(step) * place.together;
+  const float most = largest(x + begin, count);
+  const float by = most < kLeast ? 0.0f : kWide / most;
+  int32_t upper_sum = 0, lower_sum = 0;
+  for (int done = 0; done < rounding.step; done += kBlock) {
+    int8_t upper[kBlock] = {}, lower[kBlock] = {};
+    const int inputs = std::min(kBlock, rounding.step - done);
+    halves_of(x + begin + done, std::min(inputs, count - done), by, upper, lower);
+    for (int i = 0; i < kBlock; ++i) upper_sum += upper[i];
+    for (int i = 0; i < kBlock; ++i) lower_sum += lower[i];
+    int8_t* to = place.codes + static_cast<std::size_t>(begin + done) * place.together;
+    put_block(upper, inputs, place.together, to);
+    put_block(lower, inputs, place.together, to + 4);
+  }
+  const float scale = most < kLeast ? 0.0f : most / kWide;
+  place.scales[number] = 256.0f * scale;
+  place.scales[number + 1] = scale;
+  place.sums[number] = -upper_sum;
+  place.sums[number + 1] = -lower_sum;
+}
+
 // The scale of a token, or 0 where each step has its own.
 static inline float token_scale(const Rounding& rounding, const float* x) {
   if (!rounding.token || rounding.fixed != 0) return rounding.fixed;
@@ -76,6 +115,10 @@ static inline float token_scale(const Rounding& rounding, const float* x) {
 }
 
 void prepare(const Rounding& rounding, const float* x, const Place& place, int first, int last) {
+  if (rounding.halves == 2) {
+    for (int step = first; step < last; ++step) round_halves(rounding, x, place, step);
+    return;
+  }
   const float token = token_scale(rounding, x);
   for (int step = first; step < last; ++step) {
     const int begin = step * rounding.step, length = rounding.step;

@@ -1,16 +1,17 @@
 """Quantized activations: the codes of a tensor of hidden values, and what they stand for.
 
 Scales are those of compressed-tensors (the width of the range over that of the codes), so that its
-readers see the same numbers.
+readers see the same numbers. It knows none of 16 bits: these end at what two codes of 8 reach.
 """
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from whet.formats.activation import Activation
 
 FLOAT8_TOP = 448.0
+INT16_TOP = 127 * 256 + 127
 
 
 def quantized(
@@ -32,7 +33,7 @@ def quantized(
 
 def coded(
     x: Float[Tensor, "*batch in"], activation: Activation, scale: Tensor | None = None
-) -> tuple[Int8[Tensor, "*batch groups size"], Tensor, Tensor | None]:
+) -> tuple[Int[Tensor, "*batch groups size"], Tensor, Tensor | None]:
     """Return the integer codes, cut into what shares a scale, with their scales and zero points.
 
     The last group is filled up with codes of zero. Not for float elements, which have no integers.
@@ -40,7 +41,8 @@ def coded(
     assert activation.element != "fp8-e4m3"
     blocks = _blocks(x.float(), activation)
     step, zero = _range(blocks, activation, scale)
-    return _rounded(blocks, step, zero, activation).to(torch.int8), step, zero
+    kind = torch.int16 if activation.element == "int16" else torch.int8
+    return _rounded(blocks, step, zero, activation).to(kind), step, zero
 
 
 def static_scale(
@@ -82,20 +84,27 @@ def _step(
     if activation.element == "fp8-e4m3":
         step = torch.maximum(-low, high) / FLOAT8_TOP
         return torch.where(step == 0, least, step), None
-    width = 2**activation.bits - 1
+    least_code, most_code = _ends(activation)
+    width = most_code - least_code
     if not activation.affine:
         step = torch.maximum(-low, high) / (width / 2)
         return torch.where(step == 0, least, step), None
     step = (high - low) / width
     step = torch.where(step == 0, least, step)
-    bottom = -(2.0 ** (activation.bits - 1))
-    return step, (bottom - low / step).clamp(bottom, bottom + width).round()
+    return step, (least_code - low / step).clamp(least_code, most_code).round()
+
+
+def _ends(activation: Activation) -> tuple[int, int]:
+    """Return the least code and the greatest."""
+    if activation.element == "int16":
+        return -INT16_TOP, INT16_TOP
+    half = 2 ** (activation.bits - 1)
+    return -half, half - 1
 
 
 def _rounded(
     blocks: Tensor, step: Tensor, zero: Tensor | None, activation: Activation
 ) -> Float[Tensor, "*batch groups size"]:
     """Return signed integer codes, as floats."""
-    half = 2 ** (activation.bits - 1)
     ratio = blocks / step
-    return (ratio if zero is None else ratio.add_(zero)).clamp_(-half, half - 1).round_()
+    return (ratio if zero is None else ratio.add_(zero)).clamp_(*_ends(activation)).round_()

@@ -4,6 +4,7 @@
     int8-token-affine      with a zero point
     int8-tensor-static     one scale, fixed by calibration
     int8-g128              a scale for each token and each 128 channels, dynamic
+    int16-g32              codes of 16 bits, which kernels multiply as two halves of 8
     int4-token, fp8-e4m3-token, fp8-e4m3-tensor-static
 
 Law: `parse_activation(str(a)) == a`.
@@ -18,11 +19,12 @@ from whet.base.errors import RecipeError
 
 EXAMPLES: tuple[str, ...] = (
     "int8-token", "int8-token-affine", "int8-tensor", "int8-tensor-static",
-    "int8-tensor-affine-static", "int8-g128", "int8-g64-affine", "int4-token", "int4-g32",
+    "int8-tensor-affine-static", "int8-g128", "int8-g64-affine", "int4-token", "int4-g32", "int16-g32",
     "fp8-e4m3-token", "fp8-e4m3-tensor-static", "fp8-e4m3-g128",
 )  # fmt: skip
+Element = Literal["int4", "int8", "int16", "fp8-e4m3"]
 _NAME = re.compile(
-    r"(?P<element>int4|int8|fp8-e4m3)-(?P<strategy>token|tensor|g[1-9]\d*)"
+    r"(?P<element>int4|int8|int16|fp8-e4m3)-(?P<strategy>token|tensor|g[1-9]\d*)"
     r"(?P<affine>-affine)?(?P<static>-static)?"
 )
 
@@ -31,7 +33,7 @@ _NAME = re.compile(
 class Activation:
     """An element type and what shares a scale."""
 
-    element: Literal["int4", "int8", "fp8-e4m3"] = "int8"
+    element: Element = "int8"
     strategy: Literal["token", "tensor", "group"] = "token"
     group: int = 0
     affine: bool = False
@@ -44,6 +46,8 @@ class Activation:
             reason = "only one scale for the whole tensor can be fixed before the tokens are known"
         if self.affine and self.element == "fp8-e4m3":
             reason = "floating-point numbers have no zero point"
+        if self.element == "int16" and (self.affine or self.strategy != "group"):
+            reason = "codes of 16 bits are symmetric, with a scale for some channels: int16-g32"
         if (self.strategy == "group") != (self.group > 0):
             reason = f"a group of {self.group} channels with the strategy {self.strategy}"
         if reason:
@@ -52,7 +56,7 @@ class Activation:
     @property
     def bits(self) -> int:
         """Width of a code [bit]."""
-        return 4 if self.element == "int4" else 8
+        return {"int4": 4, "int16": 16}.get(self.element, 8)
 
     def __str__(self) -> str:
         """Return the name, e.g. `int8-token`."""
@@ -69,7 +73,7 @@ def parse_activation(text: str) -> Activation:
     shared = found["strategy"]
     grouped = shared[0] == "g"
     return Activation(
-        cast('Literal["int4", "int8", "fp8-e4m3"]', found["element"]),
+        cast("Element", found["element"]),
         "group" if grouped else cast('Literal["token", "tensor"]', shared),
         int(shared[1:]) if grouped else 0,
         found["affine"] is not None,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whet.formats.activation import Activation
 from whet.formats.bits import packed
 from whet.formats.pattern import Within
 from whet.formats.spec import Coded, Float, Format, Plane, Shape, Sparse
@@ -59,10 +60,14 @@ DIM = 8  # of the head that a program must have
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What the engine multiplies an input by at once: matrices of one format, side by side."""
+    """What the engine multiplies an input by at once: matrices of one format, side by side.
+
+    `activation` is the number format of the input, where the engine is not to choose it.
+    """
 
     format: Format
     shapes: tuple[Shape, ...]
+    activation: Activation | None = None
 
     @property
     def operations(self) -> int:
@@ -73,7 +78,7 @@ class Product:
         """Return one of the matrices as a weight of a model."""
         shape = self.shapes[number]
         site = Site("mlp.up", f"{copy}.{number}", shape, "ffn", "hidden", "mlp.in")
-        return whole(site, Scheme(self.format))
+        return whole(site, Scheme(self.format, self.activation))
 
 
 @dataclass(frozen=True, slots=True)

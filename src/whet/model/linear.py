@@ -47,9 +47,10 @@ class Linear(nn.Module):
         return Weight(self.format, planes, self.shape)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Quantize the input if asked, then multiply."""
+        """Quantize the input if asked, passing gradients over that, then multiply."""
         if self.activation is not None:
-            x = quantized(x, self.activation, self.input_scale)
+            codes = quantized(x.detach(), self.activation, self.input_scale)
+            x = x + (codes - x.detach()) if x.requires_grad else codes
         y = reference(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 

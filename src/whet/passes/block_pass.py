@@ -71,6 +71,11 @@ class BlockPass(ABC):
     follows: ClassVar[bool] = False  # reads the samples themselves: its observer is a `Flow`
 
     @property
+    def anywhere(self) -> bool:
+        """Whether, with these settings, it takes the embedding and the head as it takes a block."""
+        return False
+
+    @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """Return the statistics that `rewrite` observes, with these settings."""
         return ()

@@ -79,7 +79,7 @@ def named(level: Level, made: Mapping[str, Weight]) -> dict[str, Tensor]:
 
 
 def _name(level: Level, role: str, plane: str) -> str:
-    return f"{role}|{level}|{plane}"
+    return f"{role}|{level.written}|{plane}"
 
 
 def told(unit: Unit, level: Level, kl: float, error: float, fallback: str | None) -> Record:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
+from whet.formats.activation import Activation
 from whet.formats.keeping import USUAL
+from whet.methods.quantize.activations import Activations
 from whet.methods.quantize.kv_cache import KvCache
 from whet.model.site import Site
 from whet.recipe.recipe import Calibration, Recipe, Step
 from whet.search.option import Choice, Menus, chosen
-from whet.search.unit import Level, Unit
+from whet.search.unit import Level
 
 
 def recipe_of(
@@ -26,18 +28,26 @@ def recipe_of(
 
     A recipe has a step at least: where everything stays, one that changes no number. With `brief`,
     methods do without the rounds that gain little. `draft` makes a model that guesses.
-    Law: every linear is selected by the one step of its unit's level, or by none if it stays.
+    Law: every linear is selected by the one step of its unit's level, or by none if it stays, and
+    before that by one for its input where the level names that.
     """
-    taken: dict[Level, list[Unit]] = {}
+    taken: dict[Level, list[Site]] = {}
+    read: dict[Activation, list[Site]] = {}
     for unit, option in chosen(menus, choice):
         if option.level.format is not None:
-            taken.setdefault(option.level, []).append(unit)
+            taken.setdefault(option.level.written, []).extend(unit.sites)
+        if option.level.input is not None:
+            read.setdefault(option.level.input, []).extend(unit.sites)
     everything = [site for menu in menus for site in menu.unit.sites]
-    steps = tuple(
-        Step(level.use(brief=brief), patterns([s for u in units for s in u.sites], everything))
-        for level, units in sorted(taken.items(), key=lambda pair: str(pair[0]))
+    inputs = tuple(
+        Step(Activations(activation=activation), patterns(sites, everything))
+        for activation, sites in sorted(read.items(), key=lambda pair: str(pair[0]))
     )
-    every = (*before, *steps, *after) or (Step(KvCache(keep=USUAL)),)
+    steps = tuple(
+        Step(level.use(brief=brief), patterns(sites, everything))
+        for level, sites in sorted(taken.items(), key=lambda pair: str(pair[0]))
+    )
+    every = (*before, *inputs, *steps, *after) or (Step(KvCache(keep=USUAL)),)
     return Recipe("found", every, description, calibration, seed=seed, draft=draft)
 
 

@@ -17,6 +17,7 @@ from whet.base.errors import FolderError, StorageError
 from whet.base.machine import processor
 from whet.base.quantity import Quantity
 from whet.base.record import Record
+from whet.formats.activation import Activation
 from whet.formats.spec import Format, Shape
 from whet.graph.executors.weights import Precision
 from whet.kernels.native import native
@@ -26,6 +27,7 @@ from whet.runtime.layouts import root, version_of
 from whet.runtime.native import threads as usable
 from whet.store.durable import write_json
 from whet.store.json_file import read_json
+from whet.store.scheme import Scheme
 
 KNOTS = (1, 8, 64, 512)  # rows that are measured; the last one is the engine's largest step
 LIMIT = 16 << 20  # of a file [byte]
@@ -66,16 +68,24 @@ class Latency:
         """Return the time of one matrix with so many rows of input [s]."""
         return self.joined(format_, (shape,), rows)
 
-    def joined(self, format_: Format, shapes: Sequence[Shape], rows: int) -> float:
+    def joined(
+        self,
+        format_: Format,
+        shapes: Sequence[Shape],
+        rows: int,
+        activation: Activation | None = None,
+    ) -> float:
         """Return the time of matrices that read one input, side by side as the engine has them [s]."""
-        product, most = Product(format_, tuple(shapes)), KNOTS[-1]
+        product, most = Product(format_, tuple(shapes), activation), KNOTS[-1]
         whole, rest = divmod(rows, most)
         spent = whole * self._time(product, most).seconds if whole else 0.0
         return spent + (self._between(product, rest) if rest else 0.0)
 
-    def refuses(self, format_: Format, shape: Shape) -> str | None:
+    def refuses(
+        self, format_: Format, shape: Shape, activation: Activation | None = None
+    ) -> str | None:
         """Return why no kernel here multiplies by such a matrix, or None."""
-        product = Product(format_, (shape,))
+        product = Product(format_, (shape,), activation)
         if product not in self._refusals:
             self._refusals[product] = self.timer.refuses(product)
         return self._refusals[product]
@@ -137,7 +147,8 @@ class Latency:
 
 def named(product: Product) -> str:
     """Return the name of a product in the file, e.g. `int4-g64|256x256+128x256`."""
-    return f"{product.format}|" + "+".join(f"{rows}x{cols}" for rows, cols in product.shapes)
+    shapes = "+".join(f"{rows}x{cols}" for rows, cols in product.shapes)
+    return f"{Scheme(product.format, product.activation)}|{shapes}"
 
 
 def rounded(model_bytes: int) -> int:

@@ -11,7 +11,6 @@ from whet.search.found import recipe_of
 from whet.search.limits import Limits
 from whet.search.option import Choice, Menu, Menus
 from whet.search.stand import Stand
-from whet.search.unit import Level
 
 ROUNDING = ("", "gptq", "rtn")  # methods of levels that rounding to nearest writes too
 
@@ -62,7 +61,7 @@ def _rounded(menu: Menu) -> Menu:
         menu.unit,
         tuple(
             option if option.level.format is None
-            else replace(option, level=Level(option.level.format, "rtn"))
+            else replace(option, level=replace(option.level, method="rtn"))
             for option in kept
         ),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from whet.formats.activation import Activation
 from whet.formats.keeping import USUAL, Keeping
 from whet.formats.spec import BF16, Format, Shape
 from whet.formats.terms import terms
@@ -33,6 +34,7 @@ from whet.store.scheme import Scheme
 Unit = tuple[Site, ...]
 Formats = Mapping[str, Format]  # of each site, by its module
 
+MULTIPLIES_NOTHING = "it is looked up, and no input is multiplied by it"
 STEP = 512  # tokens of a prompt that the engine computes at once
 DOUBLE = 8  # of a logit as tokens are chosen by it [byte]
 POWERS = tuple(2**n for n in range(3, 24))  # lengths of prompts that are modelled [token]
@@ -46,11 +48,19 @@ class Cost(Protocol):
         """Return the time of one matrix with so many rows of input [s]."""
         ...
 
-    def joined(self, format_: Format, shapes: Sequence[Shape], rows: int) -> float:
+    def joined(
+        self,
+        format_: Format,
+        shapes: Sequence[Shape],
+        rows: int,
+        activation: Activation | None = None,
+    ) -> float:
         """Return the time of matrices that read one input, side by side [s]."""
         ...
 
-    def refuses(self, format_: Format, shape: Shape) -> str | None:
+    def refuses(
+        self, format_: Format, shape: Shape, activation: Activation | None = None
+    ) -> str | None:
         """Return why such a matrix is not multiplied by, or None."""
         ...
 
@@ -116,30 +126,40 @@ class Predictor:
         guess = self.guide.first if self.guide is not None else 0.0
         return self.rest.until_first(prompt) + guess
 
-    def unit_decode(self, sites: Sequence[Site], format_: Format) -> float:
+    def unit_decode(
+        self, sites: Sequence[Site], format_: Format, activation: Activation | None = None
+    ) -> float:
         """Return the time of one unit for one token that is generated [s].
 
         With a draft, of a step that reads all guesses, divided among the tokens that it gives.
         """
         if self.guide is None:
-            return self.unit_seconds(sites, format_, 1)
+            return self.unit_seconds(sites, format_, 1, activation)
         rows = 1 + round(self.guide.guesses)
-        return self.unit_seconds(sites, format_, rows) / self.guide.tokens
+        return self.unit_seconds(sites, format_, rows, activation) / self.guide.tokens
 
-    def unit_seconds(self, sites: Sequence[Site], format_: Format, rows: int) -> float:
+    def unit_seconds(
+        self,
+        sites: Sequence[Site],
+        format_: Format,
+        rows: int,
+        activation: Activation | None = None,
+    ) -> float:
         """Return the time of one unit in a step of `rows` tokens [s].
 
-        The head has one row in any step; of experts, those that are active are counted.
+        `activation` is the format of its input, where the engine is not to choose it. The head has
+        one row in any step; of experts, those that are active are counted.
         """
         if _looked_up(sites[0], self.arch):
             return 0.0
         shapes = [site.shape for site in sites]
         if sites[0].layer is None:
-            return self.cost.joined(format_, shapes, 1)
+            return self.cost.joined(format_, shapes, 1, activation)
         if ".experts." not in sites[0].role or self.arch.experts is None:
-            return self.cost.joined(format_, shapes, rows)
+            return self.cost.joined(format_, shapes, rows, activation)
         each = rows * self.arch.experts.active / self.arch.experts.count
-        return self.cost.joined(format_, shapes, max(1, round(each))) * min(1.0, each)
+        read = max(1, round(each))
+        return self.cost.joined(format_, shapes, read, activation) * min(1.0, each)
 
     def unit_bytes(self, sites: Sequence[Site], format_: Format) -> int:
         """Return the memory of the weights of one unit [byte]; of a table, nothing to speak of."""
@@ -147,7 +167,9 @@ class Predictor:
             return 0
         return sum(self.cost.nbytes(format_, site.shape) for site in sites)
 
-    def refuses(self, sites: Sequence[Site], format_: Format) -> str | None:
+    def refuses(
+        self, sites: Sequence[Site], format_: Format, activation: Activation | None = None
+    ) -> str | None:
         """Return why the engine has no kernels for a unit in some format, or None."""
         for site in sites:
             if _looked_up(site, self.arch) or site.role == "embed":
@@ -155,11 +177,11 @@ class Predictor:
                 if "left" in found:
                     return f"an embedding in {format_} has no rows to look up"
             if _looked_up(site, self.arch):
-                reason = format_.refuses(site.shape)
+                reason = format_.refuses(site.shape) or (activation and MULTIPLIES_NOTHING)
             elif ".experts." in site.role and sum(1 for _ in terms(format_, site.shape)) > 1:
                 reason = ONE_MATRIX
             else:
-                reason = self.cost.refuses(format_, site.shape)
+                reason = self.cost.refuses(format_, site.shape, activation)
             if reason:
                 return reason
         return None

@@ -29,6 +29,7 @@ from psutil import virtual_memory
 
 from whet.base.errors import MissingError, RecipeError
 from whet.base.machine import processor
+from whet.formats.activation import Activation
 from whet.formats.spec import Coded, Format, Shape, parse
 from whet.formats.terms import Term, terms
 from whet.graph.executors.weights import not_worth_expanding, refusal, way_of
@@ -42,6 +43,7 @@ from whet.runtime.native import threads as usable
 from whet.store.scheme import Scheme
 
 LONGEST = 1 << 16  # of a file [byte]
+HALVES = 2  # of an int16 input, which is multiplied by in turn
 OPERATORS = 2  # of a product with a matrix: its input is prepared, then multiplied
 EXAMPLE = "`whet.search.profile.measured` makes the profile of the machine that it runs on."
 NUMBERS = {"bandwidth": "byte/s", "memory": "byte", "overhead": "s", "process": "byte"}
@@ -83,32 +85,40 @@ class Profile:
         """Return the time of one matrix with so many rows of input [s]."""
         return self.joined(format_, (shape,), rows)
 
-    def joined(self, format_: Format, shapes: Sequence[Shape], rows: int) -> float:
+    def joined(
+        self,
+        format_: Format,
+        shapes: Sequence[Shape],
+        rows: int,
+        activation: Activation | None = None,
+    ) -> float:
         """Return the time of matrices that read one input, side by side as the engine has them [s]."""
         every = [term for shape in shapes for term in terms(format_, shape)]
         read = sum(map(_nbytes, every)) / self.bandwidth
         done = sum(
-            self._rates(format_, term).seconds(2 * term.shape[0] * term.shape[1], rows)
-            for term in every
+            self._seconds(_part(format_, term.shape, activation), term, rows) for term in every
         )
         met = OPERATORS * sum(1 for _ in terms(format_, shapes[0]))
         return max(read, done) + self.overhead * met
 
-    def refuses(self, format_: Format, shape: Shape) -> str | None:
+    def refuses(
+        self, format_: Format, shape: Shape, activation: Activation | None = None
+    ) -> str | None:
         """Return why no kernel multiplies by such a matrix on any machine, or None."""
         reason = format_.refuses(shape)
         if reason or missing() is not None:
             return reason
-        return refusal(_part(format_, shape), "generic", "int8")
+        return refusal(_part(format_, shape, activation), "generic", "int8")
 
     def nbytes(self, format_: Format, shape: Shape) -> int:
         """Return the size of a matrix as kernels read it [byte]."""
         return sum(map(_nbytes, terms(format_, shape)))
 
-    def _rates(self, format_: Format, term: Term) -> Rates:
-        """Return the rates of the arithmetic that multiplies by a matrix."""
-        mode = way_of(term, _part(format_, term.shape), "int8").mode
-        return self.bf16 if mode == "bf16" else self.int8
+    def _seconds(self, part: Part, term: Term, rows: int) -> float:
+        """Return the time of the arithmetic that multiplies by a matrix [s]."""
+        mode, operations = way_of(term, part, "int8").mode, 2 * term.shape[0] * term.shape[1]
+        rates = self.bf16 if mode == "bf16" else self.int8
+        return rates.seconds(HALVES * operations if mode == "int16" else operations, rows)
 
 
 def read(path: Path) -> Profile:
@@ -217,8 +227,9 @@ def _number(value: object, name: str) -> float:
     )
 
 
-def _part(format_: Format, shape: Shape) -> Part:
-    return whole(Site("mlp.up", "", shape, "ffn", "hidden", "mlp.in"), Scheme(format_))
+def _part(format_: Format, shape: Shape, activation: Activation | None) -> Part:
+    site = Site("mlp.up", "", shape, "ffn", "hidden", "mlp.in")
+    return whole(site, Scheme(format_, activation))
 
 
 def _nbytes(term: Term) -> int:

@@ -12,6 +12,8 @@ from whet.recipe.identity import check, identity
 from whet.search.ask import Ask
 from whet.search.scale import is_wide
 from whet.search.stand import units_of
+from whet.search.text import Text
+from whet.search.unit import LEVELS
 from whet.store.durable import write_json
 from whet.store.tokenizer import Tokenizer
 
@@ -63,7 +65,11 @@ def share(folder: Path, mine: Mapping[str, str]) -> None:
         write_json(path, mine)  # which another process may do at the same time, with the same words
 
 
-def identity_of(ask: Ask) -> Mapping[str, str]:
-    """Return what a search that goes on must share with the one before; limits may be others."""
-    asked = (ask.calibration, ask.levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
-    return identity(repr(asked), ask.folder.digest(), ask.calibration.source)
+def identity_of(ask: Ask, text: Text) -> Mapping[str, str]:
+    """Return what a search that goes on must share with the one before; limits may be others.
+
+    Of the text its tokens count, wherever it lies.
+    """
+    levels = tuple(ask.levels) or LEVELS
+    asked = (levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
+    return identity(repr(asked), ask.folder.digest(), text.calibrated.digest)

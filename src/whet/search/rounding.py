@@ -4,10 +4,6 @@ Near 8 bits this costs more than the weights' own rounding, so it is counted whe
 and choices put together.
 """
 
-from jaxtyping import Float
-from torch import Tensor
-
-from whet.formats.activate import quantized
 from whet.formats.activation import Activation, parse_activation
 from whet.graph.executors.weights import is_integer
 from whet.kernels.native import missing
@@ -17,12 +13,7 @@ ROUNDED = parse_activation("int8-g32")  # a scale for some 32 channels of a toke
 
 
 def rounding_of(level: Level) -> Activation | None:
-    """Return how the engine rounds what a unit reads at a level; None if it keeps 16 bits."""
-    if level.format is None or missing() is not None:
-        return None
+    """Return how what a unit reads is rounded at a level; None if it keeps 16 bits."""
+    if level.format is None or level.input is not None or missing() is not None:
+        return level.input
     return ROUNDED if is_integer(level.format) else None
-
-
-def rounding_error(x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch in"]:
-    """Return what rounding changes activations by."""
-    return quantized(x, ROUNDED) - x

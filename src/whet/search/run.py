@@ -49,7 +49,7 @@ from whet.search.scale import is_wide
 from whet.search.shape import draft_of, made_of
 from whet.search.stand import FELT, Stand, stood, units_of
 from whet.search.structure import Space, Structure, space_of
-from whet.search.text import Text, text_of
+from whet.search.text import Text
 from whet.search.told import Teller, Within
 from whet.search.trials import Score, Trials
 from whet.search.widths import widths
@@ -73,6 +73,7 @@ class Run:
     """A search under way in a working folder."""
 
     ask: Ask
+    text: Text
     work: Path
     carry: Carry
     teller: Teller
@@ -85,19 +86,14 @@ class Run:
 
     def result(self) -> Outcome:
         """Return the folder that keeps all limits, with everything that is known of it."""
-        text = self._text()
         trials = self._trials()
-        trials.run(lambda structure: self._judged(structure, text), self._more)
+        trials.run(self._judged, self._more)
         best = trials.best
         if best is None:
             raise self._nothing()
-        stand, self.took = self._stand(best, text), max(self.took, trials.lasted)
+        stand, self.took = self._stand(best), max(self.took, trials.lasted)
         self.brief = is_wide(anatomy(self.ask.folder)) and self.clock.left < ROOMY * self.took
-        return self._built(stand, text, trials)
-
-    def _text(self) -> Text:
-        ask = self.ask
-        return text_of(ask.calibration, ask.folder, anatomy(ask.folder), ask.seed)
+        return self._built(stand, trials)
 
     @property
     def _arch(self) -> Architecture:
@@ -129,20 +125,20 @@ class Run:
         share = TRIED if found else 1.0
         return self.clock.spent + self.took < share * self.clock.seconds
 
-    def _stand(self, structure: Structure, text: Text) -> Stand:
+    def _stand(self, structure: Structure) -> Stand:
         """Return a shape with its options; its folder is made where it is not there yet."""
         if structure not in self.stands:
             if structure.draft:
-                self.stands[structure] = self._guided(structure, text)
+                self.stands[structure] = self._guided(structure)
             elif structure != structure.shape:
-                self.stands[structure] = self._keeping(structure, text)
+                self.stands[structure] = self._keeping(structure)
             else:
-                self.stands[structure] = self._stood(structure, text)
+                self.stands[structure] = self._stood(structure)
         return self.stands[structure]
 
-    def _guided(self, structure: Structure, text: Text) -> Stand:
+    def _guided(self, structure: Structure) -> Stand:
         """Return a shape that is known with a draft, which is made once for all shapes."""
-        stand = self._stand(structure.alone, text)
+        stand = self._stand(structure.alone)
         steps, place = structure.guessing(self._arch), self._place(structure.drafting)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):
@@ -151,10 +147,10 @@ class Run:
         self.beliefs[str(structure)] = self._believed(stand)
         return guided(stand, self.ask, model, steps, str(structure))
 
-    def _keeping(self, structure: Structure, text: Text) -> Stand:
+    def _keeping(self, structure: Structure) -> Stand:
         """Return a shape that is known with its keys and values kept otherwise."""
-        stand, cache = self._stand(structure.shape, text), structure.cache
-        ids, folder = text.held.numpy(), stand.folder
+        stand, cache = self._stand(structure.shape), structure.cache
+        ids, folder = self.text.held.numpy(), stand.folder
         forgot = held_out_kl(folder.path, folder.path, ids, cache)
         return replace(
             stand,
@@ -170,36 +166,36 @@ class Run:
         number = sha256(str(structure).encode()).hexdigest()[:12]
         return (self.ask.sweep or self.work) / "shapes" / number
 
-    def _stood(self, structure: Structure, text: Text) -> Stand:
+    def _stood(self, structure: Structure) -> Stand:
         place = self._place(structure)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):  # of other processes that share the sweep
             return self._swept(structure, text, place)
 
-    def _swept(self, structure: Structure, text: Text, place: Path) -> Stand:
+    def _swept(self, structure: Structure, place: Path) -> Stand:
         """Return a shape with its options; what has been kept of it in `place` is taken."""
         told = self.teller.part(0.0, STANDING)
         folder, steps = self.ask.folder, ()
         if not structure.whole:
-            steps = structure.steps(self._arch, self._widths(structure, text))
+            steps = structure.steps(self._arch, self._widths(structure))
             folder = made_of(self.ask, steps, str(structure), place / "model", self.carry, told)
         predictor = predictor_of(self.ask, folder)
-        stand = stood(self.ask, folder, text, place, predictor, told)
+        stand = stood(self.ask, folder, self.text, place, predictor, told)
         lost = 0.0 if structure.whole else stand.kl({m.unit.name: 0 for m in stand.menus})
         return replace(stand, lost=lost, steps=steps, name=str(structure))
 
-    def _widths(self, structure: Structure, text: Text) -> tuple[int, ...]:
+    def _widths(self, structure: Structure) -> tuple[int, ...]:
         """Return the width of each block of a shape, where they differ."""
         if not structure.tapers(self._arch):
             return ()
-        whole = self._stand(Structure(), text)
-        felt = Gradients(self._place(Structure()) / FELT, text.felt)
+        whole = self._stand(Structure())
+        felt = Gradients(self._place(Structure()) / FELT, self.text.felt)
         return widths(Checkpoint(whole.folder), felt, structure.ffn)
 
-    def _judged(self, structure: Structure, text: Text) -> Score:
+    def _judged(self, structure: Structure) -> Score:
         """Return what the best choice for a shape is predicted to be worth."""
         began = perf_counter()
-        stand = self._stand(structure, text)
+        stand = self._stand(structure)
         found, belief, kl = settled(stand, self.ask, self._believed(stand))
         if found is None:
             raise infeasible(stand, self.ask, belief)
@@ -217,20 +213,20 @@ class Run:
             return QualityError("no trial could be judged", "See the messages above.")
         return infeasible(whole, self.ask, self._believed(whole))
 
-    def _built(self, stand: Stand, text: Text, trials: Trials) -> Outcome:
+    def _built(self, stand: Stand, trials: Trials) -> Outcome:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
         first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
         if self._learns():
-            belief = self._piloted(stand, first, text, belief, kl)
+            belief = self._piloted(stand, first, belief, kl)
         else:
             belief = replace(belief, sequential=BRIEFLY if self.brief else SEQUENTIAL)
         choice, missed = first.choice, None
         for attempt in range(ATTEMPTS):
             belief = reachable(stand, self.ask, belief, choice)
-            choice, belief, kl = self._chosen(stand, text, belief, fresh=attempt == 0)
+            choice, belief, kl = self._chosen(stand, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
-            recipe, place = self._recipe(stand, choice, text), self.work / f"built-{attempt}"
+            recipe, place = self._recipe(stand, choice), self.work / f"built-{attempt}"
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             stand.assembly.forget()
             began = self.clock.spent
@@ -271,11 +267,9 @@ class Run:
         ask = self.ask
         return ask.recovery and ask.objective == "quality" and not is_wide(anatomy(ask.folder))
 
-    def _chosen(
-        self, stand: Stand, text: Text, belief: Belief, *, fresh: bool
-    ) -> tuple[Choice, Belief, float]:
+    def _chosen(self, stand: Stand, belief: Belief, *, fresh: bool) -> tuple[Choice, Belief, float]:
         """Return the choice to build, what is believed of it, and its KL divergence put together."""
-        belief = self._headed(stand, text, belief)
+        belief = self._headed(stand, belief)
         found, belief, kl = settled(stand, self.ask, belief)
         if found is None:
             raise infeasible(stand, self.ask, belief)
@@ -292,9 +286,7 @@ class Run:
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
         return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
 
-    def _piloted(
-        self, stand: Stand, found: Allocation, text: Text, belief: Belief, kl: float
-    ) -> Belief:
+    def _piloted(self, stand: Stand, found: Allocation, belief: Belief, kl: float) -> Belief:
         """Build the first choice, to learn how predictions and measurements differ on this machine.
 
         Compressing layer after layer makes good a part of the loss; other work on a machine, at the
@@ -302,9 +294,9 @@ class Run:
         """
         place = self._kept("pilot")
         if not place.is_dir():
-            self._carried(self._recipe(stand, found.choice, text), place, stand.drafted)
+            self._carried(self._recipe(stand, found.choice), place, stand.drafted)
         if kl:
-            real = held_out_kl(place, self.ask.folder.path, text.held.numpy())
+            real = held_out_kl(place, self.ask.folder.path, self.text.held.numpy())
             belief = replace(belief, sequential=real / kl)
         if not self._here(stand):
             return belief
@@ -349,19 +341,19 @@ class Run:
         best = self.generations[-1]
         return (best.choice, best.kl) if best.kl < kl else (choice, kl)
 
-    def _headed(self, stand: Stand, text: Text, belief: Belief) -> Belief:
+    def _headed(self, stand: Stand, belief: Belief) -> Belief:
         """Learn what files have beside their tensors: the most of a few choices, and a little more."""
         found, _, _ = settled(stand, self.ask, belief)
         if found is None:
             return belief
-        real = exact_bytes(self._recipe(stand, found.choice, text), self.ask.folder)
+        real = exact_bytes(self._recipe(stand, found.choice), self.ask.folder)
         tensors = stand.fixed + total(stand.menus, found.choice, "nbytes")
         spare = HEADER * sum(len(menu.unit.sites) for menu in stand.menus)
         return replace(belief, header=round(real - tensors) + spare)
 
-    def _recipe(self, stand: Stand, choice: Choice, text: Text) -> Recipe:
+    def _recipe(self, stand: Stand, choice: Choice) -> Recipe:
         described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
-        samples = len(text.swept if self.brief else text.calibrated.ids)
+        samples = len(self.text.swept if self.brief else self.text.calibrated.ids)
         return recipe_of(
             stand.menus,
             choice,

@@ -5,7 +5,7 @@ One walk over the blocks, one of them in memory; a sweep that was stopped goes o
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,6 +16,8 @@ from whet.base.record import Record
 from whet.base.seed import stream_seed
 from whet.calibrate.statistics import Gram, Stats
 from whet.calibrate.walk import Stop, walk
+from whet.formats.activate import quantized
+from whet.formats.activation import Activation
 from whet.formats.weight import Weight
 from whet.kernels.arithmetic import arithmetic, usual
 from whet.kernels.linear import multiplied
@@ -24,7 +26,7 @@ from whet.model.source import Source
 from whet.search.database import Database, named, told
 from whet.search.gradients import Felt, Gradients, Heed, costs
 from whet.search.outside import Outside
-from whet.search.rounding import rounding_error, rounding_of
+from whet.search.rounding import rounding_of
 from whet.search.unit import Level, Unit
 
 Made = tuple[dict[str, Tensor], list[Record]]
@@ -71,8 +73,7 @@ class Sweep:
         old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
         stats = {unit.sites[0].tap: outside.statistics(unit)}
         whole = _energy(unit, {role: one.weight.dense() for role, one in old.items()}, stats)
-        for level in self._levels(unit):
-            written = self._written(unit, level, old, stats)
+        for level, written in self._all_written(unit, old, stats):
             new = written.weights[unit.sites[0].role]
             made |= named(level, written.weights)
             lost = _energy(unit, _deltas(written, old), stats)
@@ -90,8 +91,7 @@ class Sweep:
             judge = _Judge(unit, stop.block.linears, felt, self.gradients.ids.numel())
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
-            for level in self._levels(unit):
-                written = self._written(unit, level, stop.block.linears, stats)
+            for level, written in self._all_written(unit, stop.block.linears, stats):
                 made |= named(level, written.weights)
                 kl, error = judge.costs(level, written)
                 records.append(told(unit, level, kl, error, written.fallback))
@@ -102,6 +102,16 @@ class Sweep:
         offers = self.database.offers[unit.name]
         past = self.screen() if unit.layer else frozenset[str]()
         return [level for level in offers if level.format is not None and str(level) not in past]
+
+    def _all_written(
+        self, unit: Unit, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
+    ) -> "Iterator[tuple[Level, Written]]":
+        """Yield every level with a unit's weights, which those that differ in inputs alone share."""
+        found: dict[Level, Written] = {}
+        for level in self._levels(unit):
+            if level.written not in found:
+                found[level.written] = self._written(unit, level.written, linears, stats)
+            yield level, found[level.written]
 
     def _written(
         self, unit: Unit, level: Level, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
@@ -134,12 +144,14 @@ class _Judge:
     linears: Mapping[str, Linear]
     felt: Mapping[str, Felt]
     tokens: int
+    _known: dict[Activation, dict[str, Tensor]] = field(default_factory=dict)
 
     def costs(self, level: Level, written: Written) -> tuple[float, float]:
         """Return what a level costs in KL divergence [nat per token], and ‖ΔW X‖² ÷ ‖W X‖² [1]."""
         deltas = _deltas(written, self.linears)
         felt = {role: delta for role, delta in deltas.items() if role in self.felt}
-        rounded = self._moved if rounding_of(level) else {}
+        rounding = rounding_of(level)
+        rounded = self._moved(rounding) if rounding is not None else {}
         with self._arithmetic:
             kl, lost = costs(self.felt, felt, rounded)
         return kl / self.tokens, lost / self._whole if self._whole else 0.0
@@ -150,13 +162,16 @@ class _Judge:
         with self._arithmetic:
             return sum(felt.energy(weight) for felt, weight in self._pairs)
 
-    @cached_property
-    def _moved(self) -> dict[str, Tensor]:
+    def _moved(self, rounding: Activation) -> dict[str, Tensor]:
         """Return what rounding the inputs does to the log-likelihood at each token, by role."""
-        roles = (site.role for site in self.unit.sites if site.role in self.felt)
-        with self._arithmetic:
-            moved = (felt.moved(weight, rounding_error(felt.x)) for felt, weight in self._pairs)
-            return dict(zip(roles, moved, strict=True))
+        if rounding not in self._known:
+            roles = (site.role for site in self.unit.sites if site.role in self.felt)
+            with self._arithmetic:
+                moved = (
+                    f.moved(weight, quantized(f.x, rounding) - f.x) for f, weight in self._pairs
+                )
+                self._known[rounding] = dict(zip(roles, moved, strict=True))
+        return self._known[rounding]
 
     @property
     def _arithmetic(self) -> AbstractContextManager[None]:

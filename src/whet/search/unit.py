@@ -5,10 +5,11 @@ these are one unit and share a level. An embedding and a head that share their s
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 from whet.base.errors import RecipeError
+from whet.formats.activation import Activation, parse_activation
 from whet.formats.spec import Coded, Corrected, Format, LowRank, Sparse, parse
 from whet.formats.spec import Float as Plain
 from whet.methods import catalogue
@@ -18,6 +19,7 @@ from whet.passes.linear_pass import LinearPass
 QUICK_RANGES = 10  # tried for each group where levels are compared quickly
 COARSE = 3  # bits up to which drift of earlier layers is made good in full
 KEPT = "as it is"
+ON = " on "  # between the format of a weight and that of what it multiplies
 LEVELS = (
     "int2-g128-affine",
     "int2-g64-affine",
@@ -32,6 +34,9 @@ LEVELS = (
     "int6-g64",
     "int8-channel",
     "int8-g64",
+    "int6-g64 on int16-g32",
+    "int8-channel on int16-g32",
+    "int8-g64 on int16-g32",
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 )  # that a search tries unless it is told others
@@ -40,6 +45,8 @@ COSTLY = {
     "int2-g32-affine",
     "int3-g32-affine",
     "int8-g64",
+    "int6-g64 on int16-g32",
+    "int8-g64 on int16-g32",
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 }  # that wide models are not offered
@@ -51,19 +58,32 @@ TABLES = (
     "int6-g64",
     "int8-channel",
     "int8-g64",
+    "int8-channel on int16-g32",
+    "int8-g64 on int16-g32",
 )  # that an embedding is tried at
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A number format and the method that writes it best; no format means left as it is."""
+    """A number format and the method that writes it best; no format means left as it is.
+
+    `input` is the number format of what it multiplies, where the engine is not to choose it.
+    """
 
     format: Format | None = None
     method: str = ""
+    input: Activation | None = None
 
     def __str__(self) -> str:
-        """Return the format's name."""
-        return KEPT if self.format is None else str(self.format)
+        """Return the format's name, e.g. `int4-g64` or `int8-channel on int16-g32`."""
+        if self.format is None:
+            return KEPT
+        return str(self.format) if self.input is None else f"{self.format}{ON}{self.input}"
+
+    @property
+    def written(self) -> "Level":
+        """The level whose weights are the same, whatever they multiply."""
+        return self if self.input is None else replace(self, input=None)
 
     def use(self, *, alone: bool = False, quick: bool = False, brief: bool = False) -> LinearPass:
         """Return the pass that writes it.
@@ -110,12 +130,11 @@ def _bits(format_: Format) -> int:
 
 def level(text: str, *, table: bool = False) -> Level:
     """Return the level of a format's name; `table` is for an embedding, which is looked up."""
-    format_ = parse(text)
+    weights, _, read = text.partition(ON)
+    format_, input_ = parse(weights), parse_activation(read) if read else None
     if isinstance(format_, Plain):
         return Level()
-    if table:
-        return Level(format_, "rtn")
-    return Level(format_, _method(format_))
+    return Level(format_, "rtn" if table else _method(format_), input_)
 
 
 def _method(format_: Format) -> str:
@@ -183,7 +202,9 @@ def _name(site: Site) -> str:
 class Machine(Protocol):
     """What says that a machine cannot multiply by a format."""
 
-    def refuses(self, sites: Sequence[Site], format_: Format) -> str | None:
+    def refuses(
+        self, sites: Sequence[Site], format_: Format, activation: Activation | None
+    ) -> str | None:
         """Return why not, or None."""
         ...
 
@@ -210,7 +231,7 @@ def offered(
         reasons = (_refusal(site, one) for site in unit.sites)
         reason = next(filter(None, reasons), None)
         if reason is None and machine is not None and one.format is not None:
-            reason = machine.refuses(unit.sites, one.format)
+            reason = machine.refuses(unit.sites, one.format, one.input)
         if reason is None:
             fit.append(one)
         else:

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from whet.formats.activate import quantized
 from whet.formats.codec import Params, Planes
 from whet.formats.codecs import codec_of
 from whet.formats.grid import Grid
@@ -22,7 +21,6 @@ from whet.formats.sparse import Sparse
 from whet.formats.spec import Float as Plain
 from whet.formats.spec import Format
 from whet.formats.weight import Weight
-from whet.kernels.linear import reference
 from whet.model.linear import Linear
 from whet.train.sharded import local, piece
 
@@ -77,13 +75,6 @@ class Rounded(Linear):
         """Return the matrix as it is now."""
         values = self._values()
         return values if self.kept is None else values * self.kept
-
-    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Quantize the input if asked, passing gradients over that, then multiply."""
-        if self.activation is not None:
-            x = x + (quantized(x, self.activation, self.input_scale) - x).detach()
-        y = reference(x, self.weight)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     @torch.no_grad()
     def lean(self, original: Float[Tensor, "out in"]) -> None:

@@ -83,6 +83,16 @@ def test_the_input_is_quantized_where_asked(name: str):
     assert not torch.allclose(linear(x), x @ weight.dense().T, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["int8-token", "int16-g32", "fp8-e4m3-token"])
+def test_gradients_pass_over_the_rounding_of_inputs(name: str):
+    weight, x = written(matrix(6, 130), parse("f32")), matrix(4, 130, seed=1).requires_grad_()
+    linear = Linear(weight, activation=parse_activation(name))
+    linear(x).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, weight.dense().sum(0).expand(4, -1), atol=1e-5)
+    assert torch.allclose(linear(x), linear(x.detach()), atol=1e-5)
+
+
 def test_a_fixed_scale_is_used_and_moves_with_the_layer():
     activation = parse_activation("int8-tensor-static")
     scale = static_scale(activation, torch.tensor(-0.1), torch.tensor(0.1))

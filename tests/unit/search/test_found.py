@@ -22,8 +22,12 @@ def model():
     return [*found, site("head", None, "head.in")]
 
 
+WIDE = "int3-g64-affine on int16-g32"  # of the second of NAMES, what it multiplies
+
+
 def menus_of():
-    options = (Option(Level(), 0.0, 100), *(Option(level(name), 0.1, 50) for name in NAMES[:2]))
+    names = (*NAMES[:2], WIDE)
+    options = (Option(Level(), 0.0, 100), *(Option(level(name), 0.1, 50) for name in names))
     return [Menu(unit, options) for unit in units(model())]
 
 
@@ -34,7 +38,7 @@ def test_units_join_what_reads_the_same() -> None:
     assert sum(map(len, names.values())) == len(model())
 
 
-@pytest.mark.parametrize("numbers", list(product(range(3), repeat=5))[::17])
+@pytest.mark.parametrize("numbers", list(product(range(4), repeat=5))[::37])
 def test_every_linear_has_the_level_of_its_unit(numbers) -> None:
     menus = menus_of()
     choice = {menu.unit.name: n for menu, n in zip(menus, numbers, strict=True)}
@@ -43,10 +47,11 @@ def test_every_linear_has_the_level_of_its_unit(numbers) -> None:
     recipe = recipe_of(menus, choice, Calibration(), 0, "")
     assert loads(dumps(recipe)) == recipe
     for menu in menus:
-        format_ = menu.options[choice[menu.unit.name]].level.format
+        chosen = menu.options[choice[menu.unit.name]].level
+        expected = [given for given in (chosen.input, chosen.format) if given is not None]
         for one in menu.unit.sites:
-            mine = [step for step in recipe.steps if step.selects(one)]
-            assert [step.use.format for step in mine] == ([] if format_ is None else [format_])
+            mine = [step.use for step in recipe.steps if step.selects(one)]
+            assert [getattr(use, "activation", None) or use.format for use in mine] == expected
 
 
 def test_a_role_stands_for_all_blocks() -> None:

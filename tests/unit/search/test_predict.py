@@ -34,11 +34,11 @@ class Counted:
     def linear(self, format_: Format, shape: Shape, rows: int) -> float:
         return self.joined(format_, (shape,), rows)
 
-    def joined(self, format_: Format, shapes, rows: int) -> float:
+    def joined(self, format_: Format, shapes, rows: int, activation=None) -> float:
         self.asked.append((str(format_), tuple(shapes), rows))
         return 1.0 + 1e-6 * rows * sum(format_.bits(shape) for shape in shapes)
 
-    def refuses(self, format_: Format, shape: Shape) -> str | None:
+    def refuses(self, format_: Format, shape: Shape, activation=None) -> str | None:
         return "no kernel" if str(format_) == "int3-g16" else format_.refuses(shape)
 
     def nbytes(self, format_: Format, shape: Shape) -> int:

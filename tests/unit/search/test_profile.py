@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whet.base.errors import MissingError, RecipeError
+from whet.formats.activation import parse_activation
 from whet.formats.spec import EXAMPLES, SPARSE, parse
 from whet.search.profile import Profile, Rates, dumps, loads, measured, read
 
@@ -47,6 +48,8 @@ def test_times_are_those_of_the_roofline_by_hand():
     assert PHONE.linear(int8, shape, 1) == pytest.approx(max(read_seconds, done) + 2e-6)
     many = 2 * 1024 * 512 * (1 / 4e10 + 511 / 1e11)
     assert PHONE.linear(bf16, shape, 512) == pytest.approx(many + 2e-6)
+    wide = PHONE.joined(int8, (shape,), 1, parse_activation("int16-g32"))
+    assert wide == pytest.approx(max(read_seconds, 2 * done) + 2e-6)
     both = PHONE.joined(bf16, (shape, shape), 512)
     assert both == pytest.approx(2 * many + 2e-6)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.base.errors import UnsupportedError
-from whet.formats.activation import Activation
+from whet.formats.activation import Activation, parse_activation
 from whet.formats.bits import packed, unpacked
 from whet.formats.element import Integer, Learned
 from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse
@@ -21,11 +21,12 @@ from whet.kernels.levels import levels
 from whet.kernels.native import native
 from whet.store.array import Array, Planar
 
-Mode = Literal["int8", "token8", "bf16"]
+Mode = Literal["int8", "token8", "bf16", "int16"]
 Precision = Literal["int8", "bf16"]
 Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
+IN_HALVES = parse_activation("int16-g32")  # what integer kernels multiply by in two halves
 WHOLE = ("global", "base")  # planes of the matrix, not of its rows
 WORTH_EXPANDING = {8: 0.8, 4: 0.5}  # up to which share kept codes are quicker, by their width [bit]
 
@@ -93,9 +94,19 @@ def way(part: Part, precision: Precision) -> Way:
     integer = is_integer(format_)
     if activation is None:
         return Way("int8" if integer and precision == "int8" else "bf16")
+    if integer and activation == IN_HALVES and _of_blocks(format_):
+        return Way("int16")
     if integer and not isinstance(format_, Corrected) and _coded_by_kernels(activation):
         return Way("token8", part.fixed[0] if activation.static else 0.0)
     return Way("bf16", rounded=True)
+
+
+def _of_blocks(format_: Format) -> bool:
+    """Return whether kernels cut the inputs of integer codes into runs of 32, or 16."""
+    inner = format_.inner if isinstance(format_, Sparse) else format_
+    if not isinstance(inner, Coded):
+        return False
+    return not isinstance(inner.grouping, int) or inner.grouping % IN_HALVES.group == 0
 
 
 def _coded_by_kernels(activation: Activation) -> bool:

@@ -34,6 +34,11 @@ class Activations(BlockPass):
             raise ValueError(f"percentile is {self.percentile}, expected above 0, at most 1")
 
     @property
+    def anywhere(self) -> bool:
+        """Whether nothing has to be observed."""
+        return not self.activation.static
+
+    @property
     def needs(self) -> tuple[type[Statistic], ...]:
         """Return the range of inputs, if it is to be fixed."""
         return (Range,) if self.activation.static else ()

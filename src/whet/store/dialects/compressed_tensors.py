@@ -3,7 +3,8 @@
 Refused, because its readers do not follow: everything but linear layers (embeddings, GPT-2's
 transposed ones), ragged groups, zero points and quantized inputs of experts (transformers decodes
 experts into one tensor as it loads). W8A8 is `int-quantized`; narrower integers stay packed even
-when their inputs are quantized.
+when their inputs are quantized. Inputs in int16 are named in a key of whet's beside the groups; other
+readers multiply those weights by inputs in 16 bits too.
 """
 
 import re
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whet.base.errors import FolderError, UnsupportedError
+from whet.base.errors import FolderError, RecipeError, UnsupportedError
+from whet.formats.activation import Activation, parse_activation
 from whet.formats.spec import Coded, Float, Plane
 from whet.store.array import Array, Planar
 from whet.store.dialects.ct_planes import from_int8, from_words, turned
@@ -27,6 +29,7 @@ from whet.store.dialects.ct_words import (
     Words,
     activation_of,
     format_of,
+    told_apart,
     words,
 )
 from whet.store.dialects.dialect import (
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from whet.formats.weight import Weight
 
 METHOD = "compressed-tensors"
+INPUTS = "whet_inputs"  # modules by the format of their inputs, where groups have no words for it
 
 
 class CompressedTensors(Dialect):
@@ -68,7 +72,7 @@ class CompressedTensors(Dialect):
         if isinstance(described, str):
             return f"{place.module}: {described}"
         affine = isinstance(scheme.format, Coded) and scheme.format.affine
-        if ".experts." in place.role and (scheme.activation or affine):
+        if ".experts." in place.role and (described.inputs or affine):
             return f"{place.module}: its readers know experts by weight and scale alone"
         return None
 
@@ -88,6 +92,7 @@ class CompressedTensors(Dialect):
             for number, (scheme, modules) in enumerate(grouped.items())
         }
         formats = {group["format"] for group in groups.values()}
+        apart = _apart(grouped)
         return {
             "quant_method": METHOD,
             "format": formats.pop() if len(formats) == 1 else "mixed-precision",
@@ -96,7 +101,7 @@ class CompressedTensors(Dialect):
             "ignore": sorted(_aliased([*skipped, *plain])),
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
-        }
+        } | ({INPUTS: apart} if apart else {})
 
     def layout(self, place: Place, scheme: Scheme) -> Layout:
         """Return the tensors of a module, without their data."""
@@ -133,6 +138,32 @@ def _aliased(modules: Iterable[str]) -> list[str]:
     names = dict.fromkeys(modules)
     head = ["lm_head"] if any("." not in name for name in names) else []
     return [*dict.fromkeys([*names, *head])]
+
+
+def _apart(grouped: Mapping[Scheme, Collection[str]]) -> dict[str, list[str]]:
+    """Return the modules whose inputs groups have no words for, by their format."""
+    found: dict[str, list[str]] = {}
+    for scheme, modules in grouped.items():
+        if scheme.activation is not None and told_apart(scheme.activation):
+            found.setdefault(str(scheme.activation), []).extend(modules)
+    return {name: sorted(modules) for name, modules in found.items()}
+
+
+def _read_apart(config: Mapping[str, Any], where: str) -> dict[str, Activation]:
+    """Return what `_apart` wrote, by module."""
+    fault = FolderError(f"{where}: {INPUTS} of quantization_config cannot be read", "restore it")
+    held = config.get(INPUTS) or {}
+    if not isinstance(held, dict):
+        raise fault
+    found: dict[str, Activation] = {}
+    for name, modules in held.items():
+        if not isinstance(modules, list):
+            raise fault
+        try:
+            found |= dict.fromkeys(map(str, modules), parse_activation(name))
+        except RecipeError as error:
+            raise fault from error
+    return found
 
 
 def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
@@ -199,6 +230,7 @@ class CompressedReader(Reader):
 
     groups: tuple[_Read, ...]
     ignore: tuple[str, ...]
+    inputs: Mapping[str, Activation]  # of modules, where groups have no words for them
     held: Held
 
     @staticmethod
@@ -215,7 +247,8 @@ class CompressedReader(Reader):
         if not isinstance(groups, dict) or not isinstance(ignore, list):
             raise FolderError(f"{where}: quantization_config has no config_groups", "restore it")
         read = tuple(_read_group(group, config.get("format"), where) for group in groups.values())
-        return CompressedReader(read, tuple(map(str, ignore)), held)
+        apart = _read_apart(config, where)
+        return CompressedReader(read, tuple(map(str, ignore)), apart, held)
 
     def format(self, place: Place) -> Coded | None:
         """Return the format that a config group and the scale's type tell."""
@@ -247,6 +280,8 @@ class CompressedReader(Reader):
 
     def activation(self, place: Place) -> Input | None:
         """Return how the input is quantized."""
+        if place.module in self.inputs:
+            return self.inputs[place.module], None
         group = self._group(place.module)
         if group is None or group.inputs is None:
             return None

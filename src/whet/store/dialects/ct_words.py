@@ -7,10 +7,10 @@ names the layout of a module's tensors. Read from compressed-tensors 0.20,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from whet.base.errors import RecipeError, UnsupportedError
-from whet.formats.activation import Activation
+from whet.formats.activation import Activation, Element
 from whet.formats.element import Integer, Minifloat
 from whet.formats.spec import Coded, Format, ScaleType, Shape, parse
 
@@ -22,7 +22,7 @@ E4M3 = Minifloat(4, 3)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How compressed-tensors describes a scheme."""
+    """How compressed-tensors describes a scheme; `inputs` are None where they keep 16 bits."""
 
     format: str
     weights: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Words:
 def words(format_: Format, activation: Activation | None, shape: Shape) -> Words | str:
     """Return the description of a scheme for a matrix, or why there is none."""
     inputs = None
-    if activation is not None:
+    if activation is not None and not told_apart(activation):
         inputs = _inputs(activation)
         if inputs is None:
             return f"inputs in {activation} have no counterpart there"
@@ -45,6 +45,11 @@ def words(format_: Format, activation: Activation | None, shape: Shape) -> Words
     if format_.scale not in FLOAT_SCALES:
         return f"{format_} has no counterpart there"
     return _coded(format_, inputs) or f"{format_} has no counterpart there"
+
+
+def told_apart(activation: Activation) -> bool:
+    """Return whether a key of whet's names an input, which other readers keep in 16 bits as it is."""
+    return activation.element == "int16"
 
 
 def _coded(format_: Coded, inputs: Mapping[str, Any] | None) -> Words | None:
@@ -126,7 +131,7 @@ def _known(name: str, where: str) -> Coded:
     return found
 
 
-_ELEMENTS: Mapping[tuple[str, int], Literal["int4", "int8", "fp8-e4m3"]] = {
+_ELEMENTS: Mapping[tuple[str, int], Element] = {
     ("int", 4): "int4",
     ("int", 8): "int8",
     ("float", 8): "fp8-e4m3",
