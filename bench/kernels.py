@@ -7,7 +7,8 @@ machine reads from memory, measured in between. Enough copies of a matrix take t
 holds them. Many tokens: operations in a second as a share of torch's product of int8 or bf16
 matrices (2048 x 2048 x 2048, measured in between; left out where torch is missing). Medians of
 rounds. Activations of integers are int8: a scale for 32 inputs of a token; of a name with `@token`,
-one for the token. Of all other formats, and of names with `@bf16`, they are bf16.
+one for the token; of one with `@int16` they are int16. Of all other formats, and of names with
+`@bf16`, they are bf16.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from whet.kernels.native import native
 
 FORMATS = (
     "int2-g64", "int3-g64-affine", "int4-g32", "int4-g64-affine", "int4-g128", "int5-g64",
-    "int6-g64", "int8-g32", "int8-channel@token",
+    "int6-g64", "int8-g32", "int8-channel@token", "int8-channel@int16",
     "bf16", "f16", "f32", "int4-g64@bf16", "nf4-g64", "nf3-g64", "fp4-g64", "mxfp4", "nvfp4",
     "fp6-e3m2-g64", "fp8-e4m3-channel", "mxfp8", "log4-g64", "codebook4-tensor",
     "codebook4-channel", "codebook4-g64",
@@ -67,7 +68,7 @@ def mode(name: str) -> str:
     known = parse(format_)
     known = known.inner if isinstance(known, Sparse) else known
     if isinstance(known, Coded) and isinstance(known.element, Integer) and activation != "bf16":
-        return "token8" if activation else "int8"
+        return {"": "int8", "token": "token8"}.get(activation, activation)
     return "bf16"
 
 

@@ -39,7 +39,7 @@ FORMATS = [
     "sparse50(int8-g32)", "sparse60-tensor(int8-g32)", "sparse70-tensor(int4-g32)",
 ]  # fmt: skip
 ACTIVATIONS = {
-    "int16-g32": 0.001,
+    "int16-g32": 0.01,
     "int8-token": 0.02, "int8-token-affine": 0.02, "int8-tensor-static": 0.02, "int8-g16": 0.02,
     "int4-token": 0.2, "fp8-e4m3-token": 0.05,
 }  # fmt: skip

@@ -1,5 +1,5 @@
-// Up to sixteen tokens, or eight in halves: each tile is read once from memory, unpacked in registers and multiplied by
-// eight tokens at most; by more, it is read again from the cache.
+// Up to sixteen tokens, or eight in halves: each tile is read once from memory, unpacked in registers
+// and multiplied by eight of them at most; by more, it is read again from the cache.
 #include "linear/integer/avx512.h"
 
 namespace whet::integer {
