@@ -63,7 +63,7 @@ STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as 
 SEQUENTIAL, BRIEFLY = 0.8, 0.95  # of a loss, what compressing in order leaves, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
 ROOMY = 1.5  # times the longest trial, that a wide model's folder takes with all text and rounds
-BRIEF = 0.5  # of the longest trial, that it takes with a quarter of the text and one round
+BRIEF = 0.65  # of the longest trial, that it takes with a quarter of the text and one round, and is measured
 PILOTED = 1.0  # of the longest trial, that two folders take
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
