@@ -17,7 +17,7 @@ from whet.formats.scaled import Scaled
 from whet.formats.spec import parse
 from whet.methods.solve import slabs
 from whet.methods.solve.columns import rounded
-from whet.methods.solve.complete import Problem, Solution, improved, solved
+from whet.methods.solve.complete import Problem, Solution, improved, planes_of, solved
 from whet.methods.solve.descent import Descent
 from whet.methods.solve.factor import factor
 from whet.methods.solve.lattice import Lattice
@@ -168,10 +168,15 @@ def test_outputs_are_independent(name: str) -> None:
 @pytest.mark.parametrize("sweeps", [0, 1])  # with more, outputs end together when none changes
 def test_so_many_outputs_at_a_time_change_nothing(name: str, sweeps: int, monkeypatch) -> None:
     weight, x, _, _ = layer()
+    weight = torch.cat([weight, 2 * weight.flip(0), weight * weight.roll(1, 0)])
     H = x.T @ x
     asked = Problem(weight.T.contiguous(), H, factor(H, 0.01))
     at_once = alone(asked, name, Search(), sweeps)
-    monkeypatch.setattr(slabs, "NUMBERS", 3 * len(H))
+    planes = planes_of(((codec(name), at_once),))
+    monkeypatch.setattr(slabs, "NUMBERS", 8 * len(H))
+    assert len(slabs.slabs(*weight.shape)) > 1
+    for plane, stored in planes_of(((codec(name), at_once),)).items():
+        assert stored.equal(planes[plane]), plane
     parts = alone(asked, name, Search(), sweeps)
     torch.testing.assert_close(parts.values, at_once.values)
     torch.testing.assert_close(parts.loss, at_once.loss)

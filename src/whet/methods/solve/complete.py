@@ -97,14 +97,22 @@ def _alone(problem: Problem, codec: Scaled, params: Params, sweeps: int) -> Solu
         start = _started(mine, mine.lattice(codec, given), given)
         return improved(mine, codec, start, sweeps)
 
-    inputs, outputs = problem.target.shape
-    every = [slice(None)] if shares(codec, params) else slabs(outputs, inputs)
-    found = [solution(some) for some in every]
-    if len(found) == 1:
-        return found[0]
-    values, losses = torch.cat([one.values for one in found], 1), [one.loss for one in found]
-    whole = joined([one.params for one in found])
-    return Solution(values, whole, torch.cat(losses), sum(one.kept for one in found))
+    every = _apart(codec, params, problem.target)
+    if len(every) == 1:
+        return solution(every[0])
+    values, found = torch.empty_like(problem.target), list[Solution]()
+    for some in every:
+        one = solution(some)
+        values[:, some] = one.values
+        found.append(replace(one, values=values[:, some]))
+    whole, loss = joined([one.params for one in found]), torch.cat([one.loss for one in found])
+    return Solution(values, whole, loss, sum(one.kept for one in found))
+
+
+def _apart(codec: Scaled, params: Params, values: Float[Tensor, "in out"]) -> list[slice]:
+    """Return which outputs are worked on at a time: all, where they share something."""
+    inputs, outputs = values.shape
+    return [slice(None)] if shares(codec, params) else slabs(outputs, inputs)
 
 
 def _started(problem: Problem, members: Members, params: Params) -> Solution:
@@ -172,6 +180,14 @@ def planes_of(terms: Solved) -> dict[str, Tensor]:
     planes: dict[str, Tensor] = {}
     for i, (codec, found) in enumerate(terms):
         prefix = f"{i}." if len(terms) > 1 else ""
-        own = codec.write(found.values.T.contiguous(), found.params)
+        own = _written(codec, found)
         planes |= {prefix + name: plane for name, plane in own.items()}
     return planes
+
+
+def _written(codec: Scaled, found: Solution) -> dict[str, Tensor]:
+    """Return the planes of one term, some outputs at a time unless a plane is of the whole matrix."""
+    params = found.params
+    every = [slice(None)] if params.extra else _apart(codec, params, found.values)
+    made = [codec.write(found.values[:, some].T.contiguous(), part(params, some)) for some in every]
+    return {name: torch.cat([planes[name] for planes in made]) for name in made[0]}

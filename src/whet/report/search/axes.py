@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
+SAME = 1e-9  # of a number, from which on another is different
 AROUND = 0.06  # of the span, left free at each end
 FAR = 0.3  # of the span: a limit further away than this does not stretch the axis
 WIDEST = 100.0  # powers of ten: wider than anything that is measured
@@ -54,11 +55,16 @@ def logarithmic(
 def _ends(values: Sequence[float], limits: Iterable[float]) -> tuple[float, float]:
     """Return the ends of an axis with some room beyond its values."""
     low, high = min(values), max(values)
-    span = (high - low) or 0.5 * abs(high) or 1.0
+    span = _span(low, high)
     near = [v for v in limits if low - FAR * span <= v <= high + FAR * span]
     low, high = min([low, *near]), max([high, *near])
-    span = (high - low) or 0.5 * abs(high) or 1.0
+    span = _span(low, high)
     return low - AROUND * span, high + AROUND * span
+
+
+def _span(low: float, high: float) -> float:
+    """Return how far two ends lie apart; where that is nothing to speak of, half of their size."""
+    return high - low if high - low > SAME * max(abs(low), abs(high)) else 0.5 * abs(high) or 1.0
 
 
 def _even(low: float, high: float) -> list[float]:
