@@ -170,7 +170,7 @@ class Run:
         place = self._place(structure)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / "lock"):  # of other processes that share the sweep
-            return self._swept(structure, text, place)
+            return self._swept(structure, place)
 
     def _swept(self, structure: Structure, place: Path) -> Stand:
         """Return a shape with its options; what has been kept of it in `place` is taken."""
