@@ -59,7 +59,7 @@ HEADER = 32  # bytes by which a linear's entry in a header may differ from forma
 ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
-STANDING, REFINING, BUILDING = 0.6, 0.8, 1.0  # where parts of the work end, as told
+STANDING, LEARNING, REFINING, BUILDING, ENDING = 0.6, 0.7, 0.8, 0.9, 1.0  # where parts end, as told
 SEQUENTIAL, BRIEFLY = 0.8, 0.95  # of a loss, what compressing in order leaves, where no pilot tells
 TRAINED = 0.03  # share of the time that a unit of training takes
 ROOMY = 1.5  # times the longest trial, that a wide model's folder takes with all text and rounds
@@ -254,7 +254,8 @@ class Run:
         if use is None:
             return found
         place = self.work / "recovered"
-        self._carried(replace(recipe, steps=(*recipe.steps, Step(use))), place, found.stand.drafted)
+        recipe, told = replace(recipe, steps=(*recipe.steps, Step(use))), (BUILDING, ENDING)
+        self._carried(recipe, place, found.stand.drafted, told)
         seen = measured(place, self.ask, timed=self._here(found.stand))
         over = broken(self.ask.limits, seen.facts, found.belief)
         before, after = found.seen.facts["kl"], seen.facts["kl"]
@@ -294,7 +295,8 @@ class Run:
         """
         place = self._kept("pilot")
         if not place.is_dir():
-            self._carried(self._recipe(stand, found.choice), place, stand.drafted)
+            recipe, told = self._recipe(stand, found.choice), (STANDING, LEARNING)
+            self._carried(recipe, place, stand.drafted, told)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, self.text.held.numpy())
             belief = replace(belief, sequential=real / kl)
@@ -323,7 +325,7 @@ class Run:
         if self.ask.objective != "quality" or not fresh:
             return choice, kl
         caps = [cap for cap in caps_of(stand, self.ask.limits, belief) if cap.name != "kl"]
-        told = self.teller.part(STANDING, REFINING)
+        told = self.teller.part(LEARNING, REFINING)
         path = self._kept("best.json")
         began = self.clock.spent / self.clock.seconds
         last = min(REFINED, self.clock.share(BRIEF * self.took)) if self.brief else REFINED
@@ -366,7 +368,12 @@ class Run:
             draft=stand.draft,
         )
 
-    def _carried(self, recipe: Recipe, out: Path, draft: Path | None) -> None:
+    def _carried(
+        self,
+        recipe: Recipe,
+        out: Path,
+        draft: Path | None,
+        told: tuple[float, float] = (REFINING, BUILDING),
+    ) -> None:
         shutil.rmtree(out, ignore_errors=True)
-        told = self.teller.part(REFINING, BUILDING)
-        self.carry(recipe, self.ask.folder, out, Within(told), draft)
+        self.carry(recipe, self.ask.folder, out, Within(self.teller.part(*told)), draft)
