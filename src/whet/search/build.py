@@ -80,6 +80,14 @@ def pace(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str
     return _figures(_timings((folder,), limits, FEW, (), cache)[0])
 
 
+def steady(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[str, float]:
+    """Return the same; memory alone where something disturbed the timing and no limit depends on it."""
+    (record,) = _timings((folder,), limits, FEW, (), cache)
+    found = _figures(record)
+    kept = limits.timed or "disturbed" not in record.notes
+    return found if kept else {"memory": found["memory"]}
+
+
 def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
     """Measure speed and memory beside the original; add what is found to the records."""
     found = _timings((folder, original), ask.limits, RUNS, (32,))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from whet.recipe.progress import Progress
 from whet.search.ask import Ask, Carry
-from whet.search.build import pace
+from whet.search.build import steady
 from whet.search.choose import Belief, predicted
 from whet.search.found import recipe_of
 from whet.search.limits import Limits
@@ -16,11 +16,15 @@ ROUNDING = ("", "gptq", "rtn")  # methods of levels that rounding to nearest wri
 
 
 def paced(stand: Stand, limits: Limits, choice: Choice, folder: Path, belief: Belief) -> Belief:
-    """Return a belief that has seen how fast the folder of a choice is, and what memory it takes."""
+    """Return a belief that has seen how fast the folder of a choice is, and what memory it takes.
+
+    A disturbed timing says less than the undisturbed ones of kernels, and is heeded only where there is
+    no other and a limit depends on it.
+    """
     plain = replace(belief, decode=1.0, ttft=1.0, memory=1.0)
     expected = predicted(stand, choice, 0.0, limits, plain)
-    seen = pace(folder, limits, stand.cache)
-    ratios = {name: seen[name] / expected[name] for name in ("decode", "ttft", "memory")}
+    seen = steady(folder, limits, stand.cache)
+    ratios = {name: value / expected[name] for name, value in seen.items()}
     return replace(belief, **ratios)
 
 

@@ -86,3 +86,6 @@ def test_what_was_disturbed_all_the_time_is_timed_again_where_a_limit_depends_on
 
     monkeypatch.setattr(build.apart, "speed", speed)
     assert build.pace(Path("somewhere"), limits(**asked_for))["decode"] == tries == len(asked)
+    heeded = build.steady(Path("somewhere"), limits(**asked_for))
+    assert ("decode" in heeded) == (tries > 1 or not disturbed)
+    assert heeded["memory"] > 0
