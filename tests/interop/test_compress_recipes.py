@@ -22,6 +22,8 @@ from tests.interop.pipeline import (
 
 from whet.base.errors import RecipeError
 from whet.formats.spec import EXAMPLES, Corrected, Float, LowRank, parse
+from whet.model.family import find
+from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 
 pytest.importorskip("compressed_tensors")
@@ -54,6 +56,27 @@ def test_a_tied_embedding(tmp_path: Path) -> None:
     assert "model.embed_tokens.weight" not in names
     assert not any(name.startswith("lm_head") for name in names)
     assert agrees(done.path)
+
+
+@pytest.mark.parametrize(("case", "where"), [("llama-tied", "embed"), ("llama", "head")])
+def test_inputs_of_the_head(case: str, where: str, tmp_path: Path) -> None:
+    steps = [
+        {"use": "activations", "activation": "int16-g32", "where": ["blocks", where]},
+        {"use": "rtn", "format": "int8-channel", "where": ["blocks", where]},
+    ]
+    done = compress(small(tmp_path, case), recipe(tmp_path / "r.yaml", steps))
+    opened = Checkpoint(Folder(done.path))
+    family = find(opened.config)
+    arch = family.architecture(opened.config, opened.names())
+    site = family.embed_site(arch) if where == "embed" else family.head_site(arch)
+    assert str((opened.activation(site) or ("none",))[0]) == "int16-g32"
+    assert agrees(done.path)
+
+
+def test_inputs_of_the_head_are_not_fixed(tmp_path: Path) -> None:
+    steps = [{"use": "activations", "activation": "int8-tensor-static", "where": "head"}]
+    with pytest.raises(RecipeError, match="works on blocks"):
+        compress(small(tmp_path), recipe(tmp_path / "r.yaml", steps))
 
 
 def test_a_tied_embedding_with_blocks_on_what_it_left(tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ class BlockPass(ABC):
     follows: ClassVar[bool] = False  # reads the samples themselves: its observer is a `Flow`
 
     @property
-    def anywhere(self) -> bool:
-        """Whether, with these settings, it takes the embedding and the head as it takes a block."""
-        return False
+    def everywhere(self) -> Activation | None:
+        """What it does to linears in no block: the number format of their inputs. None: it takes none."""
+        return None
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:

@@ -245,7 +245,7 @@ def _check_site(where: str, step: Step, site: Site) -> None:
             f"{where}: {site.role} shares its storage with {site.tied}",
             f"Select {site.tied!r} instead: both then use the compressed matrix.",
         )
-    if site.layer is None and isinstance(step.use, BlockPass) and not step.use.anywhere:
+    if site.layer is None and isinstance(step.use, BlockPass) and step.use.everywhere is None:
         raise RecipeError(
             f"{where} works on blocks, and {site.role} is in none",
             "Select blocks, or parts of them.",

@@ -77,11 +77,19 @@ class Rewriter:
         _settle(part, stored)
 
     def _over_block(self, index: int, step: Step, part: Part, reference: Part) -> Iterator[Record]:
-        """Carry out a pass over a whole block, if the part is one that it selects."""
+        """Carry out a pass over a whole block, if the part is one that it selects.
+
+        Of the embedding and the head it is asked only what their inputs are to be.
+        """
         chosen = [site for site in part.sites if index in self.plan.steps[site.module]]
-        if chosen and isinstance(step.use, BlockPass):
-            block, ideal = cast("Block", part), cast("Block", reference)
-            yield from self._equalised(step.use, block, ideal, chosen)
+        if not chosen or not isinstance(step.use, BlockPass):
+            return
+        if chosen[0].layer is None:
+            for site in chosen:
+                part.linears[site.role].activation = step.use.everywhere
+            return
+        block, ideal = cast("Block", part), cast("Block", reference)
+        yield from self._equalised(step.use, block, ideal, chosen)
 
     def _linears(self, steps: list[int], part: Part, reference: Part) -> Iterator[Record]:
         """Rewrite linears tap by tap in the order of execution, each on what earlier ones left.

@@ -34,9 +34,9 @@ class Activations(BlockPass):
             raise ValueError(f"percentile is {self.percentile}, expected above 0, at most 1")
 
     @property
-    def anywhere(self) -> bool:
-        """Whether nothing has to be observed."""
-        return not self.activation.static
+    def everywhere(self) -> Activation | None:
+        """Return the format where nothing has to be observed for it."""
+        return None if self.activation.static else self.activation
 
     @property
     def needs(self) -> tuple[type[Statistic], ...]:
