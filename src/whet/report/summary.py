@@ -179,10 +179,12 @@ def _how_weights(e: Evidence) -> str:
     also += [f"the rest in {len(formats) - 4} more formats"] if len(formats) > 4 else []
     told = say.listing([f"{say.count(many)} of its matrices are stored as {first}", *also])
     by = f", chosen by {say.listing(methods)}" if methods else ""
-    inputs = sorted({m.activation for m in e.modules} - {"", "None", "none"})
-    rounded = (
-        f"; their inputs are rounded to {say.listing(inputs)} when the model runs" if inputs else ""
+    read = [m.activation for m in e.modules if m.activation not in {"", "None", "none"}]
+    whose = (
+        "their inputs" if len(read) == len(e.modules) else f"the inputs of {say.count(len(read))}"
     )
+    kinds = say.listing(sorted(set(read)))
+    rounded = f"; {whose} are rounded to {kinds} when the model runs" if read else ""
     return f"{told}{by}{rounded}."
 
 
