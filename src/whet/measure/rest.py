@@ -5,7 +5,7 @@ is found holds for models of the same architecture whose weights take about as m
 drive everything else out of caches, which shows where a token takes less than a millisecond.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -89,7 +89,7 @@ def rest(engine: Engine, *, others: Linears | None = None, memory: bool = True) 
         token.append((length + new / 2, after - (others(1) if others else 0.0)))
         if slowest > SLOW:
             break
-    start, slope = _line(token)
+    start, slope = line(token)
     return Rest(start, slope, tuple(first), _memory(engine, executor) if memory else 0)
 
 
@@ -145,12 +145,17 @@ def _linears(executor: Native) -> float:
     return sum(seconds for name, seconds in every if name in counted)
 
 
-def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
+def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return start and slope, neither below zero, of the line nearest to points (least squares)."""
     x, y = np.array(points).T
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = max(0.0, float(((x - x.mean()) * (y - y.mean())).sum()) / spread) if spread else 0.0
-    return max(0.0, float(y.mean()) - slope * float(x.mean())), slope
+    across, spread = x - x.mean(), float(((x - x.mean()) ** 2).sum())
+    slope = float((across * y).sum()) / spread if spread else 0.0
+    start = float(y.mean()) - slope * float(x.mean())
+    if slope < 0:
+        return max(0.0, float(y.mean())), 0.0
+    if start < 0:
+        return 0.0, max(0.0, float((x * y).sum()) / float((x * x).sum()))
+    return start, slope
 
 
 def _memory(engine: Engine, executor: Native) -> int:
