@@ -25,18 +25,31 @@ class Belief:
     """What measurements have taught about predictions.
 
     `together`: KL divergence of a choice ÷ the sum of its single ones; `sequential`: the same of the
-    model that is compressed layer after layer ÷ that of the choice put together; `surprise`: increase
-    of the log-perplexity ÷ KL divergence; `decode`, `ttft`, `memory`: measured ÷ predicted; `header`:
-    what a file has beside its tensors [byte].
+    model that is compressed layer after layer ÷ that of the choice put together; `floor`: what it has
+    whatever is chosen, as the engine rounds [nat per token]; `surprise`: increase of the log-perplexity
+    ÷ KL divergence; `decode`, `ttft`, `memory`: measured ÷ predicted; `header`: what a file has beside
+    its tensors [byte].
     """
 
     together: float = 1.0
     sequential: float = 1.0
+    floor: float = 0.0
     surprise: float = 1.0
     decode: float = 1.0
     ttft: float = 1.0
     memory: float = 1.0
     header: int = 0
+
+    def built(self, kl: float) -> float:
+        """Return the KL divergence of the folder of a choice that has `kl` put together [nat]."""
+        return self.floor + self.sequential * kl
+
+    def assembled(self, kl: float) -> float:
+        """Return what a choice may have put together, so that its folder has no more than `kl` [nat].
+
+        Law: `assembled(built(kl)) == kl`.
+        """
+        return (kl - self.floor) / self.sequential
 
 
 def caps_of(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
@@ -54,7 +67,7 @@ def caps_of(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
 def kl_within(limit: Limit, belief: Belief) -> float:
     """Return the KL divergence, as put together, that keeps a limit on quality [nat]."""
     allowed = limit.value if limit.name == "kl" else log1p(limit.value) / belief.surprise
-    return allowed / belief.sequential
+    return belief.assembled(allowed)
 
 
 def _timed(stand: Stand, limits: Limits, belief: Belief) -> list[Cap]:
@@ -179,7 +192,7 @@ def _least(stand: Stand, ask: Ask, limit: Limit, belief: Belief) -> float | None
     if found is None:
         return None
     kl = (stand.lost + total(stand.menus, found.choice, "kl")) * belief.together
-    facts = predicted(stand, found.choice, kl * belief.sequential, ask.limits, belief)
+    facts = predicted(stand, found.choice, belief.built(kl), ask.limits, belief)
     return facts.get(limit.name, _increase(facts["kl"], belief))
 
 
@@ -203,14 +216,25 @@ def _shown(value: float, limit: Limit) -> str:
     return f"{value:.4g} {limit.unit}" if limit.unit != "1" else f"{value:.2%}"
 
 
+def compared(belief: Belief, kl: float, real: float) -> Belief:
+    """Return a belief by which a choice that has `kl` put together has `real` in its folder [nat].
+
+    Compressing layer after layer makes good a part, and does not add to it: what is more is from
+    rounding in the engine, as is most of what a folder loses whose weights are nearly exact.
+    """
+    return replace(belief, sequential=min(1.0, real / kl), floor=max(0.0, real - kl))
+
+
 def learned(belief: Belief, expected: Mapping[str, float], seen: Mapping[str, float]) -> Belief:
     """Return a belief that explains what a folder was measured to have, and a little more."""
     kl, surprise = seen["kl"], belief.surprise
     if kl > 0 and "ppl" in seen:
         surprise = max(log1p(max(seen["ppl"], 0.0)) / kl, MILD)
+    worse = MARGIN * max(1.0, kl / expected["kl"] if expected["kl"] else 1.0)
     changed = replace(
         belief,
-        sequential=belief.sequential * MARGIN * max(1.0, kl / expected["kl"]),
+        sequential=belief.sequential * worse,
+        floor=belief.floor * worse,
         surprise=surprise,
     )
     if "decode" in seen and "decode" in expected:

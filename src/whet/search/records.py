@@ -19,7 +19,7 @@ NEARLY = 0.002  # share by which a point may lie above the best of its size
 NEAR = 0.03  # share of a limit within which it counts as binding
 BY_SUM = "sum over the units of what each adds alone"
 TOGETHER = "the choice put together from the sweep, on held-out text"
-SEQUENTIAL = "× what compressing one layer after the other was seen to make good"
+BUILT = "less what compressing in order makes good, and what rounding in the engine adds"
 
 
 def records(outcome: Outcome) -> Iterator[Record]:
@@ -59,7 +59,7 @@ def _search(outcome: Outcome) -> Record:
     if outcome.recovery is not None:
         facts |= _recovery(outcome.recovery)
     for name, value in outcome.expected.items():
-        how = f"{TOGETHER}, {SEQUENTIAL}" if name == "kl" else "predicted before it was built"
+        how = f"{TOGETHER}, {BUILT}" if name == "kl" else "predicted before it was built"
         facts[f"{name}_predicted"] = Quantity(value, MEASURES[name], how)
     for name, value in outcome.seen.facts.items():
         facts[f"{name}_measured"] = Quantity(value, MEASURES[name], "of the folder, as published")
@@ -188,7 +188,7 @@ def _frontier(outcome: Outcome) -> Iterator[Record]:
             continue
         seen.add(nbytes)
         alone = stand.lost + found.value
-        kl = alone * belief.together * belief.sequential
+        kl = belief.built(alone * belief.together)
         facts = predicted(stand, found.choice, kl, limits, belief)
         kept = {name: facts[name] for name in ("size", "kl", "decode") if name in facts}
         told = {
@@ -214,7 +214,7 @@ def _uniform(outcome: Outcome) -> Iterator[Record]:
         if choice is None:
             continue
         alone = stand.lost + total(stand.menus, choice, "kl")
-        kl = alone * belief.together * belief.sequential
+        kl = belief.built(alone * belief.together)
         facts = predicted(stand, choice, kl, outcome.ask.limits, belief)
         kept: Mapping[str, float] = {n: facts[n] for n in ("size", "kl", "decode") if n in facts}
         told = {

@@ -26,6 +26,7 @@ from whet.search.choose import (
     Belief,
     broken,
     caps_of,
+    compared,
     infeasible,
     learned,
     missing_by,
@@ -225,7 +226,7 @@ class Run:
         for attempt in range(ATTEMPTS):
             belief = reachable(stand, self.ask, belief, choice)
             choice, belief, kl = self._chosen(stand, belief, fresh=attempt == 0)
-            expected = predicted(stand, choice, kl * belief.sequential, self.ask.limits, belief)
+            expected = predicted(stand, choice, belief.built(kl), self.ask.limits, belief)
             recipe, place = self._recipe(stand, choice), self.work / f"built-{attempt}"
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             stand.assembly.forget()
@@ -290,8 +291,7 @@ class Run:
     def _piloted(self, stand: Stand, found: Allocation, belief: Belief, kl: float) -> Belief:
         """Build the first choice, to learn how predictions and measurements differ on this machine.
 
-        Compressing layer after layer makes good a part of the loss; other work on a machine, at the
-        time when its kernels were timed, makes predictions too slow.
+        Other work on a machine, at the time when its kernels were timed, makes predictions too slow.
         """
         place = self._kept("pilot")
         if not place.is_dir():
@@ -299,7 +299,7 @@ class Run:
             self._carried(recipe, place, stand.drafted, told)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, self.text.held.numpy())
-            belief = replace(belief, sequential=real / kl)
+            belief = compared(belief, kl, real)
         if not self._here(stand):
             return belief
         return paced(stand, self.ask.limits, found.choice, place, belief)
