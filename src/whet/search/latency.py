@@ -8,7 +8,7 @@ another machine is not used, and a record says so; it may be deleted at any time
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,8 +17,6 @@ from whet.base.errors import FolderError, StorageError
 from whet.base.machine import processor
 from whet.base.quantity import Quantity
 from whet.base.record import Record
-from whet.formats.activation import Activation
-from whet.formats.spec import Format, Shape
 from whet.graph.executors.weights import Precision
 from whet.kernels.native import native
 from whet.measure.product import Product, Stopwatch, Time
@@ -64,35 +62,21 @@ class Latency:
         self._times = self._read()
         self._refusals: dict[Product, str | None] = {}
 
-    def linear(self, format_: Format, shape: Shape, rows: int) -> float:
-        """Return the time of one matrix with so many rows of input [s]."""
-        return self.joined(format_, (shape,), rows)
-
-    def joined(
-        self,
-        format_: Format,
-        shapes: Sequence[Shape],
-        rows: int,
-        activation: Activation | None = None,
-    ) -> float:
-        """Return the time of matrices that read one input, side by side as the engine has them [s]."""
-        product, most = Product(format_, tuple(shapes), activation), KNOTS[-1]
-        whole, rest = divmod(rows, most)
-        spent = whole * self._time(product, most).seconds if whole else 0.0
+    def seconds(self, product: Product, rows: int) -> float:
+        """Return the time of a product with so many rows of input [s]."""
+        whole, rest = divmod(rows, KNOTS[-1])
+        spent = whole * self._time(product, KNOTS[-1]).seconds if whole else 0.0
         return spent + (self._between(product, rest) if rest else 0.0)
 
-    def refuses(
-        self, format_: Format, shape: Shape, activation: Activation | None = None
-    ) -> str | None:
-        """Return why no kernel here multiplies by such a matrix, or None."""
-        product = Product(format_, (shape,), activation)
+    def refuses(self, product: Product) -> str | None:
+        """Return why no kernel here multiplies by a product's matrices, or None."""
         if product not in self._refusals:
             self._refusals[product] = self.timer.refuses(product)
         return self._refusals[product]
 
-    def nbytes(self, format_: Format, shape: Shape) -> int:
-        """Return the size of a matrix as it is laid out for its kernel [byte]."""
-        return self._time(Product(format_, (shape,)), KNOTS[0]).nbytes
+    def nbytes(self, product: Product) -> int:
+        """Return the size of a product's matrices as they are laid out for their kernel [byte]."""
+        return self._time(product, KNOTS[0]).nbytes
 
     def record(self) -> Record:
         """Return what was measured, what was found, and what became of the file."""

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from whet.formats.activation import Activation
 from whet.formats.keeping import USUAL, Keeping
-from whet.formats.spec import BF16, Format, Shape
+from whet.formats.spec import BF16, Format
 from whet.formats.terms import terms
 from whet.graph import ir
 from whet.graph.executors.build import ONE_MATRIX
@@ -20,6 +19,7 @@ from whet.graph.ir import Graph, steps
 from whet.graph.lower import lower
 from whet.graph.memory import plan
 from whet.graph.weights import Part, whole
+from whet.measure.product import Product
 from whet.measure.rest import Linears, Rest, kept, rest
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
@@ -44,28 +44,16 @@ POWERS = tuple(2**n for n in range(3, 24))  # lengths of prompts that are modell
 class Cost(Protocol):
     """What linears cost: `whet.search.latency.Latency`, `whet.search.profile.Profile`."""
 
-    def linear(self, format_: Format, shape: Shape, rows: int) -> float:
-        """Return the time of one matrix with so many rows of input [s]."""
+    def seconds(self, product: Product, rows: int) -> float:
+        """Return the time of a product with so many rows of input [s]."""
         ...
 
-    def joined(
-        self,
-        format_: Format,
-        shapes: Sequence[Shape],
-        rows: int,
-        activation: Activation | None = None,
-    ) -> float:
-        """Return the time of matrices that read one input, side by side [s]."""
+    def refuses(self, product: Product) -> str | None:
+        """Return why nothing multiplies by a product's matrices, or None."""
         ...
 
-    def refuses(
-        self, format_: Format, shape: Shape, activation: Activation | None = None
-    ) -> str | None:
-        """Return why such a matrix is not multiplied by, or None."""
-        ...
-
-    def nbytes(self, format_: Format, shape: Shape) -> int:
-        """Return the size of a matrix as it is laid out [byte]."""
+    def nbytes(self, product: Product) -> int:
+        """Return the size of a product's matrices as they are laid out [byte]."""
         ...
 
 
@@ -126,62 +114,51 @@ class Predictor:
         guess = self.guide.first if self.guide is not None else 0.0
         return self.rest.until_first(prompt) + guess
 
-    def unit_decode(
-        self, sites: Sequence[Site], format_: Format, activation: Activation | None = None
-    ) -> float:
+    def unit_decode(self, sites: Sequence[Site], scheme: Scheme) -> float:
         """Return the time of one unit for one token that is generated [s].
 
         With a draft, of a step that reads all guesses, divided among the tokens that it gives.
         """
         if self.guide is None:
-            return self.unit_seconds(sites, format_, 1, activation)
+            return self.unit_seconds(sites, scheme, 1)
         rows = 1 + round(self.guide.guesses)
-        return self.unit_seconds(sites, format_, rows, activation) / self.guide.tokens
+        return self.unit_seconds(sites, scheme, rows) / self.guide.tokens
 
-    def unit_seconds(
-        self,
-        sites: Sequence[Site],
-        format_: Format,
-        rows: int,
-        activation: Activation | None = None,
-    ) -> float:
+    def unit_seconds(self, sites: Sequence[Site], scheme: Scheme, rows: int) -> float:
         """Return the time of one unit in a step of `rows` tokens [s].
 
-        `activation` is the format of its input, where the engine is not to choose it. The head has
-        one row in any step; of experts, those that are active are counted.
+        The head has one row in any step; of experts, those that are active are counted.
         """
         if _looked_up(sites[0], self.arch):
             return 0.0
-        shapes = [site.shape for site in sites]
+        unit = product(sites, scheme)
         if sites[0].layer is None:
-            return self.cost.joined(format_, shapes, 1, activation)
+            return self.cost.seconds(unit, 1)
         if ".experts." not in sites[0].role or self.arch.experts is None:
-            return self.cost.joined(format_, shapes, rows, activation)
+            return self.cost.seconds(unit, rows)
         each = rows * self.arch.experts.active / self.arch.experts.count
-        read = max(1, round(each))
-        return self.cost.joined(format_, shapes, read, activation) * min(1.0, each)
+        return self.cost.seconds(unit, max(1, round(each))) * min(1.0, each)
 
-    def unit_bytes(self, sites: Sequence[Site], format_: Format) -> int:
+    def unit_bytes(self, sites: Sequence[Site], scheme: Scheme) -> int:
         """Return the memory of the weights of one unit [byte]; of a table, nothing to speak of."""
         if _looked_up(sites[0], self.arch):
             return 0
-        return sum(self.cost.nbytes(format_, site.shape) for site in sites)
+        return self.cost.nbytes(product(sites, scheme))
 
-    def refuses(
-        self, sites: Sequence[Site], format_: Format, activation: Activation | None = None
-    ) -> str | None:
+    def refuses(self, sites: Sequence[Site], scheme: Scheme) -> str | None:
         """Return why the engine has no kernels for a unit in some format, or None."""
+        format_ = scheme.format
         for site in sites:
             if _looked_up(site, self.arch) or site.role == "embed":
                 found = [term.side for term in terms(format_, site.shape)]
                 if "left" in found:
                     return f"an embedding in {format_} has no rows to look up"
             if _looked_up(site, self.arch):
-                reason = format_.refuses(site.shape) or (activation and MULTIPLIES_NOTHING)
+                reason = format_.refuses(site.shape) or (scheme.activation and MULTIPLIES_NOTHING)
             elif ".experts." in site.role and sum(1 for _ in terms(format_, site.shape)) > 1:
                 reason = ONE_MATRIX
             else:
-                reason = self.cost.refuses(format_, site.shape, activation)
+                reason = self.cost.refuses(product((site,), scheme))
             if reason:
                 return reason
         return None
@@ -189,12 +166,12 @@ class Predictor:
     def step(self, formats: Formats, rows: int) -> float:
         """Return the time of all linears but the head's in a step of `rows` tokens [s]."""
         chosen = (unit for unit in self.split(formats) if unit[0].layer is not None)
-        return sum(self.unit_seconds(unit, formats[unit[0].module], rows) for unit in chosen)
+        return sum(self.unit_seconds(unit, _scheme(unit, formats), rows) for unit in chosen)
 
     def head(self, formats: Formats) -> float:
         """Return the time of the head's linear, of one row [s]."""
         chosen = (unit for unit in self.split(formats) if unit[0].layer is None)
-        return sum(self.unit_seconds(unit, formats[unit[0].module], 1) for unit in chosen)
+        return sum(self.unit_seconds(unit, _scheme(unit, formats), 1) for unit in chosen)
 
     def decode(self, formats: Formats, context: int = 0) -> float:
         """Return the time of a token that has `context` tokens before it [s]."""
@@ -210,7 +187,7 @@ class Predictor:
 
     def memory(self, formats: Formats, context: int = 0) -> int:
         """Return the peak memory of a process with a sequence of `context` tokens [byte]."""
-        weights = sum(self.unit_bytes(u, formats[u[0].module]) for u in self.split(formats))
+        weights = sum(self.unit_bytes(u, _scheme(u, formats)) for u in self.split(formats))
         return weights + self.rest_memory(context)
 
     def split(self, formats: Formats) -> Iterator[Unit]:
@@ -230,6 +207,11 @@ def units(family: Family, arch: Architecture) -> tuple[Unit, ...]:
     graph = joined(lower(family, arch, lambda site: whole(site, Scheme(BF16))))
     found = tuple(_multiplied(graph))
     return found if arch.tied else ((family.embed_site(arch),), *found)
+
+
+def product(sites: Sequence[Site], scheme: Scheme) -> Product:
+    """Return what the engine multiplies by at once where sites read one input."""
+    return Product(scheme.format, tuple(site.shape for site in sites), scheme.activation)
 
 
 def formats_of(contents: Contents) -> Formats:
@@ -255,7 +237,7 @@ def calibrated(
 
     def experts(rows: int) -> float:
         found = (unit for unit in bare.split(formats) if ".experts." in unit[0].role)
-        return sum(bare.unit_seconds(unit, formats[unit[0].module], rows) for unit in found)
+        return sum(bare.unit_seconds(unit, _scheme(unit, formats), rows) for unit in found)
 
     found = timed(engine, others=experts if arch.experts is not None else None, memory=memory)
     assert isinstance(engine.executor, Native), "only native kernels are timed"
@@ -295,6 +277,10 @@ def _multiplied(graph: Graph) -> Iterator[Unit]:
 
 def _sites(parts: Sequence[Part]) -> Unit:
     return tuple({part.site.module: part.site for part in parts}.values())
+
+
+def _scheme(unit: Unit, formats: Formats) -> Scheme:
+    return Scheme(formats[unit[0].module])
 
 
 def _looked_up(site: Site, arch: Architecture) -> bool:

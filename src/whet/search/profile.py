@@ -17,7 +17,6 @@ Law: more bytes are never faster. Law: more rows are never faster. Law: `loads(d
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,18 +28,15 @@ from psutil import virtual_memory
 
 from whet.base.errors import MissingError, RecipeError
 from whet.base.machine import processor
-from whet.formats.activation import Activation
-from whet.formats.spec import Coded, Format, Shape, parse
+from whet.formats.spec import Coded, Format, parse
 from whet.formats.terms import Term, terms
 from whet.graph.executors.weights import not_worth_expanding, refusal, way_of
-from whet.graph.weights import Part, whole
+from whet.graph.weights import Part
 from whet.kernels.native import missing, native
 from whet.measure.memory import child
 from whet.measure.product import Product, Stopwatch
 from whet.measure.yardstick import calm
-from whet.model.site import Site
 from whet.runtime.native import threads as usable
-from whet.store.scheme import Scheme
 
 LONGEST = 1 << 16  # of a file [byte]
 HALVES = 2  # of an int16 input, which is multiplied by in turn
@@ -81,40 +77,33 @@ class Profile:
     int8: Rates
     bf16: Rates
 
-    def linear(self, format_: Format, shape: Shape, rows: int) -> float:
-        """Return the time of one matrix with so many rows of input [s]."""
-        return self.joined(format_, (shape,), rows)
-
-    def joined(
-        self,
-        format_: Format,
-        shapes: Sequence[Shape],
-        rows: int,
-        activation: Activation | None = None,
-    ) -> float:
-        """Return the time of matrices that read one input, side by side as the engine has them [s]."""
-        every = [term for shape in shapes for term in terms(format_, shape)]
-        read = sum(map(_nbytes, every)) / self.bandwidth
+    def seconds(self, product: Product, rows: int) -> float:
+        """Return the time of a product with so many rows of input [s]."""
         done = sum(
-            self._seconds(_part(format_, term.shape, activation), term, rows) for term in every
+            self._seconds(term, product.part(number), rows)
+            for number, shape in enumerate(product.shapes)
+            for term in terms(product.format, shape)
         )
-        met = OPERATORS * sum(1 for _ in terms(format_, shapes[0]))
-        return max(read, done) + self.overhead * met
+        met = OPERATORS * sum(1 for _ in terms(product.format, product.shapes[0]))
+        return max(self.nbytes(product) / self.bandwidth, done) + self.overhead * met
 
-    def refuses(
-        self, format_: Format, shape: Shape, activation: Activation | None = None
-    ) -> str | None:
-        """Return why no kernel multiplies by such a matrix on any machine, or None."""
-        reason = format_.refuses(shape)
-        if reason or missing() is not None:
-            return reason
-        return refusal(_part(format_, shape, activation), "generic", "int8")
+    def refuses(self, product: Product) -> str | None:
+        """Return why no kernel multiplies by a product's matrices on any machine, or None."""
+        for number, shape in enumerate(product.shapes):
+            reason = product.format.refuses(shape)
+            if reason is None and missing() is None:
+                reason = refusal(product.part(number), "generic", "int8")
+            if reason:
+                return reason
+        return None
 
-    def nbytes(self, format_: Format, shape: Shape) -> int:
-        """Return the size of a matrix as kernels read it [byte]."""
-        return sum(map(_nbytes, terms(format_, shape)))
+    def nbytes(self, product: Product) -> int:
+        """Return the size of a product's matrices as kernels read them [byte]."""
+        return sum(
+            _nbytes(term) for shape in product.shapes for term in terms(product.format, shape)
+        )
 
-    def _seconds(self, part: Part, term: Term, rows: int) -> float:
+    def _seconds(self, term: Term, part: Part, rows: int) -> float:
         """Return the time of the arithmetic that multiplies by a matrix [s]."""
         mode, operations = way_of(term, part, "int8").mode, 2 * term.shape[0] * term.shape[1]
         rates = self.bf16 if mode == "bf16" else self.int8
@@ -225,11 +214,6 @@ def _number(value: object, name: str) -> float:
     raise RecipeError(
         f"{name} = {value!r}; expected a number above 0 [{NUMBERS.get(name, '1/s')}]", EXAMPLE
     )
-
-
-def _part(format_: Format, shape: Shape, activation: Activation | None) -> Part:
-    site = Site("mlp.up", "", shape, "ffn", "hidden", "mlp.in")
-    return whole(site, Scheme(format_, activation))
 
 
 def _nbytes(term: Term) -> int:

@@ -179,12 +179,12 @@ class _Costs:
         if (known := self.predictor) is None:
             return option
         stored = self.folder.tensors[unit.sites[0].tensor].info.dtype.lower()
-        format_, activation = option.level.format or parse(stored), option.level.input
+        scheme = Scheme(option.level.format or parse(stored), option.level.input)
         return replace(
             option,
-            memory=known.unit_bytes(unit.sites, format_),
-            decode=known.unit_decode(unit.sites, format_, activation),
-            prefill=known.unit_seconds(unit.sites, format_, self.prompt, activation),
+            memory=known.unit_bytes(unit.sites, scheme),
+            decode=known.unit_decode(unit.sites, scheme),
+            prefill=known.unit_seconds(unit.sites, scheme, self.prompt),
         )
 
 

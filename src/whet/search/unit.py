@@ -15,6 +15,7 @@ from whet.formats.spec import Float as Plain
 from whet.methods import catalogue
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass
+from whet.store.scheme import Scheme
 
 QUICK_RANGES = 10  # tried for each group where levels are compared quickly
 COARSE = 3  # bits up to which drift of earlier layers is made good in full
@@ -202,9 +203,7 @@ def _name(site: Site) -> str:
 class Machine(Protocol):
     """What says that a machine cannot multiply by a format."""
 
-    def refuses(
-        self, sites: Sequence[Site], format_: Format, activation: Activation | None
-    ) -> str | None:
+    def refuses(self, sites: Sequence[Site], scheme: Scheme) -> str | None:
         """Return why not, or None."""
         ...
 
@@ -231,7 +230,7 @@ def offered(
         reasons = (_refusal(site, one) for site in unit.sites)
         reason = next(filter(None, reasons), None)
         if reason is None and machine is not None and one.format is not None:
-            reason = machine.refuses(unit.sites, one.format, one.input)
+            reason = machine.refuses(unit.sites, Scheme(one.format, one.input))
         if reason is None:
             fit.append(one)
         else:

@@ -9,8 +9,8 @@ from whet.formats.spec import parse
 from whet.measure.product import Product, Time
 from whet.search.latency import LARGEST, SMALLEST, Latency, place, rounded
 
-INT4 = parse("int4-g16")
 SHAPE = (48, 32)
+INT4 = Product(parse("int4-g16"), (SHAPE,))
 MACHINE = {"processor": "one", "threads": "1"}
 
 
@@ -37,11 +37,11 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_measured_is_kept(path: Path):
     first = Latency(Clock(), path, MACHINE)
-    spent = [first.linear(INT4, SHAPE, rows) for rows in (1, 8, 5, 1)]
+    spent = [first.seconds(INT4, rows) for rows in (1, 8, 5, 1)]
     assert [rows for _, rows in first.timer.timed] == [1, 8]
     again = Latency(Clock(), path, MACHINE)
-    assert [again.linear(INT4, SHAPE, rows) for rows in (1, 8, 5, 1)] == spent
-    assert again.nbytes(INT4, SHAPE) == 10
+    assert [again.seconds(INT4, rows) for rows in (1, 8, 5, 1)] == spent
+    assert again.nbytes(INT4) == 10
     assert again.timer.timed == []
     assert again.note == ""
     assert again.record().facts["measured"].value == 0
@@ -51,26 +51,26 @@ def test_what_was_measured_is_kept(path: Path):
 def test_rows_between_knots_are_on_a_line_and_long_prompts_add_up(path: Path):
     found = Latency(Clock(), path, MACHINE)
     for rows in (1, 2, 8, 30, 64, 200, 512):
-        assert found.linear(INT4, SHAPE, rows) == pytest.approx(100 + rows)
-    assert found.linear(INT4, SHAPE, 1024) == pytest.approx(2 * 612)
-    assert found.linear(INT4, SHAPE, 1054) == pytest.approx(2 * 612 + 130)
+        assert found.seconds(INT4, rows) == pytest.approx(100 + rows)
+    assert found.seconds(INT4, 1024) == pytest.approx(2 * 612)
+    assert found.seconds(INT4, 1054) == pytest.approx(2 * 612 + 130)
 
 
 def test_products_are_told_apart(path: Path):
     found = Latency(Clock(), path, MACHINE)
-    found.joined(INT4, (SHAPE, SHAPE), 1)
-    found.linear(INT4, SHAPE, 1)
-    found.linear(parse("int8-g16"), SHAPE, 1)
+    found.seconds(Product(INT4.format, (SHAPE, SHAPE)), 1)
+    found.seconds(INT4, 1)
+    found.seconds(Product(parse("int8-g16"), (SHAPE,)), 1)
     found.timer.model_bytes = 1 << 21
-    found.linear(INT4, SHAPE, 1)
+    found.seconds(INT4, 1)
     assert len(found.timer.timed) == 4
     assert Latency(Clock(), path, MACHINE).record().facts["known"].value == 4
 
 
 def test_two_tables_lose_nothing(path: Path):
     one, other = (Latency(Clock(), path, MACHINE) for _ in range(2))
-    one.linear(INT4, SHAPE, 1)
-    other.linear(INT4, SHAPE, 8)
+    one.seconds(INT4, 1)
+    other.seconds(INT4, 8)
     assert Latency(Clock(), path, MACHINE).record().facts["known"].value == 2
 
 
@@ -100,23 +100,23 @@ def test_files_that_are_damaged_or_of_others_are_made_anew(path: Path, text: str
     path.write_bytes(whole.encode("utf-8", "surrogateescape"))
     found = Latency(Clock(), path, MACHINE)
     assert "not used" in str(found.record().fallback)
-    assert found.linear(INT4, SHAPE, 1) == 101
+    assert found.seconds(INT4, 1) == 101
     assert Latency(Clock(), path, MACHINE).note == ""
 
 
 def test_places_that_cannot_be_written_to_are_done_without(tmp_path: Path):
     (tmp_path / "file").write_text("")
     found = Latency(Clock(), tmp_path / "file" / "table.json", MACHINE)
-    assert found.linear(INT4, SHAPE, 1) == 101
-    assert found.linear(INT4, SHAPE, 1) == 101
+    assert found.seconds(INT4, 1) == 101
+    assert found.seconds(INT4, 1) == 101
     assert "could not be kept" in found.note
     assert len(found.timer.timed) == 1
 
 
 def test_refusals_are_reasons(path: Path):
     found = Latency(Clock(), path, MACHINE)
-    assert found.refuses(INT4, SHAPE) is None
-    assert "rank 40" in str(found.refuses(parse("lowrank-40"), SHAPE))
+    assert found.refuses(INT4) is None
+    assert "rank 40" in str(found.refuses(Product(parse("lowrank-40"), (SHAPE,))))
     assert found.timer.timed == []
 
 

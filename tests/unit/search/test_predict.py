@@ -10,14 +10,15 @@ from tests.native_folders import native, tiny
 from whet.formats.keeping import page_bytes
 from whet.formats.spec import Format, Shape, parse
 from whet.measure import rest as timed
-from whet.measure.product import Stopwatch
+from whet.measure.product import Product, Stopwatch
 from whet.measure.rest import Rest, kept
 from whet.model.family import find
 from whet.runtime.engine import Engine
 from whet.search.latency import Latency
-from whet.search.predict import Guide, Predictor, calibrated, formats_of, modelled, units
+from whet.search.predict import Guide, Predictor, calibrated, formats_of, modelled, product, units
 from whet.search.profile import Profile, Rates
 from whet.store.contents import Contents
+from whet.store.scheme import Scheme
 
 BF16, INT4, INT8 = parse("bf16"), parse("int4-g16"), parse("int8-channel")
 REST = Rest(0.5, 0.001, ((10, 1.0), (20, 3.0), (40, 5.0)), 1000)
@@ -31,18 +32,17 @@ class Counted:
 
     asked: list[tuple[str, tuple[Shape, ...], int]] = field(default_factory=list)
 
-    def linear(self, format_: Format, shape: Shape, rows: int) -> float:
-        return self.joined(format_, (shape,), rows)
+    def seconds(self, product: Product, rows: int) -> float:
+        self.asked.append((str(product.format), product.shapes, rows))
+        return 1.0 + 1e-6 * rows * sum(map(product.format.bits, product.shapes))
 
-    def joined(self, format_: Format, shapes, rows: int, activation=None) -> float:
-        self.asked.append((str(format_), tuple(shapes), rows))
-        return 1.0 + 1e-6 * rows * sum(format_.bits(shape) for shape in shapes)
+    def refuses(self, product: Product) -> str | None:
+        if str(product.format) == "int3-g16":
+            return "no kernel"
+        return next(filter(None, map(product.format.refuses, product.shapes)), None)
 
-    def refuses(self, format_: Format, shape: Shape, activation=None) -> str | None:
-        return "no kernel" if str(format_) == "int3-g16" else format_.refuses(shape)
-
-    def nbytes(self, format_: Format, shape: Shape) -> int:
-        return format_.bits(shape) // 8
+    def nbytes(self, product: Product) -> int:
+        return sum(map(product.format.bits, product.shapes)) // 8
 
 
 def predictor(case: str) -> Predictor:
@@ -106,14 +106,16 @@ def test_predictions_add_up_over_units(case: str):
     found = predictor(case)
     chosen = uniform(found, INT8)
     every = units(found.family, found.arch)
-    spent = sum(found.unit_seconds(unit, INT8, 1) for unit in every)
+    spent = sum(found.unit_seconds(unit, Scheme(INT8), 1) for unit in every)
     assert found.decode(chosen) == pytest.approx(spent + REST.token)
-    weights = sum(found.unit_bytes(unit, INT8) for unit in every)
+    weights = sum(found.unit_bytes(unit, Scheme(INT8)) for unit in every)
     context = kept(found.arch, 9)
     assert found.memory(chosen, 9) == weights + REST.memory + context
     for unit in every:
         other = chosen | dict.fromkeys((site.module for site in unit), BF16)
-        change = found.unit_seconds(unit, BF16, 1) - found.unit_seconds(unit, INT8, 1)
+        change = found.unit_seconds(unit, Scheme(BF16), 1) - found.unit_seconds(
+            unit, Scheme(INT8), 1
+        )
         assert found.decode(other) - found.decode(chosen) == pytest.approx(change)
 
 
@@ -132,30 +134,32 @@ def test_of_experts_the_active_ones_are_counted():
     experts = found.arch.experts
     assert experts is not None
     share = experts.active / experts.count
-    whole = found.cost.joined(INT8, [site.shape for site in unit], 1)
-    assert found.unit_seconds(unit, INT8, 1) == pytest.approx(share * whole)
-    many = found.cost.joined(INT8, [site.shape for site in unit], round(100 * share))
-    assert found.unit_seconds(unit, INT8, 100) == pytest.approx(many)
+    whole = found.cost.seconds(product(unit, Scheme(INT8)), 1)
+    assert found.unit_seconds(unit, Scheme(INT8), 1) == pytest.approx(share * whole)
+    many = found.cost.seconds(product(unit, Scheme(INT8)), round(100 * share))
+    assert found.unit_seconds(unit, Scheme(INT8), 100) == pytest.approx(many)
 
 
 def test_tables_take_no_time_unless_they_are_the_head_too():
     apart, tied = predictor("llama"), predictor("llama-tied")
     (embed, *_), (*_, head) = units(apart.family, apart.arch), units(tied.family, tied.arch)
     assert embed[0].role == head[0].role == "embed"
-    assert apart.unit_seconds(embed, BF16, 5) == apart.unit_bytes(embed, BF16) == 0
-    assert tied.unit_seconds(head, BF16, 5) == tied.cost.joined(BF16, [(VOCAB, HIDDEN)], 1)
+    assert apart.unit_seconds(embed, Scheme(BF16), 5) == apart.unit_bytes(embed, Scheme(BF16)) == 0
+    assert tied.unit_seconds(head, Scheme(BF16), 5) == tied.cost.seconds(
+        Product(BF16, ((VOCAB, HIDDEN),)), 1
+    )
 
 
 def test_refusals_have_reasons():
     found, mixture = predictor("llama"), predictor("mixtral")
     every = {unit[0].role: unit for unit in units(found.family, found.arch)}
-    assert found.refuses(every["attn.q"], parse("int3-g16")) == "no kernel"
-    assert found.refuses(every["attn.q"], INT4) is None
-    assert found.refuses(every["embed"], parse("int3-g16")) is None
-    assert "no rows" in str(found.refuses(every["embed"], parse("lowrank-4")))
-    assert "rank 40" in str(found.refuses(every["mlp.down"], parse("lowrank-40")))
+    assert found.refuses(every["attn.q"], Scheme(parse("int3-g16"))) == "no kernel"
+    assert found.refuses(every["attn.q"], Scheme(INT4)) is None
+    assert found.refuses(every["embed"], Scheme(parse("int3-g16"))) is None
+    assert "no rows" in str(found.refuses(every["embed"], Scheme(parse("lowrank-4"))))
+    assert "rank 40" in str(found.refuses(every["mlp.down"], Scheme(parse("lowrank-40"))))
     expert = next(u for u in units(mixture.family, mixture.arch) if ".experts." in u[0].role)
-    assert "one matrix" in str(mixture.refuses(expert, parse("int4-g16 + int4-g16")))
+    assert "one matrix" in str(mixture.refuses(expert, Scheme(parse("int4-g16 + int4-g16"))))
 
 
 def test_memory_of_weights_is_that_of_the_engines_layouts(tmp_path: Path):
@@ -189,12 +193,12 @@ def test_a_draft_divides_steps_among_tokens():
     guide = Guide(tokens=3.0, guesses=4.0, seconds=0.1, first=0.2, memory=500)
     found = replace(bare, guide=guide)
     unit = next(one for one in units(found.family, found.arch) if one[0].layer is not None)
-    assert found.unit_decode(unit, INT8) == bare.unit_seconds(unit, INT8, 5) / 3
+    assert found.unit_decode(unit, Scheme(INT8)) == bare.unit_seconds(unit, Scheme(INT8), 5) / 3
     assert found.rest_decode(10) == pytest.approx((bare.rest_decode(10) + 4 * 0.1) / 3)
     assert found.rest_first(10) == bare.rest_first(10) + 0.2
     assert found.rest_memory(10) == bare.rest_memory(10) + 500
     useless = replace(bare, guide=Guide(1.0, 0.0, 0.1, 0.0, 0))
-    assert useless.unit_decode(unit, INT8) == bare.unit_decode(unit, INT8)
+    assert useless.unit_decode(unit, Scheme(INT8)) == bare.unit_decode(unit, Scheme(INT8))
     assert useless.rest_decode(10) == bare.rest_decode(10)
 
 

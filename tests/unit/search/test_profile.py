@@ -10,59 +10,66 @@ from hypothesis import strategies as st
 from whet.base.errors import MissingError, RecipeError
 from whet.formats.activation import parse_activation
 from whet.formats.spec import EXAMPLES, SPARSE, parse
+from whet.measure.product import Product
 from whet.search.profile import Profile, Rates, dumps, loads, measured, read
 
 PHONE = Profile("a phone", 2e10, 4e9, 4, 1e-6, 6e7, Rates(5e10, 4e11), Rates(4e10, 1e11))
 SHAPES = st.tuples(st.integers(1, 16), st.integers(1, 16)).map(lambda n: (64 * n[0], 64 * n[1]))
 FORMATS = st.sampled_from([parse(name) for name in (*EXAMPLES, *SPARSE)])
+SIDES = st.lists(SHAPES, min_size=1, max_size=2).map(tuple)  # of matrices side by side
 EXTRA = ("int4-g64 + lowrank-16", "int2-g64 + int2-g64", "lowrank-16", "2:4(int8-g64)")
 
 
-@given(FORMATS, SHAPES, st.integers(1, 1000), st.integers(1, 1000))
-def test_more_rows_are_never_faster(format_, shape, rows, more):
-    assert PHONE.linear(format_, shape, rows) <= PHONE.linear(format_, shape, rows + more)
+@given(FORMATS, SIDES, st.integers(1, 1000), st.integers(1, 1000))
+def test_more_rows_are_never_faster(format_, shapes, rows, more):
+    product = Product(format_, shapes)
+    assert PHONE.seconds(product, rows) <= PHONE.seconds(product, rows + more)
 
 
 @given(SHAPES, st.integers(2, 8), st.integers(2, 8), st.integers(1, 600))
 def test_more_bytes_are_never_faster(shape, bits, more, rows):
-    few, many = (parse(f"int{n}-g64") for n in sorted((bits, more)))
-    assert PHONE.linear(few, shape, rows) <= PHONE.linear(many, shape, rows)
-    assert PHONE.nbytes(few, shape) <= PHONE.nbytes(many, shape)
+    few, many = (Product(parse(f"int{n}-g64"), (shape,)) for n in sorted((bits, more)))
+    assert PHONE.seconds(few, rows) <= PHONE.seconds(many, rows)
+    assert PHONE.nbytes(few) <= PHONE.nbytes(many)
 
 
-@given(FORMATS, SHAPES, st.integers(1, 600), st.floats(1.0, 10.0))
-def test_a_better_machine_is_never_slower(format_, shape, rows, factor):
+@given(FORMATS, SIDES, st.integers(1, 600), st.floats(1.0, 10.0))
+def test_a_better_machine_is_never_slower(format_, shapes, rows, factor):
+    product = Product(format_, shapes)
     better = [
         replace(PHONE, bandwidth=PHONE.bandwidth * factor),
         replace(PHONE, overhead=PHONE.overhead / factor),
         replace(PHONE, int8=Rates(5e10 * factor, 4e11 * factor)),
     ]
     for machine in better:
-        assert machine.linear(format_, shape, rows) <= PHONE.linear(format_, shape, rows)
+        assert machine.seconds(product, rows) <= PHONE.seconds(product, rows)
 
 
 def test_times_are_those_of_the_roofline_by_hand():
     int8, bf16, shape = parse("int8-channel"), parse("bf16"), (1024, 512)
     read_seconds = int8.bits(shape) / 8 / 2e10
     done = 2 * 1024 * 512 / 5e10
-    assert PHONE.linear(int8, shape, 1) == pytest.approx(max(read_seconds, done) + 2e-6)
+    assert PHONE.seconds(Product(int8, (shape,)), 1) == pytest.approx(
+        max(read_seconds, done) + 2e-6
+    )
     many = 2 * 1024 * 512 * (1 / 4e10 + 511 / 1e11)
-    assert PHONE.linear(bf16, shape, 512) == pytest.approx(many + 2e-6)
-    wide = PHONE.joined(int8, (shape,), 1, parse_activation("int16-g32"))
+    assert PHONE.seconds(Product(bf16, (shape,)), 512) == pytest.approx(many + 2e-6)
+    wide = PHONE.seconds(Product(int8, (shape,), parse_activation("int16-g32")), 1)
     assert wide == pytest.approx(max(read_seconds, 2 * done) + 2e-6)
-    both = PHONE.joined(bf16, (shape, shape), 512)
+    both = PHONE.seconds(Product(bf16, (shape, shape)), 512)
     assert both == pytest.approx(2 * many + 2e-6)
 
 
 @pytest.mark.parametrize("name", EXTRA)
 def test_sums_products_and_sparse_formats_have_times_and_sizes(name: str):
-    assert PHONE.linear(parse(name), (128, 128), 1) > 0
-    assert PHONE.nbytes(parse(name), (128, 128)) > 0
-    assert PHONE.refuses(parse(name), (128, 128)) is None
+    product = Product(parse(name), ((128, 128),))
+    assert PHONE.seconds(product, 1) > 0
+    assert PHONE.nbytes(product) > 0
+    assert PHONE.refuses(product) is None
 
 
 def test_what_no_matrix_can_have_is_refused():
-    assert "rank 16" in str(PHONE.refuses(parse("lowrank-16"), (8, 128)))
+    assert "rank 16" in str(PHONE.refuses(Product(parse("lowrank-16"), ((128, 128), (8, 128)))))
 
 
 def test_profiles_come_back_as_they_were(tmp_path: Path):
@@ -125,4 +132,4 @@ def test_this_machine_has_a_profile():
     assert found.threads == 1
     assert found.int8.gemv <= found.int8.gemm
     assert 1e7 < found.process < found.memory
-    assert found.linear(parse("int4-g64"), (256, 256), 1) > 0
+    assert found.seconds(Product(parse("int4-g64"), ((256, 256),)), 1) > 0
