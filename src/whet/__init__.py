@@ -14,7 +14,7 @@ from whet.api import compress as compress
 from whet.api import explain as explain
 from whet.api import load as load
 from whet.api import preview as preview
-from whet.model import uneven as _uneven
+from whet.model import narrow as _narrow
 from whet.store.hook import install as _install
 from whet.version import __version__ as __version__
 
@@ -24,4 +24,4 @@ for _package in ("whet.measure", "whet.search"):
     _import_module(_package)  # one that is first imported later would take its function's place
 measure, search = _api.measure, _api.search
 
-_install({_uneven.BUILDS: _uneven.narrow})
+_install({_narrow.BUILDS: _narrow.narrow})

@@ -20,6 +20,8 @@ from whet.methods.quantize.gptq import Gptq
 from whet.methods.quantize.hqq import Hqq
 from whet.methods.quantize.rtn import Rtn
 from whet.methods.quantize.smoothquant import SmoothQuant
+from whet.methods.solve import equalise
+from whet.model.fold import fold
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
@@ -217,7 +219,7 @@ def test_rescaling_changes_nothing_that_a_block_computes(tmp_path: Path, use: Bl
         for tap, scale in change.folds.items():
             assert torch.isfinite(scale).all()
             assert (scale > 0).all()
-            block.fold(tap, scale)
+            fold(block, tap, scale)
         after = block(x)
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
     assert set(change.facts) == set(block.taps)
@@ -240,7 +242,7 @@ def test_a_tap_that_cannot_be_rescaled_is_said(
 ) -> None:
     block, x = demo_block(1), hidden(256)
     observe = observing(block, spooled(tmp_path / "x", x))
-    monkeypatch.setattr(type(block), "foldable", lambda self, tap: "it is bolted down")
+    monkeypatch.setattr(equalise, "foldable", lambda block, tap: "it is bolted down")
     for name in ("awq", "smoothquant"):
         use = method(name)()
         assert isinstance(use, BlockPass)

@@ -88,24 +88,6 @@ class Block(nn.Module):
         arch, layer = self.arch, self.layer
         return weights(q, k, arch.scale_of(layer), arch.windows[layer], arch.attention_cap)
 
-    def foldable(self, tap: str) -> str | None:
-        """Return why the channels of a tap cannot be rescaled, or `None` if they can."""
-        from whet.model.fold import foldable
-
-        return foldable(self, tap)
-
-    def fold(self, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
-        """Divide the channels of a tap by `scale` at their producer, and multiply at their readers.
-
-        Returns the scale that was used. Gains, biases and routers keep the type they are stored
-        in, so a scale is one that this type can hold (before experts, a power of two), and heads
-        that share values share a scale. Only the bias of a layer norm is rounded anew.
-        Law: the block computes the same function.
-        """
-        from whet.model.fold import folded
-
-        return folded(self, tap, scale)
-
     def extras(self) -> dict[str, Tensor]:
         """Return what is no linear weight, by the checkpoint's name: gains, biases, the router."""
         found = {f"{s.module}.bias": self.linears[s.role].bias for s in self.sites if s.bias}

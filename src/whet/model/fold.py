@@ -42,8 +42,14 @@ def _normed(block: Block, half: str) -> str | None:
     return "its norm has no gain" if norm.weight is None else None
 
 
-def folded(block: Block, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
-    """Rescale the channels of a tap; return the scale that was used."""
+def fold(block: Block, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
+    """Divide the channels of a tap by `scale` at their producer, and multiply at their readers.
+
+    Returns the scale that was used. Gains, biases and routers keep the type they are stored
+    in, so a scale is one that this type can hold (before experts, a power of two), and heads
+    that share values share a scale. Only the bias of a layer norm is rounded anew.
+    Law: the block computes the same function.
+    """
     reason = foldable(block, tap)
     if reason:
         raise UnsupportedError(f"cannot rescale {tap} of block {block.layer}: {reason}")

@@ -1,6 +1,6 @@
 """transformers builds models whose feed-forward layers differ in width as `config.json` tells them.
 
-Imported by `uneven` when transformers is; not part of the API.
+Imported by `narrow` when transformers is; not part of the API.
 """
 
 from functools import wraps

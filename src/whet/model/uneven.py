@@ -1,6 +1,5 @@
 """Feed-forward layers of different widths: how `config.json` tells them. Needs no torch."""
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,6 @@ from whet.base.errors import FolderError
 from whet.model.architecture import Architecture
 from whet.model.config import DAMAGED, LARGEST, Config
 
-BUILDS = "transformers.modeling_utils"  # what `narrow` follows
 KEY = "whet_ffn"  # of config.json: the channels of each block's feed-forward layer
 
 
@@ -33,11 +31,3 @@ def uneven(config: Config, arch: Architecture) -> Architecture:
     if arch.experts is not None:
         raise FolderError(f"config.json: {KEY} in a model with experts", DAMAGED)
     return replace(arch, ffns=tuple(widths), ffn=max(widths))
-
-
-def narrow() -> None:
-    """Let transformers, which is imported, build feed-forward layers of different widths."""
-    if importlib.util.find_spec("torch") is not None:
-        from whet.model import narrowed
-
-        narrowed.install()

@@ -7,6 +7,7 @@ from whet.methods.solve.equalise import as_folded, readers
 from whet.methods.solve.groups import spread, sums
 from whet.methods.solve.nearest import nearest, weight_error
 from whet.methods.solve.threads import SMALL, threads_for
+from whet.model.fold import fold
 
 
 def coded(name: str) -> Coded:
@@ -63,5 +64,5 @@ def test_heads_that_share_values_share_their_scale() -> None:
     block = demo_block()
     scale = torch.rand(256, generator=torch.Generator().manual_seed(0)) + 0.5
     used = as_folded(block, "attn.out", scale)
-    torch.testing.assert_close(used, block.fold("attn.out", scale))
+    torch.testing.assert_close(used, fold(block, "attn.out", scale))
     assert as_folded(block, "attn.in", scale) is scale

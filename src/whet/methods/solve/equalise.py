@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whet.model.block import Block
+from whet.model.fold import foldable
 from whet.model.site import Site
 
 
@@ -35,7 +36,7 @@ def readers(block: Block, roles: tuple[str, ...]) -> Iterator[Readers]:
             joint = ".experts." in site.tap and site.tap.endswith(".in")
             chosen.setdefault("mlp.in" if joint else site.tap, []).append(site)
     for tap, sites in chosen.items():
-        yield Readers(tap, tuple(sites), block.foldable(tap))
+        yield Readers(tap, tuple(sites), foldable(block, tap))
 
 
 def as_folded(block: Block, tap: str, scale: Float[Tensor, "in"]) -> Float[Tensor, "in"]:
