@@ -164,6 +164,12 @@ def test_outputs_are_independent(name: str) -> None:
     torch.testing.assert_close(few.values, whole.values[:, some])
 
 
+def test_so_many_outputs_at_a_time_have_the_same_sum(monkeypatch) -> None:
+    one, other = torch.randn(37, 24), torch.randn(37, 24)
+    monkeypatch.setattr(slabs, "NUMBERS", 8 * 24)
+    assert slabs.inner(one, other) == pytest.approx(float((one.double() * other).sum()))
+
+
 @pytest.mark.parametrize("name", [*CODED, *LEARNED])
 @pytest.mark.parametrize("sweeps", [0, 1])  # with more, outputs end together when none changes
 def test_so_many_outputs_at_a_time_change_nothing(name: str, sweeps: int, monkeypatch) -> None:

@@ -21,6 +21,7 @@ from whet.formats.activation import Activation
 from whet.formats.weight import Weight
 from whet.kernels.arithmetic import arithmetic, usual
 from whet.kernels.linear import multiplied
+from whet.methods.solve.slabs import inner
 from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.database import Database, named, told
@@ -203,5 +204,5 @@ def _energy(unit: Unit, weights: Mapping[str, Tensor], stats: Mapping[str, Stats
         seen, matrix = stats[site.tap], weights[site.role]
         with arithmetic(usual(site.shape[1])):
             grown = multiplied(matrix, seen[Gram].mean()) if Gram in seen else matrix
-        found += float((grown * matrix).double().sum())
+        found += inner(grown, matrix)
     return found

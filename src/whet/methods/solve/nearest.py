@@ -10,6 +10,7 @@ from whet.formats.codecs import codec_of
 from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Format, Shape
 from whet.formats.weight import Weight, written
+from whet.methods.solve.slabs import inner
 
 
 def nearest(
@@ -51,6 +52,6 @@ def nearest_kept(
 
 def weight_error(new: Weight, old: Float[Tensor, "out in"]) -> Quantity:
     """Return ‖Q - W‖² ÷ ‖W‖²."""
-    whole = float(old.double().square().sum())
-    lost = float((new.dense() - old).double().square().sum())
+    change = new.dense() - old
+    whole, lost = inner(old, old), inner(change, change)
     return Quantity(lost / whole if whole else 0.0, "1", "‖Q-W‖² ÷ ‖W‖²")
