@@ -61,8 +61,8 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
     """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
     original = ask.folder.path
     trim()  # another process is about to hold both models
-    count = WIDE_WINDOWS if is_wide(anatomy(ask.folder)) else WINDOWS
-    records = apart.compare(folder, original, ask.data, count)
+    wide = is_wide(anatomy(ask.folder))
+    records = apart.compare(folder, original, ask.data, WIDE_WINDOWS if wide else WINDOWS)
     facts = records[0].facts
     ppl, before = facts["ppl"].value, facts["ppl_original"].value
     found = {
@@ -71,7 +71,7 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
         "size": float(sum(path.stat().st_size for path in folder.rglob("*.safetensors"))),
     }
     if timed:
-        found |= _timed(folder, original, ask, records)
+        found |= _timed(folder, original, ask, records, again=not wide)
     return Measured(found, tuple(records))
 
 
@@ -88,9 +88,11 @@ def steady(folder: Path, limits: Limits, cache: Keeping | None = None) -> dict[s
     return found if kept else {"memory": found["memory"]}
 
 
-def _timed(folder: Path, original: Path, ask: Ask, records: list[Record]) -> dict[str, float]:
+def _timed(
+    folder: Path, original: Path, ask: Ask, records: list[Record], *, again: bool
+) -> dict[str, float]:
     """Measure speed and memory beside the original; add what is found to the records."""
-    found = _timings((folder, original), ask.limits, RUNS, (32,))
+    found = _timings((folder, original), ask.limits, RUNS, (32,), again=again)
     records += [record for record in found if record.step == "speed"]
     return _figures(found[0])
 
@@ -101,13 +103,15 @@ def _timings(
     runs: int,
     others: tuple[int, ...],
     cache: Keeping | None = None,
+    *,
+    again: bool = False,
 ) -> list[Record]:
-    """Time folders in a fresh process; where a limit depends on it, again if it was disturbed."""
+    """Time folders in a fresh process; if it was disturbed, `again`, as where a limit depends on it."""
     rounds = apart.Rounds(
         prompt=limits.prompt, others=others, runs=runs, seconds=TIMED, context=limits.context
     )
     found: list[Record] = []
-    for _ in range(TRIES if limits.timed else 1):
+    for _ in range(TRIES if again or limits.timed else 1):
         found = apart.speed(folders, cache=cache, **rounds)
         if not any("disturbed" in record.notes for record in found):
             break

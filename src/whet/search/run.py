@@ -21,7 +21,7 @@ from whet.recipe.anatomy import anatomy
 from whet.recipe.recipe import Recipe, Step
 from whet.search.allocate import Allocation
 from whet.search.ask import Ask, Carry
-from whet.search.build import exact_bytes, held_out_kl, measured
+from whet.search.build import Measured, exact_bytes, held_out_kl, measured
 from whet.search.choose import (
     Belief,
     broken,
@@ -232,7 +232,7 @@ class Run:
             stand.assembly.forget()
             began = self.clock.spent
             self._carried(recipe, place, stand.drafted)
-            seen = measured(place, self.ask, timed=self._here(stand))
+            seen = self._measured(stand, place)
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
                 told = tuple(self.generations)
@@ -257,12 +257,17 @@ class Run:
         place = self.work / "recovered"
         recipe, told = replace(recipe, steps=(*recipe.steps, Step(use))), (BUILDING, ENDING)
         self._carried(recipe, place, found.stand.drafted, told)
-        seen = measured(place, self.ask, timed=self._here(found.stand))
+        seen = self._measured(found.stand, place)
         over = broken(self.ask.limits, seen.facts, found.belief)
         before, after = found.seen.facts["kl"], seen.facts["kl"]
         kept = after < before and all(share <= 0 for share in over.values())
         found = replace(found, recovery=Recovery(use.tokens, before, after, kept))
         return replace(found, folder=place, seen=seen) if kept else found
+
+    def _measured(self, stand: Stand, place: Path) -> Measured:
+        """Return what a folder has, which takes minutes where two large models are read."""
+        self.teller.part(BUILDING, ENDING)(0.0, "measure")
+        return measured(place, self.ask, timed=self._here(stand))
 
     def _trains(self) -> bool:
         """Return whether training is worth a try: for quality, of a model that fits into memory twice."""
