@@ -41,8 +41,11 @@ class Belief:
     header: int = 0
 
     def built(self, kl: float) -> float:
-        """Return the KL divergence of the folder of a choice that has `kl` put together [nat]."""
-        return self.floor + self.sequential * kl
+        """Return the KL divergence of the folder of a choice that has `kl` put together [nat].
+
+        Law: 0 for a model that stays as it is, of which the engine rounds what it does of the original.
+        """
+        return self.floor + self.sequential * kl if kl else 0.0
 
     def assembled(self, kl: float) -> float:
         """Return what a choice may have put together, so that its folder has no more than `kl` [nat].

@@ -30,6 +30,7 @@ def test_a_folder_is_explained_by_what_it_has_taught(kl, real):
 def test_rounding_in_the_engine_is_not_a_share_of_the_loss():
     belief = compared(Belief(), 6e-6, 16e-6)
     assert belief.built(8e-5) == pytest.approx(9e-5)
+    assert belief.built(0.0) == 0
 
 
 @given(BELIEFS, LOSS, LOSS)

@@ -88,12 +88,18 @@ def _slope(here: tuple[float, float], end: tuple[float, float] | None) -> float 
 
 
 def nearest_uniform(search: Search) -> tuple[Mark, float] | None:
-    """Return the best uniform level that is no larger than the chosen size, and its KL there."""
+    """Return the best uniform level that is no larger than the chosen size, and its KL there.
+
+    One that is known to be slower than was asked for is none.
+    """
     size = place(search)
+    asked = (limit.limit for limit in search.limits if limit.name == "decode")
+    least = max((rate.value for rate in asked if rate is not None), default=0.0)
     fits = [
         (mark, mark.kl)
         for mark in search.uniforms
         if size and mark.size and mark.kl and mark.size <= size * (1 + 1e-9)
+        if mark.decode is None or mark.decode >= least
     ]
     return min(fits, key=lambda pair: pair[1], default=None)
 
