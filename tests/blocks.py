@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates, create_states
 from whet.calibrate.statistics import Statistic, Stats
 from whet.calibrate.sweep import observe
 from whet.model import decoder
@@ -34,13 +34,13 @@ def hidden(width: int, samples: int = 4, time: int = 48, seed: int = 0) -> Tenso
     return x
 
 
-def spooled(path: Path, x: Tensor) -> Spool:
-    spool = Spool.create(path, (x.shape[0], x.shape[1], x.shape[2]))
+def spooled(path: Path, x: Tensor) -> HiddenStates:
+    spool = create_states(path, (x.shape[0], x.shape[1], x.shape[2]))
     spool.write(0, x)
     return spool
 
 
-def observing(block: Block, spool: Spool) -> Observe:
+def observing(block: Block, spool: HiddenStates) -> Observe:
     return lambda tap, kinds: observe(block, None, Carried(spool), None, tap, kinds, 2)
 
 

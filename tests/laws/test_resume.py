@@ -15,7 +15,8 @@ from tests.small import FEW, small_model
 
 import whet
 from whet.base.errors import IdentityError, MissingError, StoppedError, WhetError
-from whet.recipe import carry
+from whet.recipe import carry, execute
+from whet.recipe.progress import Silence
 
 OF_THE_RUN = {"run.jsonl", "report.html", "report.md", "manifest.json"}  # these tell times
 SETTINGS = (*FEW, "gptq.format=int3-g64-affine")
@@ -54,6 +55,33 @@ def test_stopped_before_any_part_it_goes_on_to_the_same_bytes(
     whet.compress(model, "int3", set=SETTINGS, out=out, resume="required")
     assert digests(out) == straight
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("memory", ["1B", None])
+@pytest.mark.parametrize("interval", [0.0, float("inf")])
+def test_interrupted_within_a_part_it_goes_on_to_the_same_bytes(
+    model: Path,
+    straight: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: str | None,
+    interval: float,
+) -> None:
+    class Interrupt(Silence):
+        def advance(self, done: int, what: str) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "SAVE_INTERVAL_S", interval)
+    asked = {"set": SETTINGS, "out": tmp_path / "out", "memory": memory}
+    with pytest.raises(KeyboardInterrupt):
+        whet.compress(model, "int3", **asked, progress=Interrupt())
+    states = sorted(p.name for p in (tmp_path / ".out.partial" / "hidden-states").iterdir())
+    saved = memory is not None or interval == 0
+    names = ("ideal", "probe", "reference", "working")
+    assert states == ([f"{name}-0002.bin" for name in names] if saved else [])
+    whet.compress(model, "int3", **asked, resume="required" if saved else "auto")
+    assert digests(tmp_path / "out") == straight
 
 
 def test_stopped_after_the_last_part_it_goes_on_to_the_same_bytes(

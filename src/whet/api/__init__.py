@@ -44,6 +44,7 @@ def compress(  # noqa: PLR0913
     resume: Resume = "auto",
     overwrite: bool = False,
     seed: int | None = None,
+    memory: str | int | None = None,
     offline: bool = False,
     progress: "Progress | None" = None,
     stopped: Callable[[], bool] | None = None,
@@ -51,11 +52,14 @@ def compress(  # noqa: PLR0913
     """Compress a model by a recipe; return the published folder and its records.
 
     `set` holds settings like "gptq.format=int3-g64"; `calibration` replaces the recipe's source;
-    `stopped` is asked before each block, and if it says yes the run stops, resumable. Of processes
-    that `torchrun` has started all call it alike, and the first one writes.
+    `memory` ("1.5GiB") is what the process may take, half of what is free unless given: hidden
+    states of the text that do not fit go to disk. `stopped` is asked before each block, and if it
+    says yes the run stops, resumable. Of processes that `torchrun` has started all call it alike,
+    and the first one writes.
     """
     require("torch", "compress")
     from whet.api import compression as work
+    from whet.base.size import parse_size
     from whet.train.parallel import Team
 
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
@@ -67,6 +71,7 @@ def compress(  # noqa: PLR0913
         target,
         resume=resume,
         overwrite=overwrite,
+        memory_limit=None if memory is None else parse_size(memory, "--memory"),
         progress=progress,
         stopped=stopped,
     )
@@ -80,16 +85,19 @@ def preview(
     calibration: str | None = None,
     out: Source | None = None,
     seed: int | None = None,
+    memory: str | int | None = None,
     offline: bool = False,
 ) -> "Preview":
     """Return what `compress` would do: exact output size, predicted memory, disk and time, schemes."""
     require("torch", "compress")
     from whet.api import compression as work
     from whet.api.dry_run import previewed
+    from whet.base.size import parse_size
 
     bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
     target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
-    return previewed(bound, target)
+    limit = None if memory is None else parse_size(memory, "--memory")
+    return previewed(bound, target, limit)
 
 
 def search(  # noqa: PLR0913

@@ -10,6 +10,7 @@ from whet.base.errors import FolderError, RecipeError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
+from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Tokens, calibration
 from whet.recipe.assemble import output_records
 from whet.recipe.carry import Journey
@@ -104,23 +105,27 @@ def carried_out(
     resume: Resume = "auto",
     overwrite: bool = False,
     draft: Path | None = None,
+    memory_limit: int | None = None,
     progress: Progress | None = None,
     stopped: Callable[[], bool] | None = None,
 ) -> Result:
     """Carry out a plan; nothing stands at `out` before everything is verified.
 
-    `draft` is what the recipe's draft has made before, which is then not made again.
+    `draft` is what the recipe's draft has made before, which is then not made again. `memory_limit`
+    [byte] is for the process: hidden states beyond it go to disk.
     """
     began = time.perf_counter()
     team = Team.joined() if bound_plan.together else Team()
     small = draft_of(bound_plan)
     with Workspace(out, resume, overwrite=overwrite) as workspace:
-        refuse_misfits(estimate(bound_plan), out)
+        need = estimate(bound_plan, memory_limit)
+        refuse_misfits(need, out)
         _refuse_nonfinite(bound_plan.folder)
         tokens, digests = tokens_of(bound_plan), bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
         told, stop = progress or Silence(), stopped or (lambda: False)
-        journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop)
+        budget = MemoryBudget(need.hidden_states)
+        journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop, budget)
         files = journey.run()
         bound_plan = journey.settled
         checked = reload(workspace.final, journey.probe)

@@ -23,10 +23,10 @@ class Preview:
     draft_bytes: int = 0  # exact, of the smaller model inside; 0: there is none [byte]
 
 
-def previewed(bound: Pipeline, out: Path) -> Preview:
+def previewed(bound: Pipeline, out: Path, memory_limit: int | None = None) -> Preview:
     """Return what carrying out a plan would need; raise if it cannot fit."""
     samples, length = tokens_of(bound).ids.shape
-    need = trial(bound, (samples, length))
+    need = trial(bound, (samples, length), memory_limit)
     refuse_misfits(need, out)
     small, stages = draft_of(bound), tuple(stage_records(bound))
     drafted = 0 if small is None else small.weights_bytes

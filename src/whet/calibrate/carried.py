@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import Dtype, HiddenStates
 from whet.model.block import Moment
-
-Width = Literal["F32", "BF16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,21 +14,21 @@ class _Stand:
     """A tap, what its linears read there, and the residual stream there."""
 
     tap: str
-    x: Spool
-    stream: Spool
+    x: HiddenStates
+    stream: HiddenStates
 
 
 class Carried:
     """What enters a block, and what its linears read at the tap that the samples have come to.
 
-    All of it lies in files, so what stands before that tap is computed once for a whole block.
+    All of it is kept, so what stands before that tap is computed once for a whole block.
     What linears read is stored as `dtype`; BF16 loses nothing where they round their input to it.
     Law: statistics are those of samples that start before the block each time.
     """
 
-    def __init__(self, inputs: Spool, dtype: Width = "F32") -> None:
+    def __init__(self, inputs: HiddenStates, dtype: Dtype = "F32") -> None:
         self.inputs = inputs
-        self.dtype: Width = dtype
+        self.dtype: Dtype = dtype
         self._stand: _Stand | None = None
         self._next: _Stand | None = None
 
@@ -75,17 +72,17 @@ class Carried:
         self._stand = None
 
     def delete(self) -> None:
-        """Remove all files."""
+        """Give all memory back and remove all files."""
         self.rewind()
         self.inputs.delete()
 
-    def _file(self, name: str, like: Tensor, dtype: Width = "F32") -> Spool:
+    def _file(self, name: str, like: Tensor, dtype: Dtype = "F32") -> HiddenStates:
         path = self.inputs.path.with_name(f"{self.inputs.path.stem}.{name}.bin")
-        return Spool.create(path, (self.inputs.samples, self.inputs.time, like.shape[2]), dtype)
+        return self.inputs.like(path, like.shape[2], dtype)
 
     def _leave(self, onward: _Stand | None) -> None:
         """Remove the files of where the samples stand, but for those that are used further."""
         if self._stand is not None:
             used = (self.inputs,) if onward is None else (self.inputs, onward.x, onward.stream)
-            for spool in {self._stand.x, self._stand.stream}.difference(used):
-                spool.delete()
+            for states in {self._stand.x, self._stand.stream}.difference(used):
+                states.delete()

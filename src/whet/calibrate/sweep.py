@@ -1,6 +1,6 @@
 """Two walks over the calibration samples: what linears read, and what a block makes of it.
 
-Both go batch by batch, from file to file; nothing of the block outlives the call.
+Both go batch by batch; nothing of the block outlives the call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whet.base.errors import NumericalError
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates
 from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.activate import quantized
 from whet.model.block import Moment
@@ -125,16 +125,16 @@ def observe(
 
 
 @torch.no_grad()
-def advance(block: Tapped, inputs: Carried, into: Path, batch: int = 8) -> Spool:
-    """Run what is left of a block over all samples; return what leaves it, in a new file."""
-    made = Spool.create(into, inputs.inputs.shape, inputs.inputs.dtype)
+def advance(block: Tapped, inputs: Carried, into: Path, batch: int = 8) -> HiddenStates:
+    """Run what is left of a block over all samples; return what leaves it."""
+    made = inputs.inputs.like(into)
     for start in range(0, inputs.inputs.samples, batch):
         hidden, since = inputs.read(start, start + batch)
         made.write(start, block(hidden) if since is None else block(hidden, since=since))
     return made
 
 
-def drift(hidden: Spool, ideal: Spool, batch: int = 8) -> float:
+def drift(hidden: HiddenStates, ideal: HiddenStates, batch: int = 8) -> float:
     """Return ‖x - x̃‖² ÷ ‖x̃‖² over all samples that are finite in both [1]."""
     lost = whole = 0.0
     for start, x in hidden.chunks(batch):

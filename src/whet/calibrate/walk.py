@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, create_states
 from whet.calibrate.statistics import Statistic, Stats
 from whet.calibrate.sweep import advance, observe
 from whet.kernels.arithmetic import arithmetic, usual
@@ -55,26 +55,31 @@ class Stop:
                 left = self.block(hidden)
             yield left
 
-    def onward(self, folder: Path) -> tuple[Spool, Spool | None]:
-        """Return what leaves the block as it is now and, if followed, as it was; in new files."""
+    def onward(self, folder: Path) -> tuple[HiddenStates, HiddenStates | None]:
+        """Return what leaves the block as it is now and, if followed, as it was."""
         name, ideals = f"{self.layer + 1:04d}.bin", None
         with arithmetic(usual(self.block.arch.hidden)):
-            spool = advance(self.block, self.samples, folder / f"hidden-{name}", self.batch)
+            states = advance(self.block, self.samples, folder / f"hidden-{name}", self.batch)
             if self.reference is not None and self.ideals is not None:
                 ideals = advance(self.reference, self.ideals, folder / f"ideal-{name}", self.batch)
-        return spool, ideals
+        return states, ideals
 
     def delete(self) -> None:
-        """Remove the files of the samples."""
+        """Give the memory of the samples back, and remove their files."""
         for samples in (self.samples, self.ideals):
             if samples is not None:
                 samples.delete()
 
 
 def walk(
-    source: Source, ids: Int64[Tensor, "samples time"], folder: Path, *, followed: bool = False
+    source: Source,
+    ids: Int64[Tensor, "samples time"],
+    folder: Path,
+    *,
+    followed: bool = False,
+    budget: MemoryBudget | None = None,
 ) -> Iterator[Stop]:
-    """Yield the blocks of a model in order, one in memory; hidden states lie in a folder.
+    """Yield the blocks of a model in order, one in memory; hidden states beyond the budget lie in a folder.
 
     Linears of a block may be replaced at its stop, but none before a tap that was looked at. With
     `followed`, statistics of pairs compare with the model as it was.
@@ -82,28 +87,33 @@ def walk(
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
     batch = max(1, TOKENS_AT_ONCE // ids.shape[1])
-    spool = _entered(source, ids, folder / "hidden-0000.bin", batch)
-    ideals = _entered(source, ids, folder / "ideal-0000.bin", batch) if followed else None
+    budget = MemoryBudget() if budget is None else budget
+    states = _entered(source, ids, folder / "hidden-0000.bin", batch, budget)
+    ideals = None
+    if followed:
+        ideals = _entered(source, ids, folder / "ideal-0000.bin", batch, budget)
     for layer in range(arch.layers):
         block = decoder.block(source, family, arch, layer)
         reference = decoder.block(source, family, arch, layer) if followed else None
         ideal = None if ideals is None else Carried(ideals)
-        stop = Stop(layer, block, Carried(spool), batch, reference, ideal)
+        stop = Stop(layer, block, Carried(states), batch, reference, ideal)
         del block, reference
         yield stop
         if layer + 1 < arch.layers:
-            spool, ideals = stop.onward(folder)
+            states, ideals = stop.onward(folder)
         stop.delete()
         del stop
 
 
 @torch.no_grad()
-def _entered(source: Source, ids: Tensor, path: Path, batch: int) -> Spool:
-    """Return the embedded tokens, on disk."""
+def _entered(
+    source: Source, ids: Tensor, path: Path, batch: int, budget: MemoryBudget
+) -> HiddenStates:
+    """Return the embedded tokens."""
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
     embedding = decoder.embedding(source, family, arch)
-    spool = Spool.create(path, (len(ids), ids.shape[1], arch.hidden))
+    states = create_states(path, (len(ids), ids.shape[1], arch.hidden), budget=budget)
     for start in range(0, len(ids), batch):
-        spool.write(start, embedding(ids[start : start + batch]))
-    return spool
+        states.write(start, embedding(ids[start : start + batch]))
+    return states

@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
 @click.option(
+    "--memory",
+    metavar="SIZE",
+    help="What the process may take, e.g. 1.5GiB; hidden states beyond it go to disk.  [default: half of "
+    "the free memory]",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     help="Seed of every random choice.  [default: the recipe's]",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from whet.base.errors import StoppedError
 from whet.base.quantity import Quantity
+from whet.calibrate.hidden_states import MemoryBudget
 from whet.formats.weight import Weight
 from whet.model.site import Site
 from whet.model.source import Source
@@ -31,7 +32,7 @@ class Task:
     `windows` reads so many windows of so many tokens from the recipe's text, always the same ones;
     a text that is too short for them is read again from its beginning.
     `work` is a folder of the pass's own, in which it may keep what it needs to go on after a kill;
-    it lasts until the stage is finished.
+    it lasts until the stage is finished. `budget` is the memory that hidden states may take.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Task:
     seed: int
     advance: Callable[[float, str], None]  # (share that is done, what is under way)
     stopped: Callable[[], bool]  # asked often; then save and raise StoppedError
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
     def heed(self, share: float, what: str) -> None:
         """Say how far the work is; raise StoppedError if it is to stop."""

@@ -7,17 +7,18 @@ A recipe of one streamed stage works in the working folder itself; others have a
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whet.base.errors import NumericalError
 from whet.base.record import Record, read_records
+from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Reader, Tokens
 from whet.model.source import Source
 from whet.recipe.anatomy import FOREIGN
 from whet.recipe.assemble import assemble
-from whet.recipe.execute import RUN, Execution
+from whet.recipe.execute import HIDDEN_STATES, RUN, Execution
 from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Plan
@@ -45,6 +46,7 @@ class Journey:
     final: Path
     progress: Progress
     stopped: Callable[[], bool]
+    budget: MemoryBudget = field(default_factory=MemoryBudget)  # of hidden states
 
     def run(self) -> tuple[str, ...]:
         """Do every stage that is not done; return the names of the weight files in `final`.
@@ -129,10 +131,12 @@ class Journey:
             recipe = self.pipeline.recipe
             text = Reader(recipe.calibration.source, Tokenizer(source.folder.path), recipe.seed)
             teacher: Source = Checkpoint(self.pipeline.folder)
-            return WholeExecution(stage, source, teacher, text, recipe.seed, place, *told)
+            return WholeExecution(
+                stage, source, teacher, text, recipe.seed, place, *told, self.budget
+            )
         bound = replace(stage, folder=source.folder)
         if stage.anatomy.family != FOREIGN:
-            return Execution(bound, source, ids, place, *told)
+            return Execution(bound, source, ids, place, *told, self.budget)
         from whet.recipe.foreign import ForeignExecution
 
         return ForeignExecution(bound, ids, place, *told)
@@ -165,7 +169,7 @@ class Journey:
     def _tidy(self, number: int) -> None:
         """Remove what only this stage needed; its records stay."""
         place = self._place(number)
-        for name in ("spool", "pass"):
+        for name in (HIDDEN_STATES, "pass"):
             shutil.rmtree(place / name, ignore_errors=True)
         for shard in (place / "parts").glob("*.safetensors"):
             shard.unlink()

@@ -7,20 +7,22 @@ from pathlib import Path
 from whet.base.errors import FitError
 from whet.base.machine import free_disk, free_memory, resident
 from whet.base.quantity import Quantity
+from whet.calibrate.hidden_states import FREE_MEMORY_FRACTION
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
 from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
+from whet.recipe.streams import TOKENS_AT_ONCE
 
 FLOAT = 4  # [byte]
-TOKENS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Predicted needs; `seconds` is 0 where nothing was timed."""
 
-    memory: int  # peak resident size [byte]
+    memory: int  # peak resident size, hidden states included [byte]
+    hidden_states: int  # of it, what hidden states may take [byte]
     disk: int  # working files and the result together [byte]
     seconds: float
     how: str
@@ -29,6 +31,7 @@ class Estimate:
         """Return the prediction as facts."""
         facts = {
             "peak_rss": Quantity(self.memory, "byte", self.how),
+            "hidden_states": Quantity(self.hidden_states, "byte", "of the peak, hidden states"),
             "disk": Quantity(self.disk, "byte", "result, finished parts and hidden states"),
         }
         if self.seconds:
@@ -36,13 +39,20 @@ class Estimate:
         return facts
 
 
-def estimate(pipeline: Pipeline) -> Estimate:
-    """Return an upper estimate from shapes alone: of the stage that needs most."""
+def estimate(pipeline: Pipeline, memory_limit: int | None = None) -> Estimate:
+    """Return an upper estimate from shapes alone: of the stage that needs most.
+
+    `memory_limit` [byte] is for the whole process, half of what is free unless given. What the work
+    itself leaves of it is for hidden states; those beyond go to disk.
+    """
+    limit = int(FREE_MEMORY_FRACTION * free_memory()) if memory_limit is None else memory_limit
     memory = max(_memory(stage) for stage in pipeline.stages)
+    states = max(_hidden_states(stage) for stage in pipeline.stages)
+    states = min(states, max(0, limit - memory))
     disk = max(_disk(pipeline, number) for number in range(len(pipeline.stages)))
     names = [stage.use.name for stage in pipeline.whole]
     told = f"; {', '.join(names)}: the largest block alone" if names else ""
-    return Estimate(memory, disk, 0.0, f"from shapes{told}")
+    return Estimate(memory + states, states, disk, 0.0, f"from shapes{told}")
 
 
 def refuse_misfits(need: Estimate, out: Path) -> None:
@@ -95,12 +105,16 @@ def _disk(pipeline: Pipeline, number: int) -> int:
     """Return what a stage keeps on disk: what it reads, if an earlier one has left it, and makes."""
     stage = pipeline.stages[number]
     read = stage.folder.nbytes if number else 0
-    spooled = _walked(stage) if isinstance(stage, Whole) else _spooled(stage)
-    return read + 2 * stage.weights_bytes + spooled
+    return read + 2 * stage.weights_bytes + _hidden_states(stage)
 
 
-def _spooled(plan: Plan) -> int:
-    """Return the size of the hidden states between two blocks [byte]."""
+def _hidden_states(stage: Stage) -> int:
+    """Return the size of the hidden states of a stage, wherever they are kept [byte]."""
+    return _walked(stage) if isinstance(stage, Whole) else _streamed(stage)
+
+
+def _streamed(plan: Plan) -> int:
+    """Return the size of the hidden states between two blocks and within one [byte]."""
     calibration = plan.recipe.calibration
     widest = max((p.site.shape[1] for p in plan.placed if p.site.layer is not None), default=0)
     inside = widest + 2 * plan.anatomy.hidden if plan.needs_statistics else 0

@@ -1,13 +1,14 @@
 """Carry out a plan: one walk over the blocks, one block in memory, resumable after each part.
 
-embedding ─▶ hidden states on disk ─▶ for each block: look, rewrite, store, advance ─▶ head
+embedding ─▶ hidden states ─▶ for each block: look, rewrite, store, advance ─▶ head
 └─▶ records
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from whet.base.errors import StoppedError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
+from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.statistics import Stats
 from whet.model import decoder
 from whet.model.architecture import Architecture
@@ -26,10 +28,12 @@ from whet.recipe.parts import PROBE, Parts, probed
 from whet.recipe.plan import Plan
 from whet.recipe.progress import Progress, commit, finished
 from whet.recipe.rewrite import Part, Rewriter
-from whet.recipe.streams import Streams, entered, reopened
+from whet.recipe.streams import Streams, entered, keep_only, reopened
 from whet.store.checkpoint import Checkpoint
 from whet.store.writer import write_shard
 
+SAVE_INTERVAL_S = 60.0  # between saves of hidden states that are in memory: what a kill costs
+HIDDEN_STATES = "hidden-states"  # the folder of those that are saved, or too large for memory
 RUN = "run.jsonl"  # what concerns this run and not its result: times, memory, the command
 
 
@@ -43,6 +47,7 @@ class Execution:
     work: Path
     progress: Progress
     stopped: Callable[[], bool]
+    budget: MemoryBudget = field(default_factory=MemoryBudget)  # of hidden states
 
     @property
     def parts(self) -> Parts:
@@ -61,7 +66,10 @@ class Execution:
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Do every part that is not done; after each, a kill costs at most the one under way."""
+        """Do every part that is not done.
+
+        Law: a kill costs at most the part under way and those since hidden states were last saved.
+        """
         retain()
         plan = allotted(self.plan, self.source, self.ids, self.work, self.stopped)
         replace(self, plan=plan)._run()
@@ -70,10 +78,16 @@ class Execution:
         done = finished(self.work)
         self.progress.start(self.count, "compress")
         streams = self._reopened(done) if 0 < done < self.count else None
+        saved = time.perf_counter()
         for part in range(done, self.count):
             self.progress.advance(part, self._name(part))
-            self._heed(part)
+            if self.stopped():
+                self._stop(part, streams)
             streams = self._do(part, streams)
+            late = time.perf_counter() - saved > SAVE_INTERVAL_S
+            if late or not streams.in_memory or part == self.count - 1:
+                self._save(part, streams)
+                saved = time.perf_counter()
         self.progress.finish()
 
     def _do(self, part: int, streams: Streams | None) -> Streams:
@@ -85,10 +99,25 @@ class Execution:
         else:
             onward = self.leave(streams)
         self._time(self._name(part), began)
-        commit(self.work, part + 1)
         if streams is not None:
-            streams.delete()
+            streams.release()
         return onward
+
+    def _save(self, part: int, streams: Streams) -> None:
+        """Make a part one that a later run need not do again."""
+        if part < self.count - 1:
+            streams.save()
+        commit(self.work, part + 1)
+        keep_only(self._hidden_states, part)
+
+    def _stop(self, part: int, streams: Streams | None) -> NoReturn:
+        """Keep what is done, and end the run."""
+        if streams is not None:
+            self._save(part - 1, streams)
+        raise StoppedError(
+            f"stopped before {self._name(part)}; what is finished is kept in {self.work}",
+            "Run the same command to go on.",
+        )
 
     def enter(self) -> Streams:
         """Embed the tokens, with the compressed embedding and with the original one."""
@@ -99,8 +128,9 @@ class Execution:
             working,
             original,
             self.plan.anatomy.hidden,
-            self._spools,
+            self._hidden_states,
             self.plan.recipe.precision,
+            self.budget,
             followed=self.plan.compares,
         )
         self.parts.save(0, self._stored(working), records)
@@ -111,7 +141,7 @@ class Execution:
         layer = part - 1
         block, reference = self._block(layer), self._block(layer)
         records = list(self._rewriter(streams).rewrite(block, reference))
-        onward = streams.advanced(block, reference, self._spools, part)
+        onward = streams.advanced(block, reference, self._hidden_states, part)
         lost, over = onward.drift()
         how = f"‖x−x̃‖² ÷ ‖x̃‖² of what leaves the block, {over}"
         records.append(Record("block", f"layers.{layer}", {"drift": Quantity(lost, "1", how)}))
@@ -159,7 +189,9 @@ class Execution:
     def _reopened(self, done: int) -> Streams:
         last = min(done, self.count - 1) - 1
         precision = self.plan.recipe.precision
-        return reopened(self._spools, last, precision, followed=self.plan.compares)
+        return reopened(
+            self._hidden_states, last, precision, self.budget, followed=self.plan.compares
+        )
 
     def _name(self, part: int) -> str:
         if part in {0, self.count - 1}:
@@ -167,15 +199,8 @@ class Execution:
         return f"block {part} of {self.count - 2}"
 
     @property
-    def _spools(self) -> Path:
-        return self.work / "spool"
-
-    def _heed(self, part: int) -> None:
-        if self.stopped():
-            raise StoppedError(
-                f"stopped before {self._name(part)}; what is finished is kept in {self.work}",
-                "Run the same command to go on.",
-            )
+    def _hidden_states(self) -> Path:
+        return self.work / HIDDEN_STATES
 
     def _time(self, site: str, began: float) -> None:
         facts = {

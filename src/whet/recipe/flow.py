@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates
 from whet.calibrate.statistics import Statistic, Stats
 from whet.calibrate.sweep import advance
 from whet.model.block import Block
@@ -20,12 +20,12 @@ Look = Callable[[Block, Block, str, tuple[type[Statistic], ...]], Stats]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flowing:
-    """A `Flow` whose samples lie in files."""
+    """A `Flow` over hidden states."""
 
     block: Block
     original: Block
-    inputs: Spool
-    targets: Spool
+    inputs: HiddenStates
+    targets: HiddenStates
     look: Look
 
     @property
@@ -48,7 +48,13 @@ class Flowing:
 
 @contextmanager
 def flowing(
-    block: Block, original: Block, inputs: Spool, ideal: Spool, into: Path, look: Look, batch: int
+    block: Block,
+    original: Block,
+    inputs: HiddenStates,
+    ideal: HiddenStates,
+    into: Path,
+    look: Look,
+    batch: int,
 ) -> Generator[Flowing]:
     """Run the original block over its own inputs; what leaves it is kept for the time being."""
     targets = advance(original, Carried(ideal), into, batch)
@@ -58,5 +64,7 @@ def flowing(
         targets.delete()
 
 
-def _read(spool: Spool, numbers: Int64[Tensor, "batch"]) -> Float[Tensor, "batch time hidden"]:
-    return torch.cat([spool.read(number, number + 1) for number in numbers.tolist()])
+def _read(
+    states: HiddenStates, numbers: Int64[Tensor, "batch"]
+) -> Float[Tensor, "batch time hidden"]:
+    return torch.cat([states.read(number, number + 1) for number in numbers.tolist()])

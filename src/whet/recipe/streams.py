@@ -8,8 +8,14 @@ from typing import cast
 
 from torch import Tensor
 
-from whet.calibrate.carried import Carried, Width
-from whet.calibrate.spool import Spool
+from whet.calibrate.carried import Carried
+from whet.calibrate.hidden_states import (
+    Dtype,
+    HiddenStates,
+    MemoryBudget,
+    create_states,
+    open_states,
+)
 from whet.calibrate.statistics import Stats
 from whet.calibrate.sweep import Tapped, advance, drift, observe
 from whet.kernels.arithmetic import arithmetic
@@ -25,7 +31,7 @@ Embed = Callable[[Tensor], Tensor]  # tokens [batch time] -> hidden [batch time 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streams:
-    """Samples in lock step; all are files, so that a killed run can go on from them.
+    """Samples in lock step; what is saved of them is where a killed run goes on.
 
     `reference` is followed only for methods that compare with it. `probe` is a small part of the
     working one, always computed exactly and at once, as the process that reloads the result will
@@ -34,8 +40,8 @@ class Streams:
 
     working: Carried
     reference: Carried | None
-    probe: Spool
-    ideal: Spool
+    probe: HiddenStates
+    ideal: HiddenStates
     precision: str
 
     @property
@@ -73,10 +79,10 @@ class Streams:
             if self.reference is not None:
                 ideal = advance(reference, self.reference, paths["reference"], self.batch)
         few = self.probe.samples
-        spools = {"working": working} | ({"reference": ideal} if ideal else {})
-        spools["probe"] = advance(block, Carried(self.probe), paths["probe"], few)
-        spools["ideal"] = advance(reference, Carried(self.ideal), paths["ideal"], few)
-        return _streams(spools, self.precision).flushed()
+        states = {"working": working} | ({"reference": ideal} if ideal else {})
+        states["probe"] = advance(block, Carried(self.probe), paths["probe"], few)
+        states["ideal"] = advance(reference, Carried(self.ideal), paths["ideal"], few)
+        return _streams(states, self.precision)
 
     def drift(self) -> tuple[float, str]:
         """Return ‖x − x̃‖² / ‖x̃‖² [1] and over which tokens."""
@@ -86,21 +92,25 @@ class Streams:
             "over the calibration tokens"
         )
 
-    def flushed(self) -> "Streams":
-        """Return the same, once all are safely on disk."""
-        for spool in self._spools():
-            spool.flush()
-        return self
+    @property
+    def in_memory(self) -> bool:
+        """Return whether a killed run loses any of them unless they are saved."""
+        return any(states.in_memory for states in self._all())
 
-    def delete(self) -> None:
-        """Remove the files."""
+    def save(self) -> None:
+        """Return when all are safely on disk."""
+        for states in self._all():
+            states.save()
+
+    def release(self) -> None:
+        """Give their memory back; what was saved stays."""
         for samples in (self.working, self.reference):
             if samples is not None:
                 samples.rewind()
-        for spool in self._spools():
-            spool.delete()
+        for states in self._all():
+            states.release()
 
-    def _spools(self) -> list[Spool]:
+    def _all(self) -> list[HiddenStates]:
         held = [self.working.inputs, self.probe, self.ideal]
         return held if self.reference is None else [*held, self.reference.inputs]
 
@@ -112,6 +122,7 @@ def entered(
     hidden: int,
     folder: Path,
     precision: str,
+    budget: MemoryBudget,
     *,
     followed: bool,
 ) -> Streams:
@@ -119,10 +130,12 @@ def entered(
     folder.mkdir(parents=True, exist_ok=True)
     few = probed(ids)
     whole, part = (len(ids), ids.shape[1], hidden), (len(few), few.shape[1], hidden)
-    made = {name: Spool.create(_path(folder, name, 0), part) for name in ("probe", "ideal")}
-    made["working"] = Spool.create(_path(folder, "working", 0), whole)
-    if followed:
-        made["reference"] = Spool.create(_path(folder, "reference", 0), whole)
+    shapes = {"probe": part, "ideal": part, "working": whole}
+    shapes |= {"reference": whole} if followed else {}
+    made = {
+        name: create_states(_path(folder, name, 0), shape, budget=budget)
+        for name, shape in shapes.items()
+    }
     made["probe"].write(0, working(few))
     made["ideal"].write(0, reference(few))
     batch = max(1, TOKENS_AT_ONCE // ids.shape[1])
@@ -131,27 +144,38 @@ def entered(
         made["working"].write(start, working(some))
         if followed:
             made["reference"].write(start, reference(some))
-    return _streams(made, precision).flushed()
+    return _streams(made, precision)
 
 
-def reopened(folder: Path, part: int, precision: str, *, followed: bool) -> Streams:
+def reopened(
+    folder: Path, part: int, precision: str, budget: MemoryBudget, *, followed: bool
+) -> Streams:
     """Return the hidden states that a part of an earlier run has left."""
     names = [name for name in NAMES if followed or name != "reference"]
-    return _streams({name: Spool.open(_path(folder, name, part)) for name in names}, precision)
+    states = {name: open_states(_path(folder, name, part), budget) for name in names}
+    return _streams(states, precision)
 
 
-def _streams(spools: Mapping[str, Spool], precision: str) -> Streams:
-    read: Width = (
+def _streams(states: Mapping[str, HiddenStates], precision: str) -> Streams:
+    read: Dtype = (
         "BF16" if precision == "fast" else "F32"
     )  # the type that linears round their input to
-    ideal = spools.get("reference")
+    ideal = states.get("reference")
     return Streams(
-        Carried(spools["working"], read),
+        Carried(states["working"], read),
         None if ideal is None else Carried(ideal, read),
-        spools["probe"],
-        spools["ideal"],
+        states["probe"],
+        states["ideal"],
         precision,
     )
+
+
+def keep_only(folder: Path, part: int) -> None:
+    """Remove the hidden states that other parts have left."""
+    kept = {_path(folder, name, part) for name in NAMES}
+    for path in folder.iterdir():
+        if path not in kept:
+            path.unlink()
 
 
 def _path(folder: Path, name: str, part: int) -> Path:

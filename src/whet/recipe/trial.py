@@ -28,13 +28,13 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 
 
-def trial(bound: Pipeline, windows: tuple[int, int]) -> Estimate:
+def trial(bound: Pipeline, windows: tuple[int, int], memory_limit: int | None = None) -> Estimate:
     """Return what a run on (number, length) windows will need; falls back to shapes if it fails.
 
     Only a recipe of one streamed stage is tried: what others read is still to be made.
     """
     if bound.whole:
-        return estimate(bound)
+        return estimate(bound, memory_limit)
     with tempfile.TemporaryDirectory(prefix="whet-trial-") as folder:
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(dumps(bound.recipe), encoding="utf-8")
@@ -48,12 +48,17 @@ def trial(bound: Pipeline, windows: tuple[int, int]) -> Estimate:
             *shape,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    shapes = estimate(bound)
+    shapes = estimate(bound, memory_limit)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return replace(shapes, how=f"from shapes; the trial of one block failed: {last}")
     found = json.loads(done.stdout)
-    return Estimate(found["memory"], shapes.disk, found["seconds"], "from a trial of one block")
+    return replace(
+        shapes,
+        memory=found["memory"] + shapes.hidden_states,
+        seconds=found["seconds"],
+        how="from a trial of one block",
+    )
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from whet.base.errors import FolderError, StoppedError
 from whet.base.machine import peak_rss
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
+from whet.calibrate.hidden_states import MemoryBudget
 from whet.passes.model_pass import Outcome, Task, Windows
 from whet.recipe.execute import RUN
 from whet.recipe.parts import Parts
@@ -40,6 +41,7 @@ class WholeExecution:
     work: Path
     progress: Progress
     stopped: Callable[[], bool]
+    budget: MemoryBudget = field(default_factory=MemoryBudget)  # of hidden states
 
     @property
     def parts(self) -> Parts:
@@ -90,7 +92,7 @@ class WholeExecution:
         def advance(share: float, what: str) -> None:
             self.progress.advance(min(PARTS, max(0, round(PARTS * share))), what)
 
-        told = (self.seed, advance, self.stopped)
+        told = (self.seed, advance, self.stopped, self.budget)
         return Task(self.source, self.teacher, self.windows, self._kept, *told)
 
     def _save(self, outcome: Outcome) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from whet.base.seed import stream_seed
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, create_states, open_states
 from whet.kernels.arithmetic import arithmetic, usual
 from whet.kernels.linear import multiplied
 from whet.model import decoder
@@ -79,12 +79,12 @@ class Gradients:
 
     def entering(self) -> Float[Tensor, "samples time hidden"]:
         """Return the gradient at what the embedding gives."""
-        spool = Spool.open(self.folder / "gradient.bin")
-        return spool.read(0, spool.samples)
+        states = open_states(self.folder / "gradient.bin")
+        return states.read(0, states.samples)
 
-    def leaving(self) -> Spool:
+    def leaving(self) -> HiddenStates:
         """Return what the head reads."""
-        return Spool.open(self.folder / "leaving.bin")
+        return open_states(self.folder / "leaving.bin", MemoryBudget(0))
 
 
 def gradients(
@@ -116,15 +116,15 @@ class _Walk:
     ids: Tensor
     folder: Path
     heed: Heed
-    states: list[Spool] = field(default_factory=list[Spool])
+    states: list[HiddenStates] = field(default_factory=list[HiddenStates])
 
     @property
     def batch(self) -> int:
         return max(1, TOKENS_AT_ONCE // self.ids.shape[1])
 
-    def _spool(self, name: str) -> Spool:
+    def _states(self, name: str) -> HiddenStates:
         shape = (len(self.ids), self.ids.shape[1], self.arch.hidden)
-        return Spool.create(self.folder / f"{name}.bin", shape)
+        return create_states(self.folder / f"{name}.bin", shape, budget=MemoryBudget(0))
 
     def _block(self, layer: int) -> Block:
         return decoder.block(self.source, self.family, self.arch, layer)
@@ -136,7 +136,7 @@ class _Walk:
     def forward(self) -> None:
         """Keep what enters every block."""
         embedding = decoder.embedding(self.source, self.family, self.arch)
-        entered = self._spool("entering-0000")
+        entered = self._states("entering-0000")
         for start in range(0, len(self.ids), self.batch):
             entered.write(start, embedding(self.ids[start : start + self.batch]))
         self.states.append(entered)
@@ -144,7 +144,7 @@ class _Walk:
         for layer in range(self.arch.layers):
             self._told(layer, f"gradients, forward, block {layer + 1}")
             block, last = self._block(layer), layer + 1 == self.arch.layers
-            onward = self._spool("leaving" if last else f"entering-{layer + 1:04d}")
+            onward = self._states("leaving" if last else f"entering-{layer + 1:04d}")
             for start, hidden in self.states[-1].chunks(self.batch):
                 onward.write(start, block(hidden))
             self.states.append(onward)
@@ -154,7 +154,7 @@ class _Walk:
         self._told(self.arch.layers, "gradients, head")
         head = _head(self.source, self.family, self.arch)
         chance = torch.Generator().manual_seed(stream_seed(seed, "labels"))
-        gradient = self._spool("gradient")
+        gradient = self._states("gradient")
         for start, hidden in self.states[-1].chunks(1):
             rows = [_felt_by(head, part, chance) for part in hidden[0].split(ROWS)]
             gradient.write(start, torch.cat(rows)[None])
@@ -162,12 +162,13 @@ class _Walk:
     def back(self, layer: int) -> None:
         """Go back through a block; keep what its linears have read and felt."""
         self._told(2 * self.arch.layers - layer, f"gradients, back, block {layer + 1}")
-        block, spool = self._block(layer), Spool.open(self.folder / "gradient.bin")
+        block = self._block(layer)
+        gradient = open_states(self.folder / "gradient.bin", MemoryBudget(0))
         kept: dict[str, list[Tensor]] = {}
         for start, hidden in self.states[layer].chunks(self.batch):
-            left = spool.read(start, start + self.batch)
+            left = gradient.read(start, start + self.batch)
             entered, seen = _backward(block, hidden, left)
-            spool.write(start, entered)
+            gradient.write(start, entered)
             for name, value in seen.items():
                 kept.setdefault(name, []).append(value.bfloat16())
         write_shard(_path(self.folder, layer), {name: torch.cat(v) for name, v in kept.items()})

@@ -58,9 +58,9 @@ class Sweep:
                 self.database.keep(part, *self._outside(unit))
         if done >= parts:
             return
-        spools = self.database.folder / "spool"
-        spools.mkdir(parents=True, exist_ok=True)
-        for stop in walk(self.source, ids, spools):
+        states = self.database.folder / "hidden-states"
+        states.mkdir(parents=True, exist_ok=True)
+        for stop in walk(self.source, ids, states):
             part = len(self.database.outside) + stop.layer
             if part >= done:
                 self.heed(part / parts, f"levels, block {stop.layer + 1}")

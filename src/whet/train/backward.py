@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, create_states
 from whet.calibrate.sweep import advance
 from whet.model import decoder
 from whet.model.block import Block
@@ -63,6 +63,7 @@ def gradients(
     ids: Int64[Tensor, "samples time"],
     folder: Path,
     heed: Callable[[float, str], None],
+    budget: MemoryBudget | None = None,
 ) -> Iterator[Passed]:
     """Yield the blocks of a model, the last one first.
 
@@ -71,12 +72,13 @@ def gradients(
     """
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
-    states = list(_entering(source, ids, folder, heed))
+    budget = MemoryBudget() if budget is None else budget
+    states = list(_entering(source, ids, folder, heed, budget))
     back = _at_the_end(source, ids, states.pop(), folder / "back-0.bin")
     for layer in reversed(range(arch.layers)):
         heed(1 - (layer + 1) / (2 * arch.layers), f"gradients of block {layer + 1}")
         block = decoder.block(source, family, arch, layer)
-        into = Spool.create(folder / f"back-{arch.layers - layer}.bin", back.shape)
+        into = back.like(folder / f"back-{arch.layers - layer}.bin")
         yield Passed(layer, block, _through(block, states[layer], back, into))
         states[layer].delete()
         back.delete()
@@ -86,24 +88,29 @@ def gradients(
 
 @torch.no_grad()
 def _entering(
-    source: Source, ids: Tensor, folder: Path, heed: Callable[[float, str], None]
-) -> Iterator[Spool]:
+    source: Source,
+    ids: Tensor,
+    folder: Path,
+    heed: Callable[[float, str], None],
+    budget: MemoryBudget,
+) -> Iterator[HiddenStates]:
     """Yield what enters each block, and what leaves the last."""
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
     first = decoder.embedding(source, family, arch)
-    spool = Spool.create(folder / "state-0.bin", (len(ids), ids.shape[1] - 1, arch.hidden))
+    shape = len(ids), ids.shape[1] - 1, arch.hidden
+    states = create_states(folder / "state-0.bin", shape, budget=budget)
     for window in range(len(ids)):
-        spool.write(window, first(ids[window : window + 1, :-1]))
-    yield spool
+        states.write(window, first(ids[window : window + 1, :-1]))
+    yield states
     for layer in range(arch.layers):
         heed(layer / (2 * arch.layers), f"states of block {layer + 1}")
         block = decoder.block(source, family, arch, layer)
-        spool = advance(block, Carried(spool), folder / f"state-{layer + 1}.bin", 1)
-        yield spool
+        states = advance(block, Carried(states), folder / f"state-{layer + 1}.bin", 1)
+        yield states
 
 
-def _at_the_end(source: Source, ids: Tensor, left: Spool, path: Path) -> Spool:
+def _at_the_end(source: Source, ids: Tensor, left: HiddenStates, path: Path) -> HiddenStates:
     """Return the gradient of each window's loss by what leaves the last block."""
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
@@ -111,7 +118,7 @@ def _at_the_end(source: Source, ids: Tensor, left: Spool, path: Path) -> Spool:
     with torch.inference_mode(mode=False):
         norm = None if made.norm is None else fixed_norm(made.norm)
         head = Head(arch, made.site, fixed(made.linear), norm, made.name)
-    back = Spool.create(path, left.shape)
+    back = left.like(path)
     for window in range(len(ids)):
         with torch.inference_mode(mode=False), torch.enable_grad():
             hidden = left.read(window, window + 1).requires_grad_()
@@ -123,7 +130,9 @@ def _at_the_end(source: Source, ids: Tensor, left: Spool, path: Path) -> Spool:
     return back
 
 
-def _through(block: Block, came: Spool, back: Spool, into: Spool) -> dict[str, Moments]:
+def _through(
+    block: Block, came: HiddenStates, back: HiddenStates, into: HiddenStates
+) -> dict[str, Moments]:
     """Return the moments of a block's gradients; those of what entered it are written."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         made = unrounded(block, tuple(block.linears))

@@ -118,7 +118,7 @@ def a_full_disk_before_long(place: Place) -> Words:
     return compress()
 
 
-@mistake(74, "no space for activations", "bytes needed", "fewer samples")
+@mistake(74, "no space for hidden states", "bytes needed", "fewer samples")
 def no_room_for_activations(place: Place) -> Words:
     place.model()
     failing(place, "posix_fallocate", 1, errno.ENOSPC)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from whet.base.errors import NumericalError
 from whet.calibrate.carried import Carried
-from whet.calibrate.spool import Spool
+from whet.calibrate.hidden_states import HiddenStates, create_states
 from whet.calibrate.statistics import Cross, Energy, Gram, Residual
 from whet.calibrate.sweep import advance, drift, observe
 from whet.formats.activate import quantized
@@ -62,8 +62,8 @@ class Small(nn.Module):
         return hidden
 
 
-def spooled(path: Path, x: Tensor) -> Spool:
-    spool = Spool.create(path, tuple(x.shape))
+def spooled(path: Path, x: Tensor) -> HiddenStates:
+    spool = create_states(path, tuple(x.shape))
     spool.write(0, x)
     return spool
 

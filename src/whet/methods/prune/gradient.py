@@ -75,7 +75,7 @@ class Gradient(ModelPass):
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, task.source.config)
         ids = task.windows(self.samples, min(self.length, cutting.old.context))
-        for passed in gradients(task.source, ids, task.work, task.heed):
+        for passed in gradients(task.source, ids, task.work, task.heed, task.budget):
             yield from cutting.block(passed.layer, self._pruned(passed, facts))
 
     def _pruned(self, passed: Passed, facts: Facts) -> Piece:

@@ -55,7 +55,7 @@ class Narrowing(ModelPass):
         cutting = Cutting.of(task.source, self.config(task.source.config))
         ids = task.windows(self.samples, min(self.length, cutting.old.context))
         followed = self.refit and bool(self.alpha or self.rho)
-        for stop in walk(task.source, ids, task.work, followed=followed):
+        for stop in walk(task.source, ids, task.work, followed=followed, budget=task.budget):
             task.heed(stop.layer / cutting.old.layers, f"block {stop.layer + 1}")
             yield from cutting.block(stop.layer, self.cut(stop, facts))
 

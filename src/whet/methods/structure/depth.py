@@ -152,7 +152,7 @@ def _by_layer(config: Config, arch: Architecture, kept: Sequence[int]) -> dict[s
 def influences(task: Task, ids: Tensor, arch: Architecture) -> list[float]:
     """Return 1 − E cos(in, out) of every layer [1]."""
     found: list[float] = []
-    for stop in walk(task.source, ids, task.work):
+    for stop in walk(task.source, ids, task.work, budget=task.budget):
         task.heed(stop.layer / arch.layers, f"block {stop.layer + 1}")
         pairs = zip(stop.entering(), stop.leaving(), strict=True)
         total = sum(

@@ -67,7 +67,7 @@ class Experts(ModelPass):
     def _tensors(self, task: Task, facts: Facts) -> Iterator[tuple[str, Tensor]]:
         cutting = Cutting.of(task.source, self.config(task.source.config))
         ids = task.windows(self.samples, min(self.length, cutting.old.context))
-        for stop in walk(task.source, ids, task.work):
+        for stop in walk(task.source, ids, task.work, budget=task.budget):
             task.heed(stop.layer / cutting.old.layers, f"block {stop.layer + 1}")
             piece = Piece(stop.layer)
             if stop.block.router is not None:

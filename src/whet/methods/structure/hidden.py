@@ -123,7 +123,7 @@ class Hidden(ModelPass):
         left = float(worth[kept].sum() / worth.sum())
         facts[""] = {"energy_kept": Quantity(left, "1", "of what leaves the norms, mean over them")}
         yield from cutting.ends(self._ends(cutting, energies, kept))
-        for stop in walk(task.source, ids, task.work):
+        for stop in walk(task.source, ids, task.work, budget=task.budget):
             task.heed(0.5 + stop.layer / (2 * cutting.old.layers), f"block {stop.layer + 1}")
             gains = _gains(stop.block.norms, energies, stop.layer, kept)
             weights = self._fitted(stop, kept) if self.refit else {}
@@ -171,7 +171,7 @@ def _energies(task: Task, ids: Int64[Tensor, "samples time"], arch: Architecture
     head = decoder.head(task.source, find(task.source.config), arch)
     if head.norm is not None:
         found[None, "norm"] = Energy.of(head.norm, arch.hidden)
-    for stop in walk(task.source, ids, task.work):
+    for stop in walk(task.source, ids, task.work, budget=task.budget):
         task.heed(stop.layer / (2 * arch.layers), f"block {stop.layer + 1}")
         for role, norm in stop.block.norms.items():
             if role not in ("attn.q.norm", "attn.k.norm"):
