@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from whet.base.errors import UnsupportedError
+from whet.base.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from whet.api.catalogue import Entry
@@ -319,3 +320,4 @@ def require(package: str, extra: str) -> None:
         raise UnsupportedError(
             f"this needs {package}, which is not installed here", f'pip install "whet[{extra}]"'
         )
+    sleep_while_waiting()

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from whet.base.threads import sleep_while_waiting
 from whet.cli.failure import code_of
 from whet.cli.interrupt import terminable
 from whet.cli.lazy import Verbs
@@ -54,11 +55,12 @@ def wants_json(words: Sequence[str]) -> bool:
 
 
 def _prepare(words: Sequence[str]) -> None:
-    """Tell the libraries of the hub to stay offline and quiet before they are imported."""
+    """Set what libraries read as they are imported: offline, quiet, threads that sleep."""
     if "--offline" in words:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sleep_while_waiting()
 
 
 if __name__ == "__main__":
