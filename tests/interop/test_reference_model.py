@@ -1,6 +1,5 @@
 """A real pretrained chat model from first to last: read, made plain, compressed, run, measured, verified."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
