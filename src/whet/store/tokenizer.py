@@ -107,22 +107,26 @@ class Tokenizer:
                 ) from None
         return _named(self._settings.get("chat_template"))
 
-    def chat(self, messages: Sequence[Message], *, generate: bool = True) -> str:
+    def chat(
+        self, messages: Sequence[Message], *, generate: bool = True, **values: object
+    ) -> str:
         """Return a conversation as the model reads it, rendered by its own template.
 
-        `generate` ends it where the model's answer begins.
+        `generate` ends it where the model's answer begins; `values` are what the template may read
+        besides, e.g. `tools` or `documents`.
         """
         if self.template is None:
             raise UnsupportedError(
                 f"{self.folder} has no chat template", "use a chat model, or plain text"
             )
-        values: dict[str, Any] = {
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": generate,
+        given: dict[str, object] = {
             "tools": None,
             "documents": None,
+            **values,
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": generate,
         }
-        return render(self.template, self.special_tokens | values)
+        return render(self.template, self.special_tokens | given)
 
     def chat_ids(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
         """Return the ids of a conversation; the template itself writes all special tokens."""
