@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whet.base.errors import FolderError, RecipeError, StoppedError
 from whet.base.machine import peak_rss
+from whet.base.paths import local_path
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
@@ -78,7 +79,10 @@ def draft_of(bound_plan: Pipeline) -> Pipeline | None:
 
 def default_out(source: str, recipe: str) -> Path:
     """Return where the result goes if nothing is said: `<model>-<recipe>` in the current folder."""
-    model = source.partition("@")[0].rstrip("/").rpartition("/")[2] or "model"
+    path = local_path(source)
+    name = path.absolute().resolve().name if path.name in {"", ".."} else path.name
+    model = name if path.exists() else source.partition("@")[0].rpartition("/")[2]
+    model = model or "model"
     return Path(f"{model}-{recipe}")
 
 

@@ -1,7 +1,6 @@
 """Texts to calibrate or measure on, from files, folders and hub datasets. Needs no torch."""
 
 import json
-import os
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from whet.base.errors import FolderError, MissingError, RecipeError, UnsupportedError
+from whet.base.paths import local_path
 from whet.calibrate.rows import Rows, bad, conversation_column
 from whet.store.template import shared_worker
 
@@ -58,9 +58,7 @@ def budgets(tokens: int) -> tuple[int, int]:
     return max(LEAST_READ, wanted), max(LEAST_RENDERED, wanted)
 
 
-def texts(
-    source: str, rows: Rows, budget: int, conversations: int | None = None
-) -> Iterator[str]:
+def texts(source: str, rows: Rows, budget: int, conversations: int | None = None) -> Iterator[str]:
     """Yield the documents of a source; beyond `budget` characters, an even part of them.
 
     `conversations` is the budget of a source of conversations, if it is another.
@@ -90,7 +88,7 @@ def text_files(source: str) -> tuple[Path, ...]:
     """Return the files of a source that is on this disk, or raise; none of them is read."""
     if source == "builtin":
         return (Path(str(resources.files("whet") / "data" / "calibration.txt")),)
-    path = Path(os.path.expanduser(source))  # leaves an unknown ~name as it is
+    path = local_path(source)
     if source and path.is_dir():
         found = tuple(sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()))
         if not found:
@@ -156,6 +154,11 @@ def _json(path: Path, rows: Rows, share: _Share) -> Iterator[str]:
         yield rows.text(row, where)
 
 
+def json_rows(path: Path) -> Iterator[tuple[object, str]]:
+    """Yield every row of a .jsonl file, or of a .json file with one array, and its place."""
+    yield from _rows(path, _Share(1))
+
+
 def _rows(path: Path, share: _Share) -> Iterator[tuple[object, str]]:
     """Yield the picked rows of a file, one a line or the items of one array, and their places."""
     with path.open("rb") as file:
@@ -181,7 +184,9 @@ def _array(data: bytes, path: Path, share: _Share) -> Iterator[tuple[object, str
     """Yield the picked items of a JSON array."""
     if len(data) > LONGEST_ARRAY:
         size = f"{LONGEST_ARRAY >> 20} MiB"
-        raise bad(f"{path}: one JSON array, larger than {size}", "Write one object a line (.jsonl).")
+        raise bad(
+            f"{path}: one JSON array, larger than {size}", "Write one object a line (.jsonl)."
+        )
     found = cast("list[object]", _parsed(data.removeprefix(BOM), f"{path}"))
     size = len(data) // max(len(found), 1)
     for number, row in enumerate(found, 1):

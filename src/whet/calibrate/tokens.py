@@ -15,7 +15,6 @@ from whet.calibrate.rows import Rows
 from whet.calibrate.texts import Encoder, budgets, texts
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """Windows of tokens, with the number of the document in which each begins.
@@ -44,7 +43,7 @@ def ignore(tokens: int) -> None:
     """Do nothing with the number of tokens that were read."""
 
 
-def calibration(  # noqa: PLR0913
+def calibration(
     source: str,
     tokenizer: Encoder,
     samples: int = 128,
@@ -111,7 +110,7 @@ class _Cut:
         return torch.cat([torch.tensor(self.first).long().expand(len(picks), -1), ids], 1)
 
 
-def _cut(  # noqa: PLR0913
+def _cut(
     source: str,
     tokenizer: Encoder,
     samples: int,

@@ -1,5 +1,6 @@
 """`whet search`."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -140,7 +141,8 @@ def _show(found: "Found", style: str) -> None:
         output.columns(Table(words("limit", "predicted", "measured", "left"), tuple(rows)))
     )
     output.result(f"report: {found.path / 'report.html'}")
-    output.tell(f"next: whet explain {found.path}; whet run {found.path}")
+    path = shlex.quote(str(found.path))
+    output.tell(f"next: whet explain {path}; whet run {path}")
 
 
 def _number(fact: "Quantity | None") -> str:

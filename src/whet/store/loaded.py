@@ -34,9 +34,7 @@ def is_side_file(name: str) -> bool:
     path = Path(name)
     if str(path.parent) in FOLDERS:
         return path.suffix == ".jinja"
-    return path.parent == Path() and (
-        name in CONFIGS or name in TABLES or path.suffix in SUFFIXES
-    )
+    return path.parent == Path() and (name in CONFIGS or name in TABLES or path.suffix in SUFFIXES)
 
 
 def files_left_out(files: Iterable[str], weights: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from whet.base.errors import FolderError, MissingError, UnsafeError
 
 FOLLOW = "WHET_FOLLOW_LINKS"  # environment variable: "1" where links out of a folder are followed
+_TRUSTED: set[Path] = set()  # folders whose links have been followed; their files open later too
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 of git, SHA-256 of git LFS
 _FORBIDDEN = frozenset("/\\:\0")
 
@@ -53,7 +54,7 @@ def contained(root: Path, name: str, where: str) -> Path:
     """
     path = root / plain_name(name, where)
     target = path.resolve()
-    if not (_follows_links() or _is_inside(target, root.resolve())):
+    if not (_follows_links(root.resolve()) or _is_inside(target, root.resolve())):
         raise UnsafeError(
             f"{path} is a link to {target}, outside its folder",
             "if you trust where it points, give --follow-links (in Python: follow_links=True); "
@@ -75,8 +76,11 @@ def _is_inside(target: Path, home: Path) -> bool:
     return target.is_relative_to(cache if cache.name.startswith("models--") else blobs)
 
 
-def _follows_links() -> bool:
-    return os.environ.get(FOLLOW) == "1"
+def _follows_links(root: Path) -> bool:
+    """Return whether links out of a folder are followed: now, or when it was opened."""
+    if os.environ.get(FOLLOW) == "1":
+        _TRUSTED.add(root)
+    return root in _TRUSTED
 
 
 @contextmanager

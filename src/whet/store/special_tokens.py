@@ -25,14 +25,19 @@ class SpecialTokens:
 
 
 def special_tokens(
-    settings: Mapping[str, Any], tokens_map: Mapping[str, Any] = NONE, added: Mapping[str, Any] = NONE
+    settings: Mapping[str, Any],
+    tokens_map: Mapping[str, Any] = NONE,
+    added: Mapping[str, Any] = NONE,
 ) -> SpecialTokens:
     """Resolve the contents of the three files; a missing file is an empty mapping."""
     decoder = settings.get("added_tokens_decoder")
     if isinstance(decoder, Mapping):
-        listed = sorted(((int(index), token) for index, token in decoder.items() if index.isdigit()))
+        listed = sorted(
+            ((int(index), token) for index, token in decoder.items() if index.isdigit())
+        )
         return SpecialTokens(
-            _named(settings), tuple(_token(token) for _, token in listed if isinstance(token, Mapping))
+            _named(settings),
+            tuple(_token(token) for _, token in listed if isinstance(token, Mapping)),
         )
     named = _named({**settings, **tokens_map})
     special = set(named.values())

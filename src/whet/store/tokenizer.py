@@ -109,9 +109,7 @@ class Tokenizer:
                 ) from None
         return _named(self._settings.get("chat_template"))
 
-    def chat(
-        self, messages: Sequence[Message], *, generate: bool = True, **values: object
-    ) -> str:
+    def chat(self, messages: Sequence[Message], *, generate: bool = True, **values: object) -> str:
         """Return a conversation as the model reads it, rendered by its own template.
 
         `generate` ends it where the model's answer begins; `values` are what the template may read
