@@ -74,9 +74,13 @@ def command(*, style: str, dry_run: bool, **asked: Any) -> None:  # noqa: ANN401
         return
     from whet.cli.interrupt import stoppable
     from whet.cli.progress import watched
+    from whet.cli.restart import run_or_restart
 
-    with watched() as progress, stoppable() as stop:
-        done = api.compress(**asked, progress=progress, stopped=stop)
+    def run(resume: str) -> "Result":
+        with watched() as progress, stoppable() as stop:
+            return api.compress(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+
+    done = run_or_restart(run, asked["resume"])
     if done.ours:
         _show_result(done, str(asked["source"]), style)
 

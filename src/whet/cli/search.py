@@ -100,13 +100,17 @@ def command(
     from whet import api
     from whet.cli.interrupt import stoppable
     from whet.cli.progress import watched
+    from whet.cli.restart import run_or_restart
 
     if tensorboard is not None:
         api.require("tensorboard", "train")
-    with watched() as progress, stoppable() as stop:
-        found = api.search(
-            **asked, levels=_names(levels), cache=_names(cache), progress=progress, stopped=stop
-        )
+    asked |= {"levels": _names(levels), "cache": _names(cache)}
+
+    def run(resume: str) -> "Found":
+        with watched() as progress, stoppable() as stop:
+            return api.search(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+
+    found = run_or_restart(run, asked["resume"])
     if tensorboard is not None:
         api.log_trials(found.records, tensorboard)
     _show(found, style)
