@@ -14,13 +14,13 @@ from whet.store.tokenizer import Tokenizer
 
 PLAIN = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-BOS, EOS = {"content": "Once", **PLAIN}, "upon"
+BOS, EOS = {"content": "ween", **PLAIN}, "here"
 START = {"content": "<|im_start|>", "special": True, **PLAIN}
 CASES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "only in the map": {"special_tokens_map": {"bos_token": BOS, "eos_token": EOS}},
     "the map wins": {
         "special_tokens_map": {"bos_token": BOS, "eos_token": EOS},
-        "tokenizer_config": {"bos_token": "time"},
+        "tokenizer_config": {"bos_token": "ations"},
     },
     "the map is not read beside a decoder": {
         "special_tokens_map": {"bos_token": BOS},
