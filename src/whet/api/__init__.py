@@ -4,16 +4,18 @@
     result = whet.compress("demo", recipe="int4", out="demo-int4")
     engine = whet.load(result.path)
 
-Nothing heavy is imported before a function that needs it is called.
+Nothing heavy is imported before a function that needs it is called. With `follow_links` files that a
+model folder links to elsewhere are read; otherwise they are refused.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from whet.base.errors import UnsupportedError
+from whet.base.paths import local_path
 from whet.base.threads import sleep_while_waiting
+from whet.store.regular import following_links
 
 if TYPE_CHECKING:
     from whet.api.catalogue import Entry
@@ -47,6 +49,7 @@ def compress(  # noqa: PLR0913
     seed: int | None = None,
     memory: str | int | None = None,
     offline: bool = False,
+    follow_links: bool = False,
     progress: "Progress | None" = None,
     stopped: Callable[[], bool] | None = None,
 ) -> "Result":
@@ -63,19 +66,22 @@ def compress(  # noqa: PLR0913
     from whet.base.size import parse_size
     from whet.train.parallel import Team
 
-    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
-    target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
-    if not Team.announced().first:
-        return work.followed(bound, target, stopped)
-    return work.carried_out(
-        bound,
-        target,
-        resume=resume,
-        overwrite=overwrite,
-        memory_limit=None if memory is None else parse_size(memory, "--memory"),
-        progress=progress,
-        stopped=stopped,
-    )
+    with following_links(follow_links):
+        bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+        target = (
+            local_path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
+        )
+        if not Team.announced().first:
+            return work.followed(bound, target, stopped)
+        return work.carried_out(
+            bound,
+            target,
+            resume=resume,
+            overwrite=overwrite,
+            memory_limit=None if memory is None else parse_size(memory, "--memory"),
+            progress=progress,
+            stopped=stopped,
+        )
 
 
 def preview(
@@ -88,6 +94,7 @@ def preview(
     seed: int | None = None,
     memory: str | int | None = None,
     offline: bool = False,
+    follow_links: bool = False,
 ) -> "Preview":
     """Return what `compress` would do: exact output size, predicted memory, disk and time, schemes."""
     require("torch", "compress")
@@ -95,10 +102,13 @@ def preview(
     from whet.api.dry_run import previewed
     from whet.base.size import parse_size
 
-    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
-    target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
-    limit = None if memory is None else parse_size(memory, "--memory")
-    return previewed(bound, target, limit)
+    with following_links(follow_links):
+        bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+        target = (
+            local_path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
+        )
+        limit = None if memory is None else parse_size(memory, "--memory")
+        return previewed(bound, target, limit)
 
 
 def search(  # noqa: PLR0913
@@ -121,6 +131,7 @@ def search(  # noqa: PLR0913
     overwrite: bool = False,
     seed: int = 0,
     offline: bool = False,
+    follow_links: bool = False,
     progress: "Progress | None" = None,
     stopped: Callable[[], bool] | None = None,
     **words: "Unpack[Words]",
@@ -136,28 +147,29 @@ def search(  # noqa: PLR0913
     from whet.api.searching import Wish, searched
     from whet.search.limits import limits
 
-    wish = Wish(
-        str(source),
-        limits(**words),
-        objective,
-        time,
-        calibration or "builtin",
-        samples,
-        tuple(levels),
-        tuple(skip),
-        structures,
-        tuple(cache),
-        recovery,
-        target,
-        data or "builtin",
-        seed,
-        None if sweep is None else str(sweep),
-        offline,
-    )
-    place = None if out is None else Path(out)
-    return searched(
-        wish, place, resume=resume, overwrite=overwrite, progress=progress, stopped=stopped
-    )
+    with following_links(follow_links):
+        wish = Wish(
+            str(source),
+            limits(**words),
+            objective,
+            time,
+            calibration or "builtin",
+            samples,
+            tuple(levels),
+            tuple(skip),
+            structures,
+            tuple(cache),
+            recovery,
+            target,
+            data or "builtin",
+            seed,
+            None if sweep is None else str(sweep),
+            offline,
+        )
+        place = None if out is None else local_path(out)
+        return searched(
+            wish, place, resume=resume, overwrite=overwrite, progress=progress, stopped=stopped
+        )
 
 
 def load(
@@ -168,6 +180,7 @@ def load(
     cache: "Keeping | None" = None,
     draft: "Source | Literal[False] | None" = None,
     offline: bool = False,
+    follow_links: bool = False,
 ) -> "Engine":
     """Return a model ready to generate: a compressed folder, or any source.
 
@@ -179,10 +192,11 @@ def load(
     """
     from whet.runtime.engine import load as loaded
 
-    guess = draft if draft is None or draft is False else str(draft)
-    return loaded(
-        str(folder), executor, kernels, cache=cache, unpacked=None, draft=guess, offline=offline
-    )
+    with following_links(follow_links):
+        guess = draft if draft is None or draft is False else str(draft)
+        return loaded(
+            str(folder), executor, kernels, cache=cache, unpacked=None, draft=guess, offline=offline
+        )
 
 
 def measure(  # noqa: PLR0913
@@ -197,39 +211,46 @@ def measure(  # noqa: PLR0913
     kernels: "Kernels" = "auto",
     cache: "Keeping | None" = None,
     offline: bool = False,
+    follow_links: bool = False,
     progress: "Progress | None" = None,
 ) -> "list[Record]":
-    """Measure a folder's quality, against its original if given; its speed; `tasks` of lm-eval.
+    """Measure a folder's quality, against its original if given; its speed; `tasks`.
+
+    A task is a local .jsonl file of multiple-choice questions, or the name of one of lm-eval.
 
     `draft` is a smaller model: how much faster the folder generates by its guesses is timed too.
     `cache` is what the folder's keys and values are kept in, as `load` takes it.
     """
     from whet.api.measurement import measured
 
-    return measured(
-        str(folder),
-        None if against is None else str(against),
-        data,
-        speed=speed,
-        draft=None if draft is None else str(draft),
-        tasks=tasks,
-        executor=executor,
-        kernels=kernels,
-        cache=cache,
-        offline=offline,
-        progress=progress,
-    )
+    with following_links(follow_links):
+        return measured(
+            str(folder),
+            None if against is None else str(against),
+            data,
+            speed=speed,
+            draft=None if draft is None else str(draft),
+            tasks=tasks,
+            executor=executor,
+            kernels=kernels,
+            cache=cache,
+            offline=offline,
+            progress=progress,
+        )
 
 
-def inspect(folder: Source, *, offline: bool = False) -> "Inspection":
+def inspect(folder: Source, *, offline: bool = False, follow_links: bool = False) -> "Inspection":
     """Return what a model folder holds: family, sizes, formats, evidence. Needs no torch."""
     from whet.api.inspection import inspection
     from whet.store.resolve import resolve
 
-    return inspection(resolve(str(folder), offline))
+    with following_links(follow_links):
+        return inspection(resolve(str(folder), offline))
 
 
-def graph(folder: Source, *, rows: int = 512, offline: bool = False) -> "Operators":
+def graph(
+    folder: Source, *, rows: int = 512, offline: bool = False, follow_links: bool = False
+) -> "Operators":
     """Return a folder's operators before and after each rewrite, and their memory. Needs no torch.
 
     `rows` is the most tokens of one step.
@@ -237,7 +258,8 @@ def graph(folder: Source, *, rows: int = 512, offline: bool = False) -> "Operato
     from whet.api.operators import operators
     from whet.store.resolve import resolve
 
-    return operators(resolve(str(folder), offline), rows)
+    with following_links(follow_links):
+        return operators(resolve(str(folder), offline), rows)
 
 
 def explain(folder: Source) -> "Explanation":
@@ -247,7 +269,7 @@ def explain(folder: Source) -> "Explanation":
     """
     from whet.api.explanation import explanation
 
-    return explanation(Path(folder))
+    return explanation(local_path(folder))
 
 
 def log_trials(records: Iterable["Record"], folder: Source) -> int:
@@ -255,7 +277,7 @@ def log_trials(records: Iterable["Record"], folder: Source) -> int:
     require("torch", "compress")
     from whet.train.trial_board import trials_to_tensorboard
 
-    return trials_to_tensorboard(records, Path(folder))
+    return trials_to_tensorboard(records, local_path(folder))
 
 
 def verify(folder: Source) -> list[str]:
@@ -263,7 +285,7 @@ def verify(folder: Source) -> list[str]:
     from whet.base.errors import MissingError
     from whet.store.manifest import verify as differences
 
-    path = Path(folder)
+    path = local_path(folder)
     if not path.is_dir():
         raise MissingError(f"{path} is no folder", "Give a folder that whet has written.")
     return differences(path)

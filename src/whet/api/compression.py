@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from whet.base.errors import FolderError, RecipeError
+from whet.base.errors import FolderError, RecipeError, StoppedError
 from whet.base.machine import peak_rss
+from whet.base.paths import local_path
 from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
-from whet.calibrate.tokens import Tokens, calibration
+from whet.calibrate.tokens import Heard, Tokens, calibration, ignore
 from whet.recipe.assemble import output_records
 from whet.recipe.carry import Journey
 from whet.recipe.estimate import estimate, refuse_misfits
@@ -78,18 +79,27 @@ def draft_of(bound_plan: Pipeline) -> Pipeline | None:
 
 def default_out(source: str, recipe: str) -> Path:
     """Return where the result goes if nothing is said: `<model>-<recipe>` in the current folder."""
-    model = source.partition("@")[0].rstrip("/").rpartition("/")[2] or "model"
+    path = local_path(source)
+    name = path.absolute().resolve().name if path.name in {"", ".."} else path.name
+    model = name if path.exists() else source.partition("@")[0].rpartition("/")[2]
+    model = model or "model"
     return Path(f"{model}-{recipe}")
 
 
-def tokens_of(bound_plan: Pipeline) -> Tokens:
-    """Return the tokens that a plan runs on."""
-    recipe, model, folder = bound_plan.recipe, bound_plan.anatomy, bound_plan.folder.path
-    asked = recipe.calibration
-    samples, length = asked.samples, min(asked.length, model.context)
+def windows_of(bound_plan: Pipeline) -> tuple[int, int]:
+    """Return how many windows a plan asks for, and of how many tokens."""
+    asked = bound_plan.recipe.calibration
+    samples, length = asked.samples, min(asked.length, bound_plan.anatomy.context)
     if not bound_plan.needs_statistics:
         samples, length = min(samples, FEW), min(length, SHORT)
-    found = calibration(asked.source, Tokenizer(folder), samples, length, recipe.seed)
+    return samples, length
+
+
+def tokens_of(bound_plan: Pipeline, heard: Heard = ignore) -> Tokens:
+    """Return the tokens that a plan runs on."""
+    recipe, model, folder = bound_plan.recipe, bound_plan.anatomy, bound_plan.folder.path
+    source, (samples, length) = recipe.calibration.source, windows_of(bound_plan)
+    found = calibration(source, Tokenizer(folder), samples, length, recipe.seed, heard)
     if (highest := int(found.ids.max())) >= model.vocab:
         raise FolderError(
             f"{folder}: the tokenizer makes token {highest}, the model knows 0 to {model.vocab - 1}",
@@ -121,9 +131,9 @@ def carried_out(
         need = estimate(bound_plan, memory_limit)
         refuse_misfits(need, out)
         _refuse_nonfinite(bound_plan.folder)
-        tokens, digests = tokens_of(bound_plan), bound_plan.folder.digest()
-        workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
         told, stop = progress or Silence(), stopped or (lambda: False)
+        tokens, digests = _read(bound_plan, told, stop), bound_plan.folder.digest()
+        workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
         budget = MemoryBudget(need.hidden_states)
         journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop, budget)
         files = journey.run()
@@ -142,6 +152,22 @@ def carried_out(
         workspace.publish()
     team.say(END)
     return Result(out, (*about, *run))
+
+
+def _read(bound_plan: Pipeline, told: Progress, stop: Callable[[], bool]) -> Tokens:
+    """Read the text that a plan runs on, telling how far; a request to stop is heard at once."""
+    samples, length = windows_of(bound_plan)
+    wanted = samples * length
+    told.start(wanted, "read text")
+
+    def heard(tokens: int) -> None:
+        told.advance(min(tokens, wanted), "read text")
+        if stop():
+            raise StoppedError("stopped while reading the text; nothing was done yet")
+
+    found = tokens_of(bound_plan, heard)
+    told.finish()
+    return found
 
 
 def _drafted(

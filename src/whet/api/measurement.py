@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 from whet.base.record import Record
 from whet.formats.keeping import Keeping
+from whet.measure.choices import is_question_file, read_questions
 from whet.measure.guided import guided
+from whet.measure.multiple_choice import score_questions
 from whet.measure.quality import compare
 from whet.measure.speed import speed as timed
 from whet.measure.tasks import refuse_tasks
@@ -32,8 +34,12 @@ def measured(  # noqa: PLR0913
     progress: Progress | None,
 ) -> list[Record]:
     """Return what compression has cost a folder and, if asked, its speed and its scores in tasks."""
-    if tasks:
-        refuse_tasks(tasks)
+    files = [name for name in tasks if is_question_file(name)]
+    names = [name for name in tasks if not is_question_file(name)]
+    for name in files:
+        read_questions(name)  # so that a wrong row is told before any work
+    if names:
+        refuse_tasks(names)
     shown = progress or Silence()
     told = _reader(shown, "windows")
     records = compare(
@@ -55,8 +61,13 @@ def measured(  # noqa: PLR0913
         mine = load(folder, executor, kernels, cache=cache, draft=False, offline=offline)
         small = load(draft, executor, kernels, offline=offline)
         records.append(guided(mine, small, data or "builtin", _reader(shown, "texts with a draft")))
-    if tasks:
-        records += scored(resolve(folder, offline), tasks, offline=offline)
+    if names:
+        records += scored(resolve(folder, offline), names, offline=offline)
+    if files:
+        mine = load(folder, executor, kernels, cache=cache, draft=False, offline=offline)
+        theirs = load(against, executor, kernels, offline=offline) if against else None
+        questions = _reader(shown, "questions")
+        records += [score_questions(name, mine, theirs, questions) for name in files]
     shown.finish()
     return records
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
+from whet.base.paths import local_path
 from whet.formats.keeping import parse_keeping
 from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline
@@ -61,7 +62,7 @@ class Wish:
             target=self.target,
             data=self.data,
             seed=self.seed,
-            sweep=None if self.sweep is None else Path(self.sweep),
+            sweep=None if self.sweep is None else local_path(self.sweep),
         )
 
 

@@ -1,5 +1,6 @@
 """Windows of tokens to calibrate or measure on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -10,10 +11,8 @@ from torch import Tensor
 
 from whet.base.errors import FolderError
 from whet.base.seed import stream_seed
-from whet.calibrate.texts import Encoder, Rows, texts
-
-CHARACTERS = 48  # text read for each token asked for; more is passed over, evenly
-LEAST_READ = 8 << 20  # characters that are always read
+from whet.calibrate.rows import Rows
+from whet.calibrate.texts import Encoder, budgets, texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,16 +36,28 @@ class Tokens:
         return sha256(shape.encode() + self.ids.contiguous().numpy().tobytes()).hexdigest()
 
 
+Heard = Callable[[int], None]  # called with the number of tokens that were read so far
+
+
+def ignore(tokens: int) -> None:
+    """Do nothing with the number of tokens that were read."""
+
+
 def calibration(
-    source: str, tokenizer: Encoder, samples: int = 128, length: int = 512, seed: int = 0
+    source: str,
+    tokenizer: Encoder,
+    samples: int = 128,
+    length: int = 512,
+    seed: int = 0,
+    heard: Heard = ignore,
 ) -> Tokens:
     """Return up to `samples` windows of `length` tokens, spread evenly over the source.
 
     Where the source is shorter, there are fewer windows, and `description` says so; less than one
     window is an error. Each window begins with the token that texts begin with, if the model
-    expects one.
+    expects one. `heard` is called after each document, and may raise to stop.
     """
-    cut = _cut(source, tokenizer, samples, length, seed)
+    cut = _cut(source, tokenizer, samples, length, seed, heard)
     picks = cut.spread(samples)
     begins = cut.origin + picks * cut.own
     documents = torch.searchsorted(cut.starts, begins, right=True) - 1
@@ -99,11 +110,18 @@ class _Cut:
         return torch.cat([torch.tensor(self.first).long().expand(len(picks), -1), ids], 1)
 
 
-def _cut(source: str, tokenizer: Encoder, samples: int, length: int, seed: int) -> _Cut:
+def _cut(
+    source: str,
+    tokenizer: Encoder,
+    samples: int,
+    length: int,
+    seed: int,
+    heard: Heard = ignore,
+) -> _Cut:
     """Read a text and cut it into windows."""
     first = tokenizer.encode("a", special=True)[:1] if tokenizer.adds_bos else []
     own = length - len(first)
-    stream, starts = _stream(source, tokenizer, max(LEAST_READ, samples * length * CHARACTERS))
+    stream, starts = _stream(source, tokenizer, samples * length, heard)
     whole = len(stream) // own
     if not whole:
         raise FolderError(
@@ -132,16 +150,17 @@ class Reader:
 
 
 def _stream(
-    source: str, tokenizer: Encoder, budget: int
+    source: str, tokenizer: Encoder, wanted: int, heard: Heard
 ) -> tuple[Int64[Tensor, "tokens"], Int64[Tensor, "documents"]]:
     """Return all tokens of a source in order, and where each of its documents begins."""
     pieces: list[Tensor] = []
     starts: list[int] = []
     total = 0
-    for text in texts(source, Rows(partial(tokenizer.chat, generate=False)), budget):
+    for text in texts(source, Rows(partial(tokenizer.chat, generate=False)), *budgets(wanted)):
         if ids := tokenizer.encode(text):
             starts.append(total)
             pieces.append(torch.tensor(ids, dtype=torch.int64))
             total += len(ids)
+        heard(total)
     stream = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
     return stream, torch.tensor(starts, dtype=torch.int64)

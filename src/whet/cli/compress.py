@@ -1,5 +1,6 @@
 """`whet compress`."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,9 +74,13 @@ def command(*, style: str, dry_run: bool, **asked: Any) -> None:  # noqa: ANN401
         return
     from whet.cli.interrupt import stoppable
     from whet.cli.progress import watched
+    from whet.cli.restart import run_or_restart
 
-    with watched() as progress, stoppable() as stop:
-        done = api.compress(**asked, progress=progress, stopped=stop)
+    def run(resume: str) -> "Result":
+        with watched() as progress, stoppable() as stop:
+            return api.compress(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+
+    done = run_or_restart(run, asked["resume"])
     if done.ours:
         _show_result(done, str(asked["source"]), style)
 
@@ -94,7 +99,7 @@ def _show_result(done: "Result", source: str, style: str) -> None:
     output.result(f"{done.path}: {size.interval}, {size.number} {size.label}; {size.sentence}")
     output.result(" ".join(summary.sentences(e)[1:]))
     output.result(f"report: {done.path / 'report.html'}")
-    output.tell(f"next: whet measure {done.path} --against {source}")
+    output.tell("next: " + shlex.join(["whet", "measure", str(done.path), "--against", source]))
 
 
 def _show_preview(found: "Preview", style: str) -> None:
@@ -121,6 +126,8 @@ def _show_preview(found: "Preview", style: str) -> None:
         ("time", f"about {say.duration(need.seconds)}, {need.how}" if need.seconds else "unknown"),
         ("written as", f"{plan.choice.dialect.name}: {plan.choice.reason}"),
     ]
+    if plan.folder.left_out:
+        rows.append(("not copied", f"{', '.join(plan.folder.left_out)} (no loader reads them)"))
     if found.draft_bytes:
         rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:
@@ -147,6 +154,7 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
         "draft_bytes": found.draft_bytes,
         "predicted": {name: fact.value for name, fact in need.facts().items()},
         "how": need.how,
+        "not_copied": list(plan.folder.left_out),
         "dialect": {"name": plan.choice.dialect.name, "reason": plan.choice.reason},
         "modules": [
             {"module": p.site.module, "role": p.site.role, **p.scheme.plain(), "note": p.note}

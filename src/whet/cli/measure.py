@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @click.option("--draft", metavar="SOURCE", help="Also time generation with this model's guesses.")
 @click.option(
     "--tasks",
-    metavar="NAMES",
+    metavar="FILE|NAMES",
     multiple=True,
-    help="Also score tasks of lm-eval: names with commas, or the flag several times.",
+    help="Also score multiple-choice questions of a .jsonl file, or tasks of lm-eval. Repeatable.",
 )
 @running
 def command(  # noqa: PLR0913
@@ -51,6 +51,7 @@ def command(  # noqa: PLR0913
     folder that whet has written.
     """
     from whet import api
+    from whet.base.paths import local_path
     from whet.cli.progress import watched
 
     with watched() as progress:
@@ -60,7 +61,7 @@ def command(  # noqa: PLR0913
             data=data,
             speed=speed,
             draft=draft,
-            tasks=[name.strip() for names in tasks for name in names.split(",")],
+            tasks=[task for given in tasks for task in _tasks(given)],
             executor=executor,
             kernels=kernels,
             cache=cache,
@@ -68,7 +69,14 @@ def command(  # noqa: PLR0913
             progress=progress,
         )
     _show(records, style)
-    _keep(Path(folder), records)
+    _keep(local_path(folder), records)
+
+
+def _tasks(given: str) -> list[str]:
+    """Return a file as it is, or names that stand with commas between them."""
+    from whet.measure.choices import is_question_file
+
+    return [given] if is_question_file(given) else [name.strip() for name in given.split(",")]
 
 
 def _show(records: "list[Record]", style: str) -> None:

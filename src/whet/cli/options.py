@@ -18,8 +18,23 @@ def everywhere() -> list[click.Parameter]:
         click.Option(
             ["--format", "style"], type=styles, default="human", show_default=True, help=told
         ),
+        click.Option(
+            ["--follow-links"],
+            is_flag=True,
+            expose_value=False,
+            callback=_follow_links,
+            help="Read files that a model folder links to elsewhere.",
+        ),
         click.Option(["--offline"], is_flag=True, help="Open no network connection."),
     ]
+
+
+def _follow_links(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    """Follow links out of model folders while the command runs."""
+    if wanted:
+        from whet.store.regular import following_links
+
+        context.with_resource(following_links())
 
 
 def running(function: Function) -> Function:

@@ -1,5 +1,6 @@
 """`whet search`."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -99,13 +100,17 @@ def command(
     from whet import api
     from whet.cli.interrupt import stoppable
     from whet.cli.progress import watched
+    from whet.cli.restart import run_or_restart
 
     if tensorboard is not None:
         api.require("tensorboard", "train")
-    with watched() as progress, stoppable() as stop:
-        found = api.search(
-            **asked, levels=_names(levels), cache=_names(cache), progress=progress, stopped=stop
-        )
+    asked |= {"levels": _names(levels), "cache": _names(cache)}
+
+    def run(resume: str) -> "Found":
+        with watched() as progress, stoppable() as stop:
+            return api.search(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+
+    found = run_or_restart(run, asked["resume"])
     if tensorboard is not None:
         api.log_trials(found.records, tensorboard)
     _show(found, style)
@@ -140,7 +145,8 @@ def _show(found: "Found", style: str) -> None:
         output.columns(Table(words("limit", "predicted", "measured", "left"), tuple(rows)))
     )
     output.result(f"report: {found.path / 'report.html'}")
-    output.tell(f"next: whet explain {found.path}; whet run {found.path}")
+    path = shlex.quote(str(found.path))
+    output.tell(f"next: whet explain {path}; whet run {path}")
 
 
 def _number(fact: "Quantity | None") -> str:

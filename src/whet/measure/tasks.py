@@ -55,7 +55,8 @@ def refuse_tasks(names: Sequence[str]) -> None:
         if not NAME.fullmatch(name) or name.endswith((".yaml", ".yml", ".json", ".py")):
             raise UnsafeError(
                 f"the task {name[:80]!r} is no name of a task",
-                "Give names of tasks that lm-eval ships; files are refused, they can run code.",
+                "Give names of tasks that lm-eval ships, or a .jsonl file of questions; files of lm-eval can "
+                "run code and are refused.",
             )
     if find_spec(PACKAGE) is None:
         raise UnsupportedError(

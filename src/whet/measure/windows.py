@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from whet.base.errors import FolderError
-from whet.calibrate.texts import Encoder, Rows, texts
+from whet.calibrate.rows import Rows
+from whet.calibrate.texts import Encoder, budgets, texts
 from whet.runtime.executor import Ids
 
 WINDOWS = 128
@@ -19,8 +20,6 @@ LENGTH = 512  # [token]
 SHORTEST = 16  # a document with fewer tokens is passed over
 STRETCHES = 16  # into as many documents a text is cut, if it has the windows
 LONGEST_STRETCH = 16  # [window]
-CHARACTERS = 48  # text read for each token asked for; more is passed over, evenly
-LEAST_READ = 8 << 20  # characters that are always read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +65,7 @@ def windows(
     rows = Rows(partial(tokenizer.chat, generate=False))
     found: list[tuple[int, Ids]] = []
     tokens = 0
-    budget = max(LEAST_READ, count * length * CHARACTERS)
-    for document, text in enumerate(texts(path, rows, budget)):
+    for document, text in enumerate(texts(path, rows, *budgets(count * length))):
         ids = tokenizer.encode(text)
         ids = ids[1:] if first and ids[:1] == first else ids  # chat templates write it themselves
         tokens += len(ids)

@@ -31,6 +31,8 @@ def plan_records(plan: Pipeline, tokens: Tokens) -> Iterator[Record]:
     notes = {"path": source_name(folder.path), "family": plan.anatomy.family}
     notes["model_type"] = str(folder.config.get("model_type", ""))
     notes |= source_card(folder.path)
+    if folder.left_out:
+        notes["not_copied"] = ", ".join(folder.left_out)
     yield Record("source", "", facts | {"parameters": _parameters(folder)}, notes=notes)
     yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
     samples, length = tokens.ids.shape

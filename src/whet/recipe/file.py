@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from whet.base.errors import MissingError, RecipeError
+from whet.base.paths import local_path
 from whet.formats.activation import Activation
 from whet.formats.spec import Format
 from whet.methods import catalogue
@@ -104,7 +105,7 @@ def dumps(recipe: Recipe) -> str:
 def _text_of(name: str) -> str:
     if name in preset_names():
         return preset_text(name)
-    path = Path(name)
+    path = local_path(name)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         raise RecipeError(f"unknown recipe {name!r}", _nearest(name, preset_names()))
     if not path.is_file():

@@ -36,7 +36,8 @@ def identity(
     } | {f"source/{name}": digest for name, digest in sorted(source_digests.items())}
 
 
-AGAIN = "Restore them, or start afresh with --resume never."
+AGAIN = "Restore them, or start anew with --resume never: only the part of that run is lost."
+MEANINGS = {"recipe": "the recipe or its settings", "calibration": "the calibration text"}
 
 
 def check(path: Path, mine: Identity, mend: str = AGAIN) -> None:
@@ -45,6 +46,16 @@ def check(path: Path, mine: Identity, mend: str = AGAIN) -> None:
     changed = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if changed:
         raise IdentityError(
-            f"cannot resume {path.parent}: changed since it was started: {', '.join(changed)}",
+            f"cannot resume {path.parent}: changed since it was started: "
+            f"{', '.join(_meaning(name, mine, theirs) for name in changed)}",
             mend,
         )
+
+
+def _meaning(name: str, mine: Identity, theirs: Identity) -> str:
+    """Return what a field stands for, and how it differs where people can read that."""
+    if name in MEANINGS:
+        return f"{MEANINGS[name]} ({name})"
+    if name.startswith("source/"):
+        return f"{name.removeprefix('source/')} of the source ({name})"
+    return f"{name} ({theirs.get(name, 'none')} then, {mine.get(name, 'none')} now)"

@@ -220,7 +220,9 @@ def _exceptions(e: Evidence) -> str:
         f"{say.plural(falls, 'module')} fell back to another way" if falls else "Nothing fell back"
     )
     kept = "was left as it was" if skips == 1 else "were left as they were"
-    return f"{fell}; {say.plural(skips, 'module')} {kept}." if skips else f"{fell}."
+    told = f"{fell}; {say.plural(skips, 'module')} {kept}." if skips else f"{fell}."
+    left = note(e.last("source"), "not_copied")
+    return f"{told} Not copied, since no loader reads them: {left}." if left else told
 
 
 def measure_command(e: Evidence) -> str:

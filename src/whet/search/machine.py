@@ -1,8 +1,7 @@
 """The machine that a search is for: this one, measured, or one that a file describes."""
 
-from pathlib import Path
-
 from whet.base.errors import UnsupportedError
+from whet.base.paths import local_path
 from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
 from whet.measure import apart
@@ -23,7 +22,7 @@ def predictor_of(ask: Ask, folder: Folder, cache: Keeping = USUAL) -> Predictor 
     if ask.target is not None:
         family = find(folder.config)
         arch = family.architecture(folder.config, folder.tensors)
-        return modelled(family, arch, read(Path(ask.target)), cache)
+        return modelled(family, arch, read(local_path(ask.target)), cache)
     if reason := missing():
         if ask.limits.timed or ask.objective == "speed":
             raise UnsupportedError(

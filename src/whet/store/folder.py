@@ -12,12 +12,17 @@ from typing import Any
 
 from whet.base.errors import FolderError, MissingError, UnsupportedError
 from whet.store.json_file import read_json
+from whet.store.loaded import FOLDERS, INDEX, files_left_out, is_side_file
 from whet.store.refusals import refuse_code, refuse_pickles
 from whet.store.regular import contained
 from whet.store.shard import Shard, TensorInfo
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+TIED_HEADS = frozenset({"lm_head.weight", "embed_out.weight"})
+REBUILD = (
+    "the index and the shards are of different uploads: download all of them again, or write them "
+    "anew where transformers loads them: AutoModelForCausalLM.from_pretrained(A).save_pretrained(B)"
+)
 DRAFT = "draft"  # a folder inside: a smaller model that guesses for this one
 CONFIG_LIMIT = 8 << 20  # [byte]
 _NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -38,6 +43,7 @@ class Folder:
     planes; with `dense` they are plain numbers. `home` is where the `files` lie.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
+    Files that no loader reads are not opened.
     """
 
     def __init__(self, path: Path, *, dense: bool = False) -> None:
@@ -85,6 +91,11 @@ class Folder:
         return {name: file_digest(self.home / name) for name in sorted(names)}
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """The files that a folder made of this one does not hold, since no loader reads them."""
+        return () if is_gguf(self.path) else files_left_out(self.files, self.shards)
+
+    @property
     def weight_files(self) -> tuple[Path, ...]:
         """The files that hold the weights."""
         return tuple(self.home / name for name in sorted(self.shards))
@@ -101,18 +112,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".spm", ".vocab")
-NOT_SIDE = frozenset({INDEX, "manifest.json", "trainer_state.json", "quantize_config.json"})
-SIDE_FOLDERS = frozenset({"additional_chat_templates"})
-
-
-def is_side_file(name: str) -> bool:
-    """Say whether a file is neither weights nor code, and a loader may need it."""
-    path = Path(name)
-    inside = path.parent == Path() or str(path.parent) in SIDE_FOLDERS
-    return inside and path.suffix in SIDE_SUFFIXES and name not in NOT_SIDE
-
-
 def _files(path: Path) -> tuple[str, ...]:
     """Return the files of the folder and of its chat templates, each a regular file inside it."""
     if not path.exists():
@@ -123,7 +122,7 @@ def _files(path: Path) -> tuple[str, ...]:
             "give the folder it lies in",
         )
     names = [entry.name for entry in os.scandir(path) if not entry.is_dir()]
-    for sub in SIDE_FOLDERS:
+    for sub in FOLDERS:
         if (path / sub).is_dir():
             names += [f"{sub}/{entry.name}" for entry in os.scandir(path / sub) if entry.is_file()]
     return tuple(sorted(names))
@@ -143,12 +142,14 @@ def _config(path: Path, files: Iterable[str]) -> Mapping[str, Any]:
 
 def _shards(path: Path, files: tuple[str, ...]) -> Mapping[str, Shard]:
     """Return the checked shards, by file name."""
+    found = [name for name in files if name.endswith(".safetensors")]
+    if found == [SINGLE]:  # an index left over from shards that are gone is not read
+        return {SINGLE: Shard(contained(path, SINGLE, str(path)))}
     if INDEX in files:
         return _indexed(path, files)
     if SINGLE in files:
         _refuse_strays(path, files, {SINGLE})
         return {SINGLE: Shard(contained(path, SINGLE, str(path)))}
-    found = [name for name in files if name.endswith(".safetensors")]
     if found:
         raise FolderError(
             f"{path} has {found[0]} but neither {SINGLE} nor {INDEX}",
@@ -173,9 +174,19 @@ def _indexed(path: Path, files: tuple[str, ...]) -> Mapping[str, Shard]:
                 f"{shard_path} is missing: {where} names it", "download the missing shard"
             )
         shards[name] = Shard(shard_path)
-    _check_index(where, weight_map, shards)
+    _check_index(where, _without_tied_head(path, files, weight_map, shards), shards)
     _refuse_strays(path, files, set(names))
     return shards
+
+
+def _without_tied_head(
+    path: Path, files: Iterable[str], weight_map: Mapping[str, str], shards: Mapping[str, Shard]
+) -> Mapping[str, str]:
+    """Return the index less a head that no shard holds, where the model shares its embedding."""
+    if _config(path, files).get("tie_word_embeddings") is not True:
+        return weight_map
+    held = {name for shard in shards.values() for name in shard.tensors}
+    return {n: f for n, f in weight_map.items() if n in held or n not in TIED_HEADS}
 
 
 def _check_index(where: str, weight_map: Mapping[str, str], shards: Mapping[str, Shard]) -> None:
@@ -184,14 +195,14 @@ def _check_index(where: str, weight_map: Mapping[str, str], shards: Mapping[str,
         if tensor not in shards[name].tensors:
             raise FolderError(
                 f"{where} says that {name} holds {tensor}, but it does not",
-                "download the index and the shard again",
+                REBUILD,
             )
     for name, shard in shards.items():
         for tensor in shard.tensors:
             if weight_map.get(tensor) != name:
                 raise FolderError(
                     f"{shard.path} holds the tensor {tensor} that {where} does not place there",
-                    "download the index and the shard again",
+                    REBUILD,
                 )
 
 
@@ -201,5 +212,5 @@ def _refuse_strays(path: Path, files: Iterable[str], known: set[str]) -> None:
         if name not in known and (name == SINGLE or _NUMBERED.fullmatch(name)):
             raise FolderError(
                 f"{path / name} is an extra shard that no index names",
-                "remove it, or download the index that belongs to it",
+                f"remove it; or, if it holds the whole model, remove {INDEX} and the other shards",
             )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from whet.base.errors import UnsafeError
 from whet.store.json_file import read_json
+from whet.store.loaded import CONFIGS
+from whet.store.regular import contained
 
 # Keys by which a configuration makes a loader import or download code (CVE-2026-4372 and its kin).
 CODE_KEYS = frozenset(
@@ -33,11 +35,12 @@ PICKLES = frozenset(
 def refuse_code(folder: Path, files: Iterable[str]) -> None:
     """Raise UnsafeError if a configuration of the folder asks for code to be run.
 
-    Python files that no configuration mentions are harmless: they are neither read nor copied.
+    Only configurations that a loader reads are judged. Python files that none of them mentions are
+    harmless: they are neither read nor copied.
     """
     for name in files:
-        if name.endswith(".json") and "tokenizer.json" not in name and "index.json" not in name:
-            for place, why in code_requests(read_json(folder / name)):
+        if name in CONFIGS:
+            for place, why in code_requests(read_json(contained(folder, name, str(folder)))):
                 raise UnsafeError(
                     f"{folder / name} asks for code of the model to be run: {place} ({why})",
                     "whet runs no code of models; use a model that transformers supports itself",

@@ -1,10 +1,17 @@
 """Files that a hostile folder names: plain names, regular, and not outside it. Torch-free."""
 
+import os
+import re
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from whet.base.errors import FolderError, MissingError, UnsafeError
 
+FOLLOW = "WHET_FOLLOW_LINKS"  # environment variable: "1" where links out of a folder are followed
+_TRUSTED: set[Path] = set()  # folders whose links have been followed; their files open later too
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 of git, SHA-256 of git LFS
 _FORBIDDEN = frozenset("/\\:\0")
 
 
@@ -41,21 +48,51 @@ def plain_name(name: str, where: str) -> str:
 def contained(root: Path, name: str, where: str) -> Path:
     """Return the path of the file `name` of the folder `root`.
 
-    Links are followed only inside the folder, or, in a hub cache (`…/snapshots/<commit>`), to the
-    cache's own `blobs`. Law: whatever `name` is, the file lies there, or UnsafeError is raised.
+    Links are followed inside the folder and, in a hub cache (`…/snapshots/<commit>`), inside the
+    cache; elsewhere only within `following_links`.
+    Law: whatever `name` is, the file lies there, or UnsafeError is raised.
     """
     path = root / plain_name(name, where)
     target = path.resolve()
-    if not any(target.is_relative_to(allowed) for allowed in _homes(root)):
+    if not (_follows_links(root.resolve()) or _is_inside(target, root.resolve())):
         raise UnsafeError(
             f"{path} is a link to {target}, outside its folder",
-            "copy the file into the folder, or give the folder that it lies in",
+            "if you trust where it points, give --follow-links (in Python: follow_links=True); "
+            "or copy the file into the folder",
         )
     return path
 
 
-def _homes(root: Path) -> tuple[Path, ...]:
-    """Return the folders in which the files of `root` may really lie."""
-    home = root.resolve()
-    cache = home.parent.parent / "blobs"
-    return (home, cache) if home.parent.name == "snapshots" and cache.is_dir() else (home,)
+def _is_inside(target: Path, home: Path) -> bool:
+    """Return whether a file lies in a folder, or in the hub cache that the folder belongs to."""
+    if target.is_relative_to(home):
+        return True
+    cache = home.parent.parent
+    blobs = cache / "blobs"
+    if home.parent.name != "snapshots" or not blobs.is_dir():
+        return False
+    if blobs.is_symlink():  # a cache split over disks: its blobs are named by their digests
+        return target.parent == blobs.resolve() and _DIGEST.fullmatch(target.name) is not None
+    return target.is_relative_to(cache if cache.name.startswith("models--") else blobs)
+
+
+def _follows_links(root: Path) -> bool:
+    """Return whether links out of a folder are followed: now, or when it was opened."""
+    if os.environ.get(FOLLOW) == "1":
+        _TRUSTED.add(root)
+    return root in _TRUSTED
+
+
+@contextmanager
+def following_links(wanted: bool = True) -> Generator[None]:  # noqa: FBT001, FBT002
+    """Follow links to files outside their folder, in this process and in those that it starts."""
+    before = os.environ.get(FOLLOW)
+    if wanted:
+        os.environ[FOLLOW] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(FOLLOW, None)
+        else:
+            os.environ[FOLLOW] = before

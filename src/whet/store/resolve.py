@@ -1,11 +1,11 @@
 """From what the user calls a model to a folder on this disk. Torch-free."""
 
-import os
 import re
 from importlib.resources import files
 from pathlib import Path
 
 from whet.base.errors import MissingError, StorageError, UnsafeError, UnsupportedError
+from whet.base.paths import local_path
 from whet.store.refusals import PICKLES
 
 ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
@@ -29,7 +29,7 @@ def resolve(source: str, offline: bool = False) -> Path:  # noqa: FBT001, FBT002
     """
     if source == "demo":
         return demo()
-    path = Path(os.path.expanduser(source))  # leaves an unknown ~name as it is
+    path = local_path(source)
     if source and path.exists():
         return path
     if not _HUB_ID.fullmatch(source):

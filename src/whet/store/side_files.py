@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from whet.store.durable import file_chunks, storage_error, write_atomic, write_json
-from whet.store.folder import Folder, is_gguf, is_side_file
+from whet.store.folder import Folder, is_gguf
+from whet.store.loaded import is_side_file
 from whet.store.regular import contained
 
 
 def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
-    """Copy every file that is neither weights nor code; return their names.
+    """Copy every file that is neither weights nor code and that a loader reads; return their names.
 
-    By suffix: JSON, jinja, tokenizer models and vocabularies, text. Never Python, never a pickle,
-    never the weights or their index.
+    Configurations and tables by name; jinja, tokenizer models, vocabularies and text by suffix.
     """
     if is_gguf(folder.path):
         return _made(folder.path, into)

@@ -1,6 +1,7 @@
-"""The process in which one chat template is rendered; run as a script, imports jinja2 alone.
+"""The process in which conversations are rendered by one chat template; imports jinja2 alone.
 
-Reads a task (JSON) from stdin, writes {"text"} or {"kind", "message"} to stdout.
+Run as a script. Reads lines of JSON from stdin: first the template and the limits, answered by
+`ready`, then the values of one conversation each, answered by {"text"} or {"kind", "message"}.
 """
 
 import contextlib
@@ -17,34 +18,51 @@ LATER = ("jinja2.debug", "jinja2.constants", "pprint", "encodings.unicode_escape
 
 
 def main() -> None:
-    """Render the template of the task on stdin."""
-    task = json.loads(sys.stdin.buffer.read())
+    """Render conversations until stdin ends; each may take some seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whet ends this process, not the terminal
+    task = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = task["path"]
     environment = _environment()
     for name in LATER:
         importlib.import_module(name)
-    _confine(task["seconds"], task["memory"])
-    answer = _answer(environment, task)
-    sys.stdout.buffer.write(json.dumps(answer).encode())
+    _confine(task["memory"])
+    _say(b"ready")
+    template = None
+    for line in iter(sys.stdin.buffer.readline, b""):
+        _limit_time(task["seconds"])
+        template, answer = _rendered(environment, template, task, line)
+        _limit_time(0)
+        _say(json.dumps(answer).encode())
 
 
-def _answer(environment: Any, task: dict[str, Any]) -> dict[str, str]:  # noqa: ANN401
-    """Return the text, or why there is none."""
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _rendered(
+    environment: Any,  # noqa: ANN401 (jinja2 is imported late)
+    template: Any,  # noqa: ANN401
+    task: dict[str, Any],
+    line: bytes,
+) -> tuple[Any, dict[str, str]]:
+    """Return the compiled template, and the text of one conversation or why there is none."""
     from jinja2.exceptions import SecurityError, TemplateError
 
     try:
-        text = environment.from_string(task["template"]).render(**task["values"])
+        template = template or environment.from_string(task["template"])
+        text = template.render(**json.loads(line))
     except SecurityError as error:
-        return {"kind": "template", "message": f"unsafe: {error}"}
+        return template, {"kind": "template", "message": f"unsafe: {error}"}
     except (MemoryError, RecursionError) as error:
-        return {"kind": "limit", "message": type(error).__name__}
+        return template, {"kind": "limit", "message": type(error).__name__}
     except (TemplateError, ArithmeticError, AttributeError, LookupError) as error:
-        return {"kind": "template", "message": str(error)}
+        return template, {"kind": "template", "message": str(error)}
     except (TypeError, ValueError) as error:
-        return {"kind": "template", "message": str(error)}
+        return template, {"kind": "template", "message": str(error)}
     if len(text) > task["output"]:
-        return {"kind": "limit", "message": "output too long"}
-    return {"text": text}
+        return template, {"kind": "limit", "message": "output too long"}
+    return template, {"text": text}
 
 
 def _environment() -> Any:  # noqa: ANN401 (jinja2 is imported late)
@@ -120,7 +138,7 @@ def _now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-def _confine(seconds: float, memory: int) -> None:
+def _confine(memory: int) -> None:
     """Give up, for good, what a template must not use; the kernel ends the process beyond it."""
     if sys.platform == "win32":
         return
@@ -133,15 +151,24 @@ def _confine(seconds: float, memory: int) -> None:
     ):
         pages = next(iter(file), "0").split()[0]
     mapped = int(pages) * resource.getpagesize() + memory
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    processor = int(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_AS, (mapped, mapped))
-    resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the kernel end this process after some seconds of wall or processor time; 0: never."""
+    if sys.platform == "win32":
+        return
+    import resource
+
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    processor = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (processor if seconds else hard, hard))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.store.folder import is_gguf
 from whet.store.json_file import read_json
 from whet.store.regular import contained, regular
+from whet.store.special_tokens import SpecialTokens, special_tokens
 from whet.store.template import Message, render
 
 FILE = "tokenizer.json"
+SETTINGS = (
+    "tokenizer_config.json", "config.json", "generation_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
 LIMIT = 256 << 20  # [byte]
 LONGEST = 1 << 21  # text encoded at once [character]
 REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) a character
@@ -34,10 +40,11 @@ class Tokenizer:
         self._tokenizer = (
             _load(folder) if files is None else _parsed(json.dumps(files[FILE]).encode(), folder)
         )
-        self._settings, self._model, self._generation = (
-            _optional(folder, name) if files is None else files.get(name, {})
-            for name in ("tokenizer_config.json", "config.json", "generation_config.json")
+        self._settings, self._model, self._generation, tokens_map, added = (
+            _optional(folder, name) if files is None else files.get(name, {}) for name in SETTINGS
         )
+        self._special = special_tokens(self._settings, tokens_map, added)
+        _complete(self._tokenizer, self._special)
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
@@ -63,15 +70,10 @@ class Tokenizer:
         """Return a decoder for ids that come one by one; `after` are the ids just before them."""
         return Stream(self, after)
 
-    @cached_property
-    def special_tokens(self) -> dict[str, str]:
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
         """The texts of special tokens by name: `bos_token`, `eos_token` and so on."""
-        found: dict[str, str] = {}
-        for name, value in self._settings.items():
-            text = value.get("content") if isinstance(value, dict) else value
-            if name.endswith("_token") and isinstance(text, str):
-                found[name] = text
-        return found
+        return self._special.named
 
     @cached_property
     def bos_id(self) -> int | None:
@@ -107,22 +109,24 @@ class Tokenizer:
                 ) from None
         return _named(self._settings.get("chat_template"))
 
-    def chat(self, messages: Sequence[Message], *, generate: bool = True) -> str:
+    def chat(self, messages: Sequence[Message], *, generate: bool = True, **values: object) -> str:
         """Return a conversation as the model reads it, rendered by its own template.
 
-        `generate` ends it where the model's answer begins.
+        `generate` ends it where the model's answer begins; `values` are what the template may read
+        besides, e.g. `tools` or `documents`.
         """
         if self.template is None:
             raise UnsupportedError(
                 f"{self.folder} has no chat template", "use a chat model, or plain text"
             )
-        values: dict[str, Any] = {
-            "messages": [dict(message) for message in messages],
-            "add_generation_prompt": generate,
+        given: dict[str, object] = {
             "tools": None,
             "documents": None,
+            **values,
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": generate,
         }
-        return render(self.template, self.special_tokens | values)
+        return render(self.template, self.special_tokens | given)
 
     def chat_ids(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
         """Return the ids of a conversation; the template itself writes all special tokens."""
@@ -135,6 +139,17 @@ class Tokenizer:
             *_ids(self._model.get(f"{name}_token_id")),
         )
         return own if own is not None else next(iter(said), None)
+
+
+def _complete(tokenizer: tokenizers.Tokenizer, special: SpecialTokens) -> None:
+    """Add the tokens that the folder's other files name and `tokenizer.json` lacks."""
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_tokens([token for token in special.added if token.content not in known])
+    named = dict.fromkeys(special.named.values())
+    inside = [text for text in named if text and tokenizer.token_to_id(text) is not None]
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in inside if t not in known]
+    )
 
 
 class Stream:

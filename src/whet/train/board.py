@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from whet.base.paths import local_path
 from whet.train.course import Log, silent
 
 
@@ -21,7 +21,7 @@ def board(folder: str) -> Log:
         return silent
     from torch.utils.tensorboard import SummaryWriter
 
-    writer: Any = SummaryWriter(Path(folder))
+    writer: Any = SummaryWriter(local_path(folder))
 
     def write(step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

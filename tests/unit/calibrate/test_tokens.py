@@ -9,7 +9,8 @@ import torch
 
 from whet.base.errors import FolderError, MissingError, RecipeError, UnsupportedError, WhetError
 from whet.calibrate import texts as module
-from whet.calibrate.texts import Rows, texts
+from whet.calibrate.rows import Rows
+from whet.calibrate.texts import texts
 from whet.calibrate.tokens import Reader, calibration
 
 

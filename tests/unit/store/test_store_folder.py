@@ -321,3 +321,37 @@ def test_mutated_configurations_never_crash(
     (folder / "config.json").write_bytes(bytes(text))
     with contextlib.suppress(WhetError):
         assert list(Folder(folder).tensors) == ["a"]
+
+
+STRAYS = {
+    "trainer_state.json": '{"log_history": [{"loss": NaN}]}',
+    "sample_prompts.json": '["hello", "world"]',
+    "all_results.json": '{"eval_loss": 1, "eval_loss": 1}',
+    "recipe_state.json": '{"_target_": "trl.SFTTrainer", "script": "train.py"}',
+    "broken.json": "{",
+}
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_files_that_no_loader_reads_do_not_matter(name: str, single: Path):
+    (single / name).write_text(STRAYS[name])
+    folder = Folder(single)
+    assert folder.left_out == (name,)
+    assert name not in folder.digest()
+
+
+def test_a_stale_index_beside_one_whole_file_is_not_read(single: Path):
+    (single / INDEX).write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    assert Folder(single).tensors == Folder(demo()).tensors
+
+
+def test_an_index_may_name_a_head_that_is_the_embedding(sharded: Path):
+    edit(
+        sharded / INDEX,
+        lambda i: i["weight_map"].update({"lm_head.weight": SHARD}),  # type: ignore[attr-defined]
+    )
+    with pytest.raises(FolderError, match="does not") as caught:
+        Folder(sharded)
+    assert "different uploads" in caught.value.hint
+    edit(sharded / "config.json", lambda c: c.update(tie_word_embeddings=True))
+    assert len(Folder(sharded).tensors) == 3

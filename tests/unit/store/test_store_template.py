@@ -7,6 +7,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from whet.base.errors import FolderError, UnsafeError, WhetError
+from whet.store import template
 from whet.store.template import render
 
 MESSAGES = [
@@ -155,3 +156,50 @@ def test_environment_is_not_visible(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
     assert render("ok", {}) == "ok"
+
+
+class Started:
+    """Counts the worker processes that are started."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        start = template.Worker._start
+
+        def counted(worker: template.Worker) -> object:
+            self.count += 1
+            return start(worker)
+
+        monkeypatch.setattr(template.Worker, "_start", counted)
+
+
+def test_one_worker_renders_many_conversations(monkeypatch: pytest.MonkeyPatch):
+    started = Started(monkeypatch)
+    with template.shared_worker():
+        for n in range(20):
+            assert render("{% set x = x or n %}{{ x }}", {"n": n + 1}) == str(n + 1)
+    assert started.count == 1
+    assert template._SHARED.worker is None
+
+
+def test_a_worker_is_replaced_after_a_limit(monkeypatch: pytest.MonkeyPatch):
+    started = Started(monkeypatch)
+    text = "{% if bomb %}{{ 'a' * 10000000000 }}{% endif %}ok"
+    with template.shared_worker():
+        assert render(text, {"bomb": False}) == "ok"
+        with pytest.raises(UnsafeError):
+            render(text, {"bomb": True})
+        assert render(text, {"bomb": False}) == "ok"
+    assert started.count == 2
+
+
+def test_a_worker_is_ended_when_its_reader_is_interrupted(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with template.shared_worker():
+        assert render("ok", {}) == "ok"
+        monkeypatch.setattr(template, "_exchanged", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            render("ok", {})
+        monkeypatch.undo()
+        assert render("ok", {}) == "ok"
