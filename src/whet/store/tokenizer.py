@@ -9,7 +9,7 @@ from typing import Any
 import tokenizers
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
-from whet.store.folder import is_gguf
+from whet.store.folder import gguf_file
 from whet.store.json_file import read_json
 from whet.store.regular import contained, regular
 from whet.store.template import Message, render
@@ -30,7 +30,8 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        files = _of_gguf(folder) if is_gguf(folder) else None
+        file = gguf_file(folder)
+        files = None if file is None else _of_gguf(file)
         self._tokenizer = (
             _load(folder) if files is None else _parsed(json.dumps(files[FILE]).encode(), folder)
         )
@@ -176,10 +177,9 @@ class Stream:
 
 def _of_gguf(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return the files that a GGUF file stands for."""
-    from whet.store.gguf.header import read_header
-    from whet.store.gguf.tokenizer import tokenizer_files
+    from whet.store.gguf.tokenizer import files_of
 
-    return tokenizer_files(path, read_header(path).values)
+    return files_of(path)
 
 
 def _parsed(content: bytes, path: Path) -> tokenizers.Tokenizer:
