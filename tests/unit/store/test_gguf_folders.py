@@ -81,7 +81,9 @@ def test_folders_that_hold_one_model_are_that_model(llama: Path, tmp_path: Path)
     shutil.copy(llama / "config.json", tmp_path)
     assert np.array_equal(logits(tmp_path), expected)
     shutil.copy(file, tmp_path / "model-Q8_0.gguf")
-    with pytest.raises(UnsupportedError, match=r"holds 2 models: model-Q4_0\.gguf, model-Q8_0") as e:
+    with pytest.raises(
+        UnsupportedError, match=r"holds 2 models: model-Q4_0\.gguf, model-Q8_0"
+    ) as e:
         Folder(tmp_path)
     assert str(tmp_path / "model-Q4_0.gguf") in str(e.value.hint)
 
@@ -181,6 +183,19 @@ def test_a_matrix_of_nvfp4_has_a_scale_of_its_own(tmp_path: Path) -> None:
     assert np.frombuffer(plane, np.float32).tolist() == [0.25]
     with pytest.raises(UnsupportedError, match=r"scales all of blk\.\d\.ffn_up"):
         Folder(converted(tmp_path, tmp_path / "c.gguf", "Q8_0", change=scaled))
+
+
+def test_verify_reads_every_number(llama: Path, tmp_path: Path) -> None:
+    good = converted(llama, tmp_path / "good.gguf", "Q4_0")
+    assert api.verify(good) == []
+
+    def broken(found: Tensors) -> Tensors:
+        found["output_norm.weight"][3] = np.nan
+        return found
+
+    bad = converted(llama, tmp_path / "bad.gguf", "Q4_0", change=broken)
+    (difference,) = api.verify(bad)
+    assert "model.norm.weight is not finite at [3]" in difference
 
 
 def test_tensors_that_are_nothing_are_named(llama: Path, tmp_path: Path) -> None:
