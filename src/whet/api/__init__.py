@@ -281,11 +281,19 @@ def log_trials(records: Iterable["Record"], folder: Source) -> int:
 
 
 def verify(folder: Source) -> list[str]:
-    """Return how a folder differs from its manifest, a sentence each; none if it is intact."""
+    """Return how a folder differs from its manifest, a sentence each; none if it is intact.
+
+    A GGUF file has no manifest: it is read through, and the first number that is none is named.
+    """
     from whet.base.errors import MissingError
+    from whet.store.finite import find_nonfinite
+    from whet.store.folder import Folder, gguf_file
     from whet.store.manifest import verify as differences
 
     path = local_path(folder)
+    if (file := gguf_file(path)) is not None:
+        found = find_nonfinite(Folder(file))
+        return [f"{file}: {found[0]} is not finite at {list(found[1])}"] if found else []
     if not path.is_dir():
         raise MissingError(f"{path} is no folder", "Give a folder that whet has written.")
     return differences(path)

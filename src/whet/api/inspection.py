@@ -9,7 +9,7 @@ from pathlib import Path
 from whet.base.errors import FolderError, WhetError
 from whet.base.record import Record, read_records
 from whet.formats.keeping import PAGE, USUAL, page_bytes
-from whet.store.folder import Folder, is_gguf
+from whet.store.folder import Folder, gguf_file
 
 DAMAGED = "`whet verify` shows what else is damaged."
 EVIDENCE = ("records.jsonl", "run.jsonl")
@@ -59,7 +59,7 @@ def inspection(path: Path) -> Inspection:
     quantized = folder.config.get("quantization_config")
     method = quantized.get("quant_method") if isinstance(quantized, dict) else None
     schemes = Counter(_scheme(record) for record in records if record.step == "scheme")
-    if is_gguf(path):
+    if gguf_file(path) is not None:
         method, schemes = "gguf", _blocks(folder)
     return Inspection(
         path,
@@ -117,8 +117,10 @@ def _blocks(folder: Folder) -> Counter[str]:
         assert isinstance(shard, GgufShard)
         for described in shard.header.tensors.values():
             kind = described.kind
-            if len(described.shape) == 2:
-                found[kind.name if kind.plain else f"{kind.name} (as {kind.format})"] += 1
+            matrices = prod(described.shape[:-2]) if len(described.shape) > 1 else 0
+            if matrices:
+                text = kind.name if kind.plain else f"{kind.name} (as {kind.format})"
+                found[text] += matrices
     return Counter(dict(found.most_common()))
 
 

@@ -1,5 +1,7 @@
 """`whet verify`."""
 
+from pathlib import Path
+
 import click
 
 from whet.base.errors import FolderError
@@ -16,12 +18,15 @@ def command(*, folder: str, style: str, **_: object) -> int:
     """
     from whet import api
     from whet.cli import output
+    from whet.store.folder import gguf_file
 
     differences = api.verify(folder)
     if style == "json":
         output.result_json({"intact": not differences, "differences": differences})
     elif differences:
         output.result("\n".join(differences))
+    elif gguf_file(Path(folder)) is not None:
+        output.result(f"{folder}: every block is whole, every number finite; it has no manifest")
     else:
         output.result(f"{folder}: every file is as whet wrote it")
     return FolderError.code if differences else 0

@@ -30,12 +30,21 @@ DIFFERENT: Mapping[str, Mapping[str, str]] = {
     "opt": NO_HEADS | {"ffn": "ffn_dim", "activation": "activation_function"},
     "gemma2": {"activation": "hidden_activation"},
     "gemma3": {"activation": "hidden_activation"},
+    "gemma": {"window": ""},
     "llama": {"window": ""},
     "olmo2": {"window": ""},
+    "stablelm": {"window": "", "head_dim": ""},
+    "starcoder2": {"head_dim": ""},
+    "seed_oss": {"window": ""},
     "mixtral": {"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
     "qwen3_moe": {"experts": "num_experts", "expert_ffn": "moe_intermediate_size"},
 }  # what a family does not say is empty; expert_ffn: the channels of each expert
-WHOLE_HEADS = ("llama", "gemma2", "gemma3")  # transformers wants hidden to be a multiple of heads
+WHOLE_HEADS = (
+    "llama",
+    "gemma",
+    "gemma2",
+    "gemma3",
+)  # transformers wants hidden to be a multiple of heads
 
 
 def field(family: str, size: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from whet.base.errors import FolderError, MissingError, UnsupportedError
+from whet.base.errors import FolderError, MissingError
 from whet.store.json_file import read_json
 from whet.store.loaded import FOLDERS, INDEX, files_left_out, is_side_file
 from whet.store.refusals import refuse_code, refuse_pickles
@@ -39,8 +39,9 @@ class Stored:
 class Folder:
     """The configuration and the tensors of a model folder; no weight is read on opening.
 
-    A GGUF file is seen as a folder too: its configuration is made of what it says, its blocks are
-    planes; with `dense` they are plain numbers. `home` is where the `files` lie.
+    A GGUF file, or a folder that holds one, is seen as a folder too: its configuration is made of what
+    it says, its blocks are planes; with `dense` they are plain numbers. `path` is then the file, and
+    `home` where the `files` lie.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     Files that no loader reads are not opened.
@@ -49,13 +50,13 @@ class Folder:
     def __init__(self, path: Path, *, dense: bool = False) -> None:
         self.path = self.home = path
         self.shards: Mapping[str, Shard]
-        if is_gguf(path):
-            from whet.store.gguf.shard import GgufShard
+        if (file := gguf_file(path)) is not None:
+            from whet.store.gguf.model import open_model
 
-            shard = GgufShard(path, dense=dense)
-            self.home, self.files = path.parent, (path.name,)
-            self.config: Mapping[str, Any] = MappingProxyType(shard.config)
-            self.shards = {path.name: shard}
+            model = open_model(file, dense=dense)
+            self.path, self.home = file, file.parent
+            self.config: Mapping[str, Any] = model.config
+            self.shards, self.files = model.shards, tuple(model.shards)
         else:
             self.files = _files(path)
             self.config = _config(path, self.files)
@@ -101,9 +102,29 @@ class Folder:
         return tuple(self.home / name for name in sorted(self.shards))
 
 
-def is_gguf(path: Path) -> bool:
-    """Say whether a path is a GGUF file."""
-    return path.suffix == ".gguf" and path.is_file()
+def gguf_file(path: Path) -> Path | None:
+    """Return the GGUF file that a path means, or None: itself, or the model of a folder without others.
+
+    A file is known by its name or, e.g. in a store of blobs, by how it begins.
+    """
+    if path.is_dir():
+        names = [entry.name for entry in os.scandir(path) if not entry.is_dir()]
+        if not any(name.endswith(".gguf") for name in names) or _is_checkpoint(names):
+            return None
+        from whet.store.gguf.model import file_in
+
+        return file_in(path, names)
+    if not path.is_file():
+        return None
+    if path.suffix == ".gguf":
+        return path
+    with path.open("rb") as file:
+        return path if file.read(4) == b"GGUF" else None
+
+
+def _is_checkpoint(names: Iterable[str]) -> bool:
+    """Say whether a folder holds a checkpoint of its own: a configuration and weights."""
+    return "config.json" in names and any(name.endswith(".safetensors") for name in names)
 
 
 def file_digest(path: Path) -> str:
@@ -130,12 +151,6 @@ def _files(path: Path) -> tuple[str, ...]:
 
 def _config(path: Path, files: Iterable[str]) -> Mapping[str, Any]:
     if "config.json" not in files:
-        found = [name for name in files if name.endswith(".gguf")]
-        if found:
-            raise UnsupportedError(
-                f"{path} holds a GGUF file, expected a Hugging Face folder",
-                f"give the file itself: {path / found[0]}",
-            )
         raise FolderError(f"{path} has no config.json", "give a Hugging Face model folder")
     return MappingProxyType(read_json(contained(path, "config.json", str(path)), CONFIG_LIMIT))
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from whet.store.durable import file_chunks, storage_error, write_atomic, write_json
-from whet.store.folder import Folder, is_gguf
+from whet.store.folder import Folder, gguf_file
 from whet.store.loaded import is_side_file
 from whet.store.regular import contained
 
@@ -13,8 +13,8 @@ def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
 
     Configurations and tables by name; jinja, tokenizer models, vocabularies and text by suffix.
     """
-    if is_gguf(folder.path):
-        return _made(folder.path, into)
+    if (file := gguf_file(folder.path)) is not None:
+        return _made(file, into)
     names = tuple(name for name in folder.files if is_side_file(name))
     for name in names:
         parts = Path(name)
@@ -30,10 +30,9 @@ def copy_side_files(folder: Folder, into: Path) -> tuple[str, ...]:
 
 def _made(path: Path, into: Path) -> tuple[str, ...]:
     """Write the files that a GGUF file stands for; return their names."""
-    from whet.store.gguf.header import read_header
-    from whet.store.gguf.tokenizer import tokenizer_files
+    from whet.store.gguf.tokenizer import files_of
 
-    made = tokenizer_files(path, read_header(path).values)
+    made = files_of(path)
     for name, value in made.items():
         write_json(into / name, value)
     return tuple(made)

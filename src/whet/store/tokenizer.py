@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
-from whet.store.folder import is_gguf
+from whet.store.folder import gguf_file
 from whet.store.json_file import read_json
 from whet.store.regular import contained, regular
 from whet.store.special_tokens import SpecialTokens, special_tokens
@@ -36,7 +36,8 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        files = _of_gguf(folder) if is_gguf(folder) else None
+        file = gguf_file(folder)
+        files = None if file is None else _of_gguf(file)
         self._tokenizer = (
             _load(folder) if files is None else _parsed(json.dumps(files[FILE]).encode(), folder)
         )
@@ -191,10 +192,9 @@ class Stream:
 
 def _of_gguf(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return the files that a GGUF file stands for."""
-    from whet.store.gguf.header import read_header
-    from whet.store.gguf.tokenizer import tokenizer_files
+    from whet.store.gguf.tokenizer import files_of
 
-    return tokenizer_files(path, read_header(path).values)
+    return files_of(path)
 
 
 def _parsed(content: bytes, path: Path) -> tokenizers.Tokenizer:

@@ -245,9 +245,22 @@ def a_type_unknown_to_all(place: Place) -> Words:
     return compress()
 
 
-@mistake(69, "holds a GGUF file", "give the file itself")
-def a_gguf_folder(place: Place) -> Words:
-    place.write("model/model.gguf", b"GGUF")
+@mistake(69, "holds 2 models: a.gguf, b.gguf", "give one of them")
+def a_folder_of_gguf_files(place: Place) -> Words:
+    place.write("model/a.gguf", b"GGUF")
+    place.write("model/b.gguf", b"GGUF")
+    return compress()
+
+
+@mistake(69, "mmproj-f16.gguf holds a vision tower", "download the model itself")
+def a_gguf_vision_tower(place: Place) -> Words:
+    place.write("model/mmproj-f16.gguf", b"GGUF")
+    return compress()
+
+
+@mistake(65, "m-00002-of-00002.gguf is missing", "download all parts")
+def a_gguf_part(place: Place) -> Words:
+    place.write("model/m-00001-of-00002.gguf", b"GGUF")
     return compress()
 
 

@@ -15,17 +15,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Raw = NDArray[np.uint8]  # (blocks, bytes of a block)
-Singles = NDArray[np.float32]
+from whet.store.gguf import lattices as iq
+from whet.store.gguf.fields import Raw, Singles
+from whet.store.gguf.fields import above as _above
+from whet.store.gguf.fields import field as _field
+from whet.store.gguf.fields import half as _half
+from whet.store.gguf.fields import nibbles as _nibbles
+from whet.store.gguf.fields import parts as _parts
+from whet.store.gguf.fields import single as _single
+
 PLAIN = {"F32": 4, "F16": 2, "BF16": 2}
 NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A type of blocks, the format that holds them, and what takes them apart.
 
-    `codes`: (blocks, size); `scale` and `constant`: one for each block and group.
+    `codes`: (blocks, size); `scale` and `constant`: one for each block and group. `levels` are what
+    codes stand for where they are no integers, `zero` is what stands for 0 where that is not in the
+    middle.
     """
 
     name: str
@@ -35,42 +45,13 @@ class Kind:
     codes: Callable[[Raw], Raw] | None = None
     scale: Callable[[Raw], NDArray[Any]] | None = None
     constant: Callable[[Raw], NDArray[Any]] | None = None
+    levels: tuple[float | int, ...] = ()
+    zero: int = 0
 
     @property
     def plain(self) -> bool:
         """Whether it holds plain numbers."""
         return self.name in PLAIN
-
-
-def _half(raw: Raw, start: int) -> NDArray[np.float16]:
-    """Return a half-precision number of each block, (blocks, 1)."""
-    return np.ascontiguousarray(raw[:, start : start + 2]).view(np.float16)
-
-
-def _single(raw: Raw, start: int) -> Singles:
-    return _half(raw, start).astype(np.float32)
-
-
-def _field(raw: Raw, start: int, bits: int) -> Raw:
-    """Return some bits of each byte."""
-    return (raw >> np.uint8(start)) & np.uint8(2**bits - 1)
-
-
-def _above(low: Raw, high: Raw, bits: int) -> Raw:
-    """Return numbers whose lowest `bits` are `low`."""
-    return low | (high << np.uint8(bits))
-
-
-def _nibbles(raw: Raw) -> Raw:
-    """Return low nibbles, then high ones."""
-    return np.concatenate([_field(raw, 0, 4), _field(raw, 4, 4)], axis=-1)
-
-
-def _parts(raw: Raw, run: int, bits: int, many: int) -> Raw:
-    """Return fields of `bits`: of each run of bytes the lowest fields first, then the next."""
-    runs = raw.reshape(len(raw), -1, 1, run)
-    shifts = np.arange(many, dtype=np.uint8).reshape(1, 1, many, 1) * np.uint8(bits)
-    return ((runs >> shifts) & np.uint8(2**bits - 1)).reshape(len(raw), -1)
 
 
 def _fifth(raw: Raw, start: int) -> Raw:
@@ -123,6 +104,51 @@ def _xs_scale(raw: Raw) -> Singles:
     return _single(raw, 0) * (whole.astype(np.float32) - 32)
 
 
+def _tq1_codes(raw: Raw) -> Raw:
+    """Return the codes of TQ1_0: five digits of base 3 in a byte, as a fraction of 256."""
+
+    def digits(part: Raw, many: int) -> Raw:
+        powers = np.asarray([1, 3, 9, 27, 81][:many], np.uint8).reshape(1, 1, many, 1)
+        runs = part[:, None, None, :]
+        return ((runs * powers).astype(np.uint16) * 3 >> 8).astype(np.uint8).reshape(len(part), -1)
+
+    found = [digits(raw[:, :32], 5), digits(raw[:, 32:48], 5), digits(raw[:, 48:52], 4)]
+    return np.concatenate(found, axis=1)
+
+
+def _nvfp4_codes(raw: Raw) -> Raw:
+    """Return the codes of NVFP4: of each 16 the first half in low nibbles."""
+    return _parts(raw[:, 4:], 8, 4, 2)
+
+
+def _nvfp4_scale(raw: Raw) -> Raw:
+    """Return the scales of NVFP4 as e4m3; ggml has no sign there, and reads 0x7F as 0."""
+    scale = raw[:, :4] & np.uint8(0x7F)
+    return np.where(scale == 0x7F, np.uint8(0), scale)
+
+
+def _last(raw: Raw) -> NDArray[np.float16]:
+    return _half(raw, raw.shape[1] - 2)
+
+
+def _lattice(
+    name: str,
+    nbytes: int,
+    group: int,
+    codes: Callable[[Raw], Raw],
+    scale: Callable[[Raw], Singles],
+    levels: tuple[float, ...],
+) -> Kind:
+    bits = (len(levels) - 1).bit_length()
+    format_ = f"codebook{bits}-g{group}-shared-f32"
+    return Kind(name, 256, nbytes, format_, codes, scale, levels=levels)
+
+
+def _ternary(name: str, nbytes: int, codes: Callable[[Raw], Raw]) -> Kind:
+    """Return a type of -1, 0 and 1, its scale at the end."""
+    return Kind(name, 256, nbytes, "int2-g256-affine-f16", codes, _last, zero=1)
+
+
 def _fives(start: int) -> Callable[[Raw], Raw]:
     return lambda raw: _nibbles(raw[:, start + 4 :]) | _fifth(raw, start)
 
@@ -165,10 +191,26 @@ KINDS: Mapping[int, Kind] = {
     ),
     13: Kind("Q5_K", 256, 176, _with_constant(5, 32, "f32"), _q5_codes, _k4_scale, _k4_constant),
     14: Kind("Q6_K", 256, 210, "int6-g16-f32", _q6_codes, _q6_scale),
-    20: Kind("IQ4_NL", 32, 18, "codebook4-g32-shared-f16", _nibbles_from(2), _d),
+    16: _lattice("IQ2_XXS", 66, 32, iq.iq2_xxs_codes, iq.iq2_xxs_scale, iq.IQ2),
+    17: _lattice("IQ2_XS", 74, 16, iq.iq2_xs_codes, iq.iq2_scale, iq.IQ2),
+    18: _lattice("IQ3_XXS", 98, 32, iq.iq3_xxs_codes, iq.iq3_xxs_scale, iq.IQ3_XXS),
+    19: _lattice("IQ1_S", 50, 32, iq.iq1_s_codes, iq.iq1_s_scale, iq.IQ1),
+    20: Kind(
+        "IQ4_NL", 32, 18, "codebook4-g32-shared-f16", _nibbles_from(2), _d, levels=NONLINEAR
+    ),
+    21: _lattice("IQ3_S", 110, 32, iq.iq3_s_codes, iq.iq3_s_scale, iq.IQ3_S),
+    22: _lattice("IQ2_S", 82, 16, iq.iq2_s_codes, iq.iq2_scale, iq.IQ2),
     23: Kind(
         "IQ4_XS", 256, 136, "codebook4-g32-shared-f32",
-        lambda raw: _parts(raw[:, 8:], 16, 4, 2), _xs_scale,
+        lambda raw: _parts(raw[:, 8:], 16, 4, 2), _xs_scale, levels=NONLINEAR,
     ),
-    39: Kind("MXFP4", 32, 17, "mxfp4", _nibbles_from(1), lambda raw: raw[:, :1]),
+    29: _lattice("IQ1_M", 56, 16, iq.iq1_m_codes, iq.iq1_m_scale, iq.IQ1),
+    34: _ternary("TQ1_0", 54, _tq1_codes),
+    35: _ternary("TQ2_0", 66, lambda raw: _parts(raw[:, :64], 32, 2, 4)),
+    39: Kind("MXFP4", 32, 17, "mxfp4", _nibbles_from(1), lambda raw: raw[:, :1], levels=FP4),
+    40: Kind("NVFP4", 64, 36, "nvfp4", _nvfp4_codes, _nvfp4_scale, levels=FP4),
+    41: Kind(
+        "Q1_0", 128, 18, "int2-g128-affine-f16",
+        lambda raw: _parts(raw[:, 2:], 1, 1, 8) << np.uint8(1), _d, zero=1,
+    ),
 }  # by the number that files have for them  # fmt: skip

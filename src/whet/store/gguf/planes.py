@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from whet.formats.bits import packed
 from whet.formats.spec import Coded, Sum, parse
 from whet.store.array import KINDS as DTYPES
-from whet.store.gguf.kinds import NONLINEAR, Kind, Raw
+from whet.store.gguf.fields import Raw
+from whet.store.gguf.kinds import Kind
 
 PIECE = 1 << 21  # numbers that are taken apart at a time, about
 ONES = 0xFF  # four codes of 2 bits that mean 1
@@ -21,9 +22,11 @@ def plane(kind: Kind, raw: Raw, name: str, shape: tuple[int, int]) -> NDArray[An
     dtype = DTYPES[described.dtype]
     term, _, local = name.rpartition(".")
     if local == "levels":
-        return np.asarray([NONLINEAR], dtype)
+        return np.asarray([kind.levels], dtype)
     if local == "zero":
-        return np.zeros(described.shape, dtype)
+        return _zeros(kind, shape, described.shape)
+    if local == "global":
+        return np.ones(described.shape, dtype)
     if local == "codes" and term == "1":
         return np.full(described.shape, ONES, dtype)
     if local == "codes":
@@ -33,15 +36,30 @@ def plane(kind: Kind, raw: Raw, name: str, shape: tuple[int, int]) -> NDArray[An
     return _rows(part, kind, raw, described.shape, dtype)
 
 
-def _codes(kind: Kind, raw: Raw, shape: tuple[int, ...], cols: int) -> NDArray[Any]:
-    assert kind.codes is not None
+def _zeros(kind: Kind, shape: tuple[int, int], stored: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the code that stands for 0, packed along the outputs."""
+    if not kind.zero:
+        return np.zeros(stored, np.uint8)
+    bits = _first(kind).element.bits
+    each = np.full((stored[1], shape[0]), kind.zero, np.uint8)
+    return np.ascontiguousarray(packed(each, bits).T)
+
+
+def _first(kind: Kind) -> Coded:
+    """Return the format of the codes."""
     format_ = parse(kind.format)
     first = format_.terms[0] if isinstance(format_, Sum) else format_
     assert isinstance(first, Coded)
+    return first
+
+
+def _codes(kind: Kind, raw: Raw, shape: tuple[int, ...], cols: int) -> NDArray[Any]:
+    assert kind.codes is not None
+    bits = _first(kind).element.bits
     found = np.empty(shape, np.uint8)
     for some, blocks in _pieces(kind, raw):
         codes = kind.codes(blocks).reshape(-1, cols)
-        found[some] = packed(codes, first.element.bits)
+        found[some] = packed(codes, bits)
     return found
 
 
@@ -78,23 +96,33 @@ def _values(kind: Kind, blocks: Raw) -> NDArray[np.float32]:
     """Return the numbers of blocks, (blocks, size)."""
     assert kind.codes is not None
     assert kind.scale is not None
-    format_ = parse(kind.format)
-    first = format_.terms[0] if isinstance(format_, Sum) else format_
-    assert isinstance(first, Coded)
-    codes = kind.codes(blocks)
-    if str(format_) == "mxfp4":
-        units = np.asarray(_FP4, np.float32)[codes]
-        scale = np.ldexp(np.float32(1), kind.scale(blocks).astype(np.int32) - 127)
-    elif "codebook" in kind.format:
-        units, scale = np.asarray(NONLINEAR, np.float32)[codes], kind.scale(blocks)
+    codes, scale, first = kind.codes(blocks), kind.scale(blocks), _first(kind)
+    if kind.levels:
+        units = np.asarray(kind.levels, np.float32)[codes]
     else:
-        offset = 0 if first.affine else 2 ** (first.element.bits - 1)
-        units, scale = codes.astype(np.float32) - np.float32(offset), kind.scale(blocks)
-    scale = scale.astype(np.float32)
-    values = units.reshape(*scale.shape, -1) * scale[..., None]
+        offset = kind.zero if first.affine else 2 ** (first.element.bits - 1)
+        units = codes.astype(np.float32) - np.float32(offset)
+    factor = _FACTORS.get(first.scale, _numbers)(scale)
+    values = units.reshape(*factor.shape, -1) * factor[..., None]
     if kind.constant is not None:
         values += kind.constant(blocks).astype(np.float32)[..., None]
     return values.reshape(len(blocks), kind.size)
 
 
-_FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6)
+def _numbers(scale: NDArray[Any]) -> NDArray[np.float32]:
+    return scale.astype(np.float32)
+
+
+def _exponents(scale: NDArray[Any]) -> NDArray[np.float32]:
+    """Return what e8m0 scales mean."""
+    return np.ldexp(np.float32(1), scale.astype(np.int32) - 127)
+
+
+def _minifloats(scale: NDArray[Any]) -> NDArray[np.float32]:
+    """Return what e4m3 scales mean, none of which is negative."""
+    exponent, mantissa = (scale >> 3).astype(np.int32), (scale & 7).astype(np.float32)
+    whole = np.where(exponent > 0, mantissa + 8, mantissa)
+    return np.ldexp(whole, np.maximum(exponent, 1) - 10)
+
+
+_FACTORS = {"e8m0": _exponents, "e4m3": _minifloats}

@@ -1,25 +1,22 @@
 """The metadata of a GGUF file as the `config.json` of its original. Torch-free.
 
-Files do not say everything: what they leave out is what llama.cpp takes for granted.
+Files do not say everything: what they leave out is what llama.cpp takes for granted (its
+`src/models/*.cpp`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from whet.base.errors import UnsupportedError
 from whet.store.gguf.header import Header, damaged
-from whet.store.gguf.names import BLOCKS
+from whet.store.gguf.metadata import Metadata
+from whet.store.gguf.names import LAYOUTS, MIXTRAL, OLMO3, Layout
+from whet.store.gguf.positions import Factors, positions
 
 Values = Mapping[str, Any]
-CLASSES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-}
-GEMMA_27B = 46  # blocks; its scores are divided by hidden ÷ heads, others' by the width of a head
+GEMMA_27B = {"gemma2": 46, "gemma3": 62}  # blocks of those whose scores hidden ÷ heads divides
 SIZES = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",
@@ -27,77 +24,78 @@ SIZES = {
     "max_position_embeddings": "context_length",
     "num_attention_heads": "attention.head_count",
 }
+GPT2 = {
+    "num_hidden_layers": "n_layer", "hidden_size": "n_embd", "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+}  # fmt: skip
 
 
-class Metadata:
-    """Values of the architecture that a file names; each is checked where it is read."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file describes: where its tensors go, and the configuration."""
 
-    def __init__(self, path: Path, values: Values) -> None:
-        self.path, self.values = path, values
-        self.architecture = self.text("general.architecture")
-        if self.architecture not in BLOCKS:
-            raise UnsupportedError(
-                f"{path} holds a model of the architecture {self.architecture!r}, "
-                f"expected one of {', '.join(BLOCKS)}",
-                "give the original model",
-            )
-
-    def text(self, key: str) -> str:
-        """Return a text that must be there."""
-        found = self.values.get(key)
-        if not isinstance(found, str):
-            raise damaged(self.path, f"has {key} = {str(found)[:40]!r}, expected a text")
-        return found
-
-    def own(self, key: str) -> Any:  # noqa: ANN401 (as the file says)
-        """Return a value of the architecture, or None."""
-        return self.values.get(f"{self.architecture}.{key}")
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        """Return a positive integer of the architecture."""
-        found = self.own(key)
-        if isinstance(found, list) and found and len(set(cast("list[Any]", found))) == 1:
-            found = found[0]  # the same in every block
-        found = default if found is None else found
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 < found < 1 << 31:
-            where = f"{self.architecture}.{key}"
-            raise damaged(
-                self.path, f"has {where} = {str(found)[:40]}, expected a positive integer"
-            )
-        return found
-
-    def real(self, key: str, default: float | None = None) -> float:
-        """Return a number of the architecture."""
-        found = self.own(key)
-        found = default if found is None else found
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            where = f"{self.architecture}.{key}"
-            raise damaged(self.path, f"has {where} = {str(found)[:40]}, expected a number")
-        return float(found)
+    layout: Layout
+    config: dict[str, Any]
 
 
-def config(path: Path, header: Header, factors: Callable[[str], Sequence[float]]) -> dict[str, Any]:
-    """Return the configuration; `factors` reads a short tensor of numbers."""
-    meta = Metadata(path, header.values)
-    if meta.own("expert_count"):
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file says, and what was found of it already."""
+
+    meta: Metadata
+    found: Values
+
+
+def describe(path: Path, header: Header, factors: Factors) -> Description:
+    """Return the layout and the configuration; `factors` reads a short tensor of numbers."""
+    meta = Metadata(path, header)
+    layout = _layout(meta)
+    found: dict[str, Any] = {"model_type": layout.model_type, "architectures": [layout.class_]}
+    found |= _sizes(meta, layout)
+    found |= {"vocab_size": _vocabulary(path, header), **_tokens(meta.values)}
+    found["tie_word_embeddings"] = not meta.has("output.weight")
+    choices = CHOICES.get(layout.model_type, _rms)
+    if layout.model_type != "gpt2":
+        found |= positions(meta, found, factors)
+    return Description(layout, found | choices(Reading(meta, found)))
+
+
+def _layout(meta: Metadata) -> Layout:
+    found = LAYOUTS.get(meta.architecture)
+    if found is None:
         raise UnsupportedError(
-            f"{path} holds a mixture of experts, which whet does not read from GGUF",
+            f"{meta.path} holds a model of the architecture {meta.architecture!r}, "
+            f"expected one of {', '.join(LAYOUTS)}",
             "give the original model",
         )
-    found: dict[str, Any] = {"model_type": meta.architecture}
-    found["architectures"] = [CLASSES[meta.architecture]]
-    found |= {name: meta.whole(key) for name, key in SIZES.items()}
-    found |= {
-        "num_key_value_heads": meta.whole("attention.head_count_kv", found["num_attention_heads"]),
-        "vocab_size": _vocabulary(path, header),
-        "rms_norm_eps": meta.real("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": "output.weight" not in header.tensors,
-        **_tokens(meta.values),
-    }
-    found["head_dim"] = meta.whole(
-        "attention.key_length", found["hidden_size"] // found["num_attention_heads"] or 1
-    )
-    return found | _positions(meta, header, found, factors) | _choices(meta, header, found)
+    if meta.architecture == "olmo2" and meta.own("attention.sliding_window"):
+        return OLMO3
+    if not meta.own("expert_count"):
+        return found
+    if meta.architecture == "llama":
+        return MIXTRAL
+    if not found.experts:
+        raise UnsupportedError(
+            f"{meta.path} holds a mixture of experts of the architecture {meta.architecture!r}, "
+            "expected llama or qwen3moe",
+            "give the original model",
+        )
+    return found
+
+
+def _sizes(meta: Metadata, layout: Layout) -> dict[str, Any]:
+    """Return the sizes that every architecture has."""
+    missing = {"feed_forward_length": 1} if layout.experts else {}
+    found: dict[str, Any] = {name: meta.whole(key, missing.get(key)) for name, key in SIZES.items()}
+    heads = found["num_attention_heads"]
+    found["num_key_value_heads"] = meta.whole("attention.head_count_kv", heads)
+    width = meta.whole("attention.key_length", found["hidden_size"] // heads or 1)
+    if meta.whole("attention.value_length", width) != width:
+        raise UnsupportedError(
+            f"{meta.path} has values that are wider or narrower than its keys",
+            "give the original model",
+        )
+    return found | {"head_dim": width}
 
 
 def _vocabulary(path: Path, header: Header) -> int:
@@ -113,51 +111,136 @@ def _tokens(values: Values) -> dict[str, int]:
     return {f"{name}_token_id": value for name, value in found.items() if type(value) is int}
 
 
-def _positions(
-    meta: Metadata,
-    header: Header,
-    found: Mapping[str, Any],
-    factors: Callable[[str], Sequence[float]],
-) -> dict[str, Any]:
-    """Return the rotary positions and how they are stretched."""
-    context = found["max_position_embeddings"]
-    turned = meta.whole("rope.dimension_count", found["head_dim"])
-    rope: dict[str, Any] = {"rope_theta": meta.real("rope.freq_base", 10_000.0)}
-    rope["partial_rotary_factor"] = turned / found["head_dim"]
-    kind = meta.own("rope.scaling.type")
-    trained = meta.whole("rope.scaling.original_context_length", context)
-    if "rope_freqs.weight" in header.tensors:
-        own = list(factors("rope_freqs.weight"))
-        rope |= {"rope_type": "longrope", "short_factor": own, "long_factor": own}
-        rope |= {"attention_factor": 1.0, "original_max_position_embeddings": context}
-    elif "rope_factors_long.weight" in header.tensors:
-        names = ("short", "long")
-        rope |= {f"{name}_factor": list(factors(f"rope_factors_{name}.weight")) for name in names}
-        rope |= {"rope_type": "longrope", "original_max_position_embeddings": trained}
-        if meta.own("rope.scaling.attn_factor") is not None:
-            rope["attention_factor"] = meta.real("rope.scaling.attn_factor")
-    elif kind not in (None, "none"):
-        if kind not in ("linear", "yarn"):
-            raise damaged(meta.path, f"stretches positions in the way {str(kind)[:40]!r}")
-        rope |= {"rope_type": kind, "factor": meta.real("rope.scaling.factor", 1.0)}
-        rope |= {"original_max_position_embeddings": trained} if kind == "yarn" else {}
-    return {"rope_parameters": rope}
+def _rms(read: Reading) -> dict[str, Any]:
+    return {"rms_norm_eps": read.meta.real("attention.layer_norm_rms_epsilon")}
 
 
-def _choices(meta: Metadata, header: Header, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an architecture has besides."""
-    if meta.architecture == "llama":
-        return {"attention_bias": "blk.0.attn_q.bias" in header.tensors}
-    if meta.architecture == "phi3":
-        window = meta.own("attention.sliding_window")
-        return {"sliding_window": meta.whole("attention.sliding_window") if window else None}
-    if meta.architecture != "gemma2":
-        return {}
-    wide = found["hidden_size"] // found["num_attention_heads"]
-    scalar = wide if found["num_hidden_layers"] == GEMMA_27B else found["head_dim"]
-    return {
-        "query_pre_attn_scalar": scalar,
-        "sliding_window": meta.whole("attention.sliding_window", 4096),
-        "attn_logit_softcapping": meta.real("attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": meta.real("final_logit_softcapping", 30.0),
+def _window(read: Reading, default: int | None = None) -> int | None:
+    """Return how far back attention sees; 0 stands for all the way."""
+    said = read.meta.own("attention.sliding_window")
+    return read.meta.whole("attention.sliding_window") if said else None if said == 0 else default
+
+
+def _layer_types(read: Reading, period: int, default: int | None = None) -> dict[str, Any]:
+    """Return the window and which blocks have it: all but each `period`-th."""
+    width = _window(read, default)
+    sliding = read.meta.sliding(read.found["num_hidden_layers"], period)
+    kinds = ["sliding_attention" if one and width else "full_attention" for one in sliding]
+    return {"sliding_window": width, "layer_types": kinds}
+
+
+def _llama(read: Reading) -> dict[str, Any]:
+    return _rms(read) | {
+        "attention_bias": read.meta.has("blk.0.attn_q.bias")
+        or read.meta.has("blk.0.attn_qkv.bias"),
+        "mlp_bias": read.meta.has("blk.0.ffn_up.bias"),
     }
+
+
+def _mixtral(read: Reading) -> dict[str, Any]:
+    return _rms(read) | {
+        "num_local_experts": read.meta.whole("expert_count"),
+        "num_experts_per_tok": read.meta.whole("expert_used_count"),
+        "sliding_window": None,
+    }
+
+
+def _qwen3_moe(read: Reading) -> dict[str, Any]:
+    used = read.meta.whole("expert_used_count")
+    width = max(1, read.found["intermediate_size"] // used)
+    return _rms(read) | {
+        "num_experts": read.meta.whole("expert_count"),
+        "num_experts_per_tok": used,
+        "moe_intermediate_size": read.meta.whole("expert_feed_forward_length", width),
+        "norm_topk_prob": True,
+    }
+
+
+def _phi3(read: Reading) -> dict[str, Any]:
+    return _rms(read) | {"sliding_window": _window(read)}
+
+
+def _gemma2(read: Reading) -> dict[str, Any]:
+    return _layer_types(read, 2, 4096) | {
+        **_rms(read),
+        "query_pre_attn_scalar": _score_divisor(read),
+        "attn_logit_softcapping": read.meta.real("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": read.meta.real("final_logit_softcapping", 30.0),
+    }
+
+
+def _gemma3(read: Reading) -> dict[str, Any]:
+    everywhere = dict(read.found["rope_parameters"])
+    if read.meta.own("rope.freq_base") is None:
+        everywhere["rope_theta"] = 1e6
+    near = {"rope_type": "default", "rope_theta": read.meta.real("rope.freq_base_swa", 10_000.0)}
+    cap = read.meta.own("final_logit_softcapping")
+    return _layer_types(read, 6) | {
+        **_rms(read),
+        "query_pre_attn_scalar": _score_divisor(read),
+        "rope_parameters": {"full_attention": everywhere, "sliding_attention": near},
+        "final_logit_softcapping": read.meta.real("final_logit_softcapping") if cap else None,
+    }
+
+
+def _score_divisor(read: Reading) -> int:
+    """Return the number whose root divides the scores of attention."""
+    found = read.found
+    if found["num_hidden_layers"] != GEMMA_27B[read.meta.architecture]:
+        return found["head_dim"]
+    return found["hidden_size"] // found["num_attention_heads"]
+
+
+def _olmo3(read: Reading) -> dict[str, Any]:
+    everywhere = read.found["rope_parameters"]
+    near = {"rope_type": "default", "rope_theta": everywhere["rope_theta"]}
+    ropes = {"full_attention": everywhere, "sliding_attention": near}
+    return _rms(read) | _layer_types(read, 4) | {"rope_parameters": ropes}
+
+
+def _layer_norm(read: Reading) -> float:
+    return read.meta.real("attention.layer_norm_epsilon")
+
+
+def _gpt2(read: Reading) -> dict[str, Any]:
+    return {name: read.found[key] for key, name in GPT2.items()} | {
+        "layer_norm_epsilon": _layer_norm(read)
+    }
+
+
+def _gpt_neox(read: Reading) -> dict[str, Any]:
+    rope = read.found["rope_parameters"]
+    return {
+        "layer_norm_eps": _layer_norm(read),
+        "use_parallel_residual": read.meta.flag("use_parallel_residual", default=True),
+        "rotary_pct": rope.get("partial_rotary_factor", 1.0),
+        "rope_parameters": {"partial_rotary_factor": 1.0, **rope},
+    }
+
+
+def _starcoder2(read: Reading) -> dict[str, Any]:
+    return {"norm_epsilon": _layer_norm(read), "sliding_window": _window(read)}
+
+
+def _stablelm(read: Reading) -> dict[str, Any]:
+    return {
+        "layer_norm_eps": _layer_norm(read),
+        "use_parallel_residual": not read.meta.has("blk.0.ffn_norm.weight"),
+        "qk_layernorm": read.meta.has("blk.0.attn_q_norm.weight"),
+        "use_qkv_bias": read.meta.has("blk.0.attn_q.bias"),
+    }
+
+
+def _seed_oss(read: Reading) -> dict[str, Any]:
+    return _rms(read) | {
+        "attention_bias": read.meta.has("blk.0.attn_q.bias"),
+        "attention_out_bias": read.meta.has("blk.0.attn_output.bias"),
+    }
+
+
+CHOICES: Mapping[str, Callable[[Reading], dict[str, Any]]] = {
+    "llama": _llama, "mixtral": _mixtral, "qwen3_moe": _qwen3_moe, "phi3": _phi3,
+    "gemma2": _gemma2, "gemma3_text": _gemma3, "olmo3": _olmo3, "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox, "starcoder2": _starcoder2, "stablelm": _stablelm,
+    "seed_oss": _seed_oss,
+}  # what an architecture has besides  # fmt: skip

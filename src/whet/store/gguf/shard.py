@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whet.base.errors import FolderError
+from whet.base.errors import FolderError, UnsupportedError
 from whet.formats.spec import parse
 from whet.store.array import KINDS as DTYPES
 from whet.store.array import Array
-from whet.store.gguf import planes
-from whet.store.gguf.header import Described, Header, damaged, read_header
+from whet.store.gguf import names, planes
+from whet.store.gguf.header import Described, Header, damaged
 from whet.store.gguf.kinds import PLAIN
-from whet.store.gguf.names import UNREAD, original
-from whet.store.gguf.settings import config
+from whet.store.gguf.names import Piece
+from whet.store.gguf.settings import Description
 from whet.store.shard import WIDTHS, Shard, TensorInfo
 
 LONGEST = 1 << 16  # factors of positions
@@ -31,40 +31,41 @@ LONGEST = 1 << 16  # factors of positions
 
 @dataclass(frozen=True, slots=True)
 class _Virtual:
-    """A tensor that is seen: which one of the file, and which plane of it (none: its numbers)."""
+    """A tensor that is seen: which rows of which one of the file, and which plane of it.
+
+    `plane`: none for its numbers; `shift` is taken off them; `transposed`: seen as (in, out);
+    `multiplier`: the tensor that holds the matrix's own scale, and which number of it.
+    """
 
     described: Described
-    plane: str
-    heads: int = 0  # of queries or keys whose channels llama.cpp has put in another order
-    shift: float = 0.0  # taken off the numbers
+    piece: Piece
+    plane: str = ""
+    shift: float = 0.0
+    transposed: bool = False
+    multiplier: Described | None = None
 
 
 class GgufShard(Shard):
-    """The virtual tensors of a file, the configuration and the schemes of its modules.
+    """The virtual tensors of a file.
 
     With `dense`, matrices are seen as plain numbers, for compressing them anew: what blocks mean is
-    f32, exactly.
+    f32, exactly. `schemes` has the modules of each format.
     Law: what opens has all its tensors whole, inside the file, under names that are known.
     """
 
-    def __init__(self, path: Path, *, dense: bool = False) -> None:
-        self.path = path
-        self.header: Header = read_header(path)
-        self.size = self.header.size
+    def __init__(
+        self, path: Path, header: Header, description: Description, *, dense: bool = False
+    ) -> None:
+        self.path, self.header, self.size = path, header, header.size
         self.metadata: dict[str, str] = {}
-        self._map: mmap.mmap | None = None
-        self.config: dict[str, Any] = config(path, self.header, self._factors)
+        self.schemes: dict[str, list[str]] = {}
+        self._source, self._model, self._dense = Source(path), description, dense
         self._virtual: dict[str, _Virtual] = {}
         self._infos: dict[str, TensorInfo] = {}
-        schemes: dict[str, list[str]] = {}
-        for name, described in self.header.tensors.items():
-            if name not in UNREAD:
-                self._see(name, described, schemes, dense=dense)
+        for name, described in header.tensors.items():
+            if name not in names.UNREAD and not name.endswith((names.SCALE, names.INPUT_SCALE)):
+                self._see(name, described)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos)
-        if schemes:
-            listed = [{"format": text, "modules": names} for text, names in schemes.items()]
-            quantization = {"quant_method": "whet", "version": 1, "schemes": listed, "ignore": []}
-            self.config["quantization_config"] = quantization
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor."""
@@ -78,72 +79,108 @@ class GgufShard(Shard):
 
     def map(self, name: str) -> memoryview:
         """Return a tensor's bytes: of the file where they lie there so, else made."""
-        found = np.ascontiguousarray(self._made(self._virtual[name], self._infos[name]))
+        found = np.ascontiguousarray(self._made(self._virtual[name]))
         return found.reshape(-1).view(np.uint8).data if found.size else memoryview(b"")
 
-    def _see(
-        self, name: str, described: Described, schemes: dict[str, list[str]], *, dense: bool
-    ) -> None:
-        """Make a tensor of the file visible."""
-        known = original(self.config["model_type"], name)
-        if known is None:
+    def _see(self, name: str, described: Described) -> None:
+        """Make what a tensor of the file holds visible."""
+        layout, config = self._model.layout, self._model.config
+        found = names.pieces(layout, config, name, described.shape)
+        if not found or found[-1].rows.stop > prod(described.shape[:-1] or described.shape):
             raise damaged(self.path, f"holds the tensor {name}, which its architecture has not")
-        kind, heads = described.kind, self._heads(name)
-        module, _, part = known.rpartition(".")
-        matrix = len(described.shape) == 2
-        if not kind.plain and not (matrix and part == "weight"):
-            raise damaged(self.path, f"stores {name} in blocks of {kind.name}, which is no matrix")
-        if kind.plain or dense:
-            dtype = kind.name if kind.plain else "F32"
-            shift = 1.0 if self.config["model_type"] == "gemma2" and not matrix else 0.0
-            dtype = "F32" if shift else dtype
-            self._add(known, _Virtual(described, "", heads, shift), dtype, described.shape)
-            return
-        schemes.setdefault(kind.format, []).append(module)
-        rows, cols = described.shape
-        for plane, item in parse(kind.format).planes((rows, cols)).items():
-            local = f"{module}.weight_{plane.replace('.', '_')}"
-            self._add(local, _Virtual(described, plane, heads), item.dtype, item.shape)
+        matrix = len(described.shape) >= 2
+        if not described.kind.plain and not (matrix and found[0].part == "weight"):
+            blocks = described.kind.name
+            raise damaged(self.path, f"stores {name} in blocks of {blocks}, which is no matrix")
+        for piece in found:
+            if not piece.rows.divides:
+                heads, count = piece.rows.heads, piece.rows.count
+                raise damaged(self.path, f"has {count} rows of {name} for {heads} heads")
+            plain = described.kind.plain or self._dense or piece.what in names.PLAIN
+            (self._see_numbers if plain else self._see_planes)(name, described, piece)
+
+    def _see_numbers(self, name: str, described: Described, piece: Piece) -> None:
+        """Make a piece visible as plain numbers."""
+        matrix = len(described.shape) >= 2
+        shift = 1.0 if self._model.layout.shifted and not matrix else 0.0
+        blocks = not described.kind.plain
+        dtype = "F32" if shift or blocks else described.kind.name
+        shape = (piece.rows.count, *described.shape[-1:]) if matrix else (piece.rows.count,)
+        turned = self._model.layout.transposed and matrix and name.startswith("blk.")
+        multiplier = self._multiplier(name, described)
+        virtual = _Virtual(described, piece, "", shift, turned, multiplier)
+        self._add(piece.name, virtual, dtype, shape[::-1] if turned else shape)
+
+    def _see_planes(self, name: str, described: Described, piece: Piece) -> None:
+        """Make a piece visible as the planes of its format."""
+        self.schemes.setdefault(described.kind.format, []).append(piece.module)
+        shape, multiplier = (
+            (piece.rows.count, described.shape[-1]),
+            self._multiplier(name, described),
+        )
+        for plane, item in parse(described.kind.format).planes(shape).items():
+            local = f"{piece.module}.weight_{plane.replace('.', '_')}"
+            virtual = _Virtual(described, piece, plane, multiplier=multiplier)
+            self._add(local, virtual, item.dtype, item.shape)
+
+    def _multiplier(self, name: str, described: Described) -> Described | None:
+        """Return the tensor that scales all of a matrix, where there is one."""
+        found = self.header.tensors.get(name.removesuffix(".weight") + names.SCALE)
+        if found is None or found is described:
+            return None
+        if described.kind.name != "NVFP4" or found.kind.name != "F32":
+            raise UnsupportedError(
+                f"{self.path} scales all of {name}, expected blocks of NVFP4 scaled by F32",
+                "give another quantization of the model",
+            )
+        if prod(found.shape) != prod(described.shape[:-2]):
+            raise damaged(self.path, f"has {prod(found.shape)} scales of {name}")
+        return found
 
     def _add(self, name: str, virtual: _Virtual, dtype: str, shape: tuple[int, ...]) -> None:
+        if name in self._infos:
+            raise damaged(self.path, f"holds {name} of the original twice")
         nbytes = prod(shape) * WIDTHS[dtype]
         self._virtual[name], self._infos[name] = virtual, TensorInfo(dtype, shape, 0, nbytes)
 
-    def _heads(self, name: str) -> int:
-        """Return the heads of queries and keys of Llama, whose channels go in pairs in files."""
-        if self.config["model_type"] != "llama":
-            return 0
-        if ".attn_q." in name:
-            return self.config["num_attention_heads"]
-        return self.config["num_key_value_heads"] if ".attn_k." in name else 0
-
-    def _made(self, virtual: _Virtual, info: TensorInfo) -> NDArray[Any]:
+    def _made(self, virtual: _Virtual) -> NDArray[Any]:
         """Return the numbers of a virtual tensor."""
-        described = virtual.described
-        kind, shape = described.kind, described.shape
-        rows = shape[0] if len(shape) == 2 else prod(shape)
-        raw = self._ordered(self._bytes(described).reshape(rows, -1), virtual.heads)
+        described, piece = virtual.described, virtual.piece
+        kind = described.kind
+        cols = described.shape[-1] if len(described.shape) >= 2 else 1
+        raw = self._source.bytes(described).reshape(-1, kind.nbytes * cols // kind.size)
+        raw, shape = piece.rows.take(raw), (piece.rows.count, cols)
+        if virtual.plane == "global":
+            return self._scale(virtual)
         if virtual.plane:
-            return planes.plane(kind, raw, virtual.plane, (rows, shape[-1]))
-        if not kind.plain:
-            return planes.dense(kind, raw, (rows, shape[-1]))
-        plain = raw.view(DTYPES[kind.name]).reshape(info.shape)
-        return (
-            Array(kind.name, plain).float32() - np.float32(virtual.shift)
-            if virtual.shift
-            else plain
-        )
+            return planes.plane(kind, raw, virtual.plane, shape)
+        if kind.plain:
+            plain = raw.view(DTYPES[kind.name])
+            plain = plain if len(described.shape) >= 2 else plain.reshape(-1)
+            plain = plain.T if virtual.transposed else plain
+            shift = np.float32(virtual.shift)
+            return Array(kind.name, plain).float32() - shift if shift else plain
+        dense = planes.dense(kind, raw, shape)
+        dense *= self._scale(virtual)
+        return dense.T if virtual.transposed else dense
 
-    def _ordered(self, raw: NDArray[np.uint8], heads: int) -> NDArray[np.uint8]:
-        """Return rows as the original has them: the first half of each head's, then the second."""
-        if not heads:
-            return raw
-        if len(raw) % (2 * heads):
-            raise damaged(self.path, f"has {len(raw)} rows for {heads} heads")
-        pairs = raw.reshape(heads, len(raw) // heads // 2, 2, -1)
-        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(raw.shape)
+    def _scale(self, virtual: _Virtual) -> NDArray[np.float32]:
+        """Return what scales all of a matrix, one number."""
+        if virtual.multiplier is None:
+            return np.ones(1, np.float32)
+        found = self._source.bytes(virtual.multiplier).view("<f4")
+        return found[virtual.piece.expert :][:1] if len(found) > 1 else found
 
-    def _bytes(self, described: Described) -> NDArray[np.uint8]:
+
+class Source:
+    """The bytes of a file, mapped when they are first wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._map: mmap.mmap | None = None
+
+    def bytes(self, described: Described) -> NDArray[np.uint8]:
+        """Return the bytes of a tensor."""
         if self._map is None:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -153,9 +190,10 @@ class GgufShard(Shard):
             )
         return np.frombuffer(self._map, np.uint8, described.stop - described.start, described.start)
 
-    def _factors(self, name: str) -> list[float]:
-        described = self.header.tensors.get(name)
+    def factors(self, header: Header, name: str) -> list[float]:
+        """Return a short tensor of plain numbers."""
+        described = header.tensors.get(name)
         if described is None or described.kind.name not in PLAIN or prod(described.shape) > LONGEST:
             raise damaged(self.path, f"has no plain short tensor {name}")
         kind = described.kind.name
-        return Array(kind, self._bytes(described).view(DTYPES[kind])).float32().tolist()
+        return Array(kind, self.bytes(described).view(DTYPES[kind])).float32().tolist()

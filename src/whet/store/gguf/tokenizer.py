@@ -1,6 +1,6 @@
 """The tokenizer of a GGUF file as the files of its original: `tokenizer.json` and its settings.
 
-Two kinds are known: byte-level pairs with merges (gpt2), for the ways of splitting text in `SPLITS`,
+Two kinds are known: byte-level pairs with merges (gpt2), for the ways of splitting text in `splits`,
 and SentencePiece's pieces with scores (llama), whose merges follow from the scores as transformers
 derives them (`convert_slow_tokenizer.py`). Torch-free.
 """
@@ -10,28 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from whet.base.errors import UnsupportedError
-from whet.store.gguf.header import damaged
+from whet.store.gguf.header import damaged, read_header
+from whet.store.gguf.model import parts
+from whet.store.gguf.splits import COMPOSED, GPT2, SPLITS, WHOLE
 
 Json = dict[str, Any]
 CONTROL, USER, UNUSED = 3, 4, 5  # types of tokens
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPLITS: Mapping[str, str] = {
-    "llama-bpe": _WORDS + r"|\p{N}{1,3}" + _REST,
-    "qwen2": _WORDS + r"|\p{N}" + _REST,
-    "tekken": _TEKKEN,
-    "gpt-2": "",
-    "default": "",
-    "smollm": "digits",
-    "starcoder": "digits",
-    "refact": "digits",
-}  # by llama.cpp's name of the way; "" is GPT-2's own, "digits" cuts digits apart before it
-WHOLE = frozenset({"llama-bpe", "tekken"})  # tokens of the vocabulary need no merges
+ENDS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>",
+    "_<EOT>", "<|end_of_text|>", "<end_of_utterance>", "</s>", "<eos>", "<|return|>", "<|call|>",
+)  # control tokens with which llama.cpp ends a text, by their names  # fmt: skip
 
 
 class Vocabulary:
@@ -39,7 +27,9 @@ class Vocabulary:
 
     def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         self.path, self.values = path, values
-        self.tokens: list[str] = self._list("tokens", str)
+        self.tokens: list[str] = [
+            token or f"[EMPTY_{index}]" for index, token in enumerate(self._list("tokens", str))
+        ]
         if len(set(self.tokens)) != len(self.tokens):
             raise damaged(path, "has a token twice")
         kinds = self.get("token_type")
@@ -51,25 +41,30 @@ class Vocabulary:
         """Return a value, or None."""
         return self.values.get(f"tokenizer.ggml.{name}")
 
-    def _list(self, name: str, kind: type) -> list[Any]:
+    def _list(self, name: str, *kinds: type) -> list[Any]:
         found = self.get(name)
-        if not isinstance(found, list) or not all(type(item) is kind for item in found):
+        if not isinstance(found, list) or not all(type(item) in kinds for item in found):
             raise damaged(self.path, f"has no list tokenizer.ggml.{name}")
         return found
 
     def scores(self) -> list[float]:
         """Return how likely each piece is."""
-        found = self._list("scores", float)
+        found = [float(score) for score in self._list("scores", float, int)]
         if len(found) != len(self.tokens):
             raise damaged(self.path, f"has {len(found)} scores of {len(self.tokens)} tokens")
         return found
 
     def merges(self) -> list[list[str]]:
         """Return the pairs that are joined, in order."""
-        pairs = [merge.split(" ") for merge in self._list("merges", str)]
+        merges: list[str] = self._list("merges", str)
+        pairs = [
+            [merge[:1] + first, second]
+            for merge in merges
+            for first, _, second in [merge[1:].partition(" ")]
+        ]
         known = set(self.tokens)
         for pair in pairs:
-            if len(pair) != 2 or not known.issuperset((*pair, "".join(pair))):
+            if not known.issuperset((*pair, "".join(pair))):
                 raise damaged(self.path, f"has a merge of no tokens: {' '.join(pair)[:40]!r}")
         return pairs
 
@@ -92,12 +87,18 @@ class Vocabulary:
         ]
 
 
+def files_of(path: Path) -> dict[str, Json]:
+    """Return the tokenizer's files of a model, by name."""
+    first = parts(path)[0]
+    return tokenizer_files(first, read_header(first).values)
+
+
 def tokenizer_files(path: Path, values: Mapping[str, Any]) -> dict[str, Json]:
     """Return `tokenizer.json`, `tokenizer_config.json` and `generation_config.json`."""
     vocabulary = Vocabulary(path, values)
     kind = vocabulary.get("model")
     if kind == "gpt2":
-        whole, begins = _pairs(vocabulary), False
+        whole, begins = _pairs(vocabulary), vocabulary.get("pre") in WHOLE
     elif kind == "llama":
         whole, begins = _pieces(vocabulary), True
     else:
@@ -105,10 +106,12 @@ def tokenizer_files(path: Path, values: Mapping[str, Any]) -> dict[str, Json]:
             f"{path} has a tokenizer of the kind {str(kind)[:40]!r}, expected gpt2 or llama",
             "give the original model",
         )
-    asked = vocabulary.get("add_bos_token")
-    bos = vocabulary.special("bos")
-    if bos is not None and (begins if asked is None else asked is True):
-        whole["post_processor"] = _beginning(bos, vocabulary.tokens.index(bos))
+    around = [
+        vocabulary.special(name) if _adds(vocabulary, name, default=default) else None
+        for name, default in (("bos", begins), ("eos", False))
+    ]
+    if any(around):
+        whole["post_processor"] = _around(vocabulary, *around)
     return {
         "tokenizer.json": whole,
         "tokenizer_config.json": _settings(vocabulary),
@@ -116,13 +119,21 @@ def tokenizer_files(path: Path, values: Mapping[str, Any]) -> dict[str, Json]:
     }
 
 
+def _adds(vocabulary: Vocabulary, name: str, *, default: bool) -> bool:
+    """Say whether texts get a token at their beginning or at their end."""
+    asked = vocabulary.get(f"add_{name}_token")
+    return default if asked is None else asked is True
+
+
 def _ends(vocabulary: Vocabulary) -> Json:
     """Return the ids with which texts begin and end, the end of a turn among them."""
-    found = {name: vocabulary.get(f"{name}_token_id") for name in ("bos", "eos", "eot")}
+    names = ("bos", "eos", "eot", "eom")
+    found = {name: vocabulary.get(f"{name}_token_id") for name in names}
     known = {name: index for name, index in found.items() if type(index) is int}
-    ends = sorted({known[name] for name in ("eos", "eot") if name in known})
+    ends = {known[name] for name in names[1:] if name in known}
+    ends |= {t["id"] for t in vocabulary.added() if t["special"] and t["content"] in ENDS}
     first = {"bos_token_id": known["bos"]} if "bos" in known else {}
-    return first | ({"eos_token_id": ends} if ends else {})
+    return first | ({"eos_token_id": sorted(ends)} if ends else {})
 
 
 def _settings(vocabulary: Vocabulary) -> Json:
@@ -150,31 +161,32 @@ def _pairs(vocabulary: Vocabulary) -> Json:
     if way not in SPLITS:
         raise UnsupportedError(
             f"{vocabulary.path} splits text in the way {str(way)[:40]!r}, "
-            f"expected one of {', '.join(SPLITS)}",
+            f"expected one of {', '.join(sorted(SPLITS))}",
             "give the original model",
         )
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     model = {"merges": vocabulary.merges(), "ignore_merges": way in WHOLE}
     model |= {"unk_token": None, "fuse_unk": False, "byte_fallback": False}
     return _whole(
         vocabulary,
         model,
-        normalizer={"type": "NFC"} if way == "qwen2" else None,
-        pre_tokenizer=_split(SPLITS[way], level),
-        decoder=level | {"use_regex": True},
+        normalizer={"type": "NFC"} if way in COMPOSED else None,
+        pre_tokenizer=_split(SPLITS[way]),
+        decoder=_BYTES | {"use_regex": True},
     )
 
 
-def _split(pattern: str, level: Json) -> Json:
-    if not pattern:
-        return level | {"use_regex": True}
-    if pattern == "digits":
-        first: Json = {"type": "Digits", "individual_digits": True}
-    else:
-        first = {"type": "Split", "pattern": {"Regex": pattern}}
-        first |= {"behavior": "Isolated", "invert": False}
-    own = pattern == "digits"
-    return {"type": "Sequence", "pretokenizers": [first, level | {"use_regex": own}]}
+_BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def _split(patterns: tuple[str, ...]) -> Json:
+    """Return the step that cuts a text by patterns, the first one first, and then shows its bytes."""
+    own = patterns[-1] == GPT2
+    steps: list[Json] = [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        for pattern in (patterns[:-1] if own else patterns)
+    ]
+    last = _BYTES | {"use_regex": own}
+    return {"type": "Sequence", "pretokenizers": [*steps, last]} if steps else last
 
 
 def _pieces(vocabulary: Vocabulary) -> Json:
@@ -213,13 +225,24 @@ def _derived(vocabulary: Vocabulary) -> list[list[str]]:
     return [pair for _, pair in found]
 
 
-def _beginning(token: str, index: int) -> Json:
-    """Return the step that puts a token before each text."""
-    first: Json = {"SpecialToken": {"id": token, "type_id": 0}}
-    text: Json = {"Sequence": {"id": "A", "type_id": 0}}
+def _around(vocabulary: Vocabulary, first: str | None, last: str | None) -> Json:
+    """Return the step that puts a token before each text, or after it."""
+
+    def step(token: str, kind: int) -> Json:
+        return {"SpecialToken": {"id": token, "type_id": kind}}
+
+    def text(name: str, kind: int) -> list[Json]:
+        body: Json = {"Sequence": {"id": name, "type_id": kind}}
+        return [
+            *([step(first, kind)] if first else []),
+            body,
+            *([step(last, kind)] if last else []),
+        ]
+
+    known = {token: vocabulary.tokens.index(token) for token in (first, last) if token}
     return {
         "type": "TemplateProcessing",
-        "single": [first, text],
-        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]}},
+        "single": text("A", 0),
+        "pair": text("A", 0) + text("B", 1),
+        "special_tokens": {t: {"id": t, "ids": [i], "tokens": [t]} for t, i in known.items()},
     }
