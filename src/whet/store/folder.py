@@ -94,7 +94,7 @@ class Folder:
     @property
     def left_out(self) -> tuple[str, ...]:
         """The files that a folder made of this one does not hold, since no loader reads them."""
-        return () if is_gguf(self.path) else files_left_out(self.files, self.shards)
+        return files_left_out(self.files, self.shards)
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
