@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whet.base.errors import FolderError, MissingError, UnsafeError, UnsupportedError, WhetError
+from whet.base.errors import FolderError, MissingError, UnsafeError, WhetError
 from whet.store.folder import INDEX, SINGLE, Folder
 from whet.store.refusals import code_requests
 from whet.store.resolve import demo
@@ -207,13 +207,11 @@ def test_paths_that_are_no_folder(tmp_path: Path):
         Folder(tmp_path / "file")
 
 
-def test_a_gguf_file_is_to_be_given_itself(tmp_path: Path):
+def test_a_gguf_file_may_be_meant_by_its_folder(tmp_path: Path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedError, match="GGUF") as caught:
-        Folder(tmp_path)
-    assert str(tmp_path / "model.gguf") in caught.value.hint
-    with pytest.raises(FolderError, match="fewer than a header"):
-        Folder(tmp_path / "model.gguf")
+    for source in (tmp_path, tmp_path / "model.gguf"):
+        with pytest.raises(FolderError, match="fewer than a header"):
+            Folder(source)
 
 
 def test_no_weights(tmp_path: Path):
