@@ -31,4 +31,5 @@ class Norm(nn.Module):
             bias = None if self.bias is None else self.bias.float()
             return functional.layer_norm(x, x.shape[-1:], gain, bias, self.kind.eps)
         assert gain is not None
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.kind.eps) * gain
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.kind.eps)
+        return y * gain if y.requires_grad else y.mul_(gain)
