@@ -32,4 +32,5 @@ class Norm(nn.Module):
             return functional.layer_norm(x, x.shape[-1:], gain, bias, self.kind.eps)
         assert gain is not None
         y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.kind.eps)
-        return y * gain if y.requires_grad else y.mul_(gain)
+        trained = y.requires_grad or gain.requires_grad
+        return y * gain if trained or y.dtype != gain.dtype else y.mul_(gain)
