@@ -1,6 +1,6 @@
 """The native solver against its slow twin in torch, whose mathematics is held to the textbook."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -43,7 +43,7 @@ NAMES = [
 
 
 @contextmanager
-def by_torch(monkeypatch) -> Iterator[None]:
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(native, "missing", lambda: "not asked for")
         yield
@@ -72,7 +72,9 @@ def same(ours: Tensor, theirs: Tensor) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("out", "masked"), [(5, False), (70, False), (70, True)])
-def test_columns_are_those_of_torch(name: str, out: int, masked: bool, monkeypatch) -> None:
+def test_columns_are_those_of_torch(
+    name: str, out: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem, codec = posed(name, out, masked=masked)
     members = lattice(problem, codec)
     assert native.native_columns(problem.target, problem.factor, members) is not None
@@ -90,7 +92,9 @@ def test_columns_are_those_of_torch(name: str, out: int, masked: bool, monkeypat
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("recode", "settle"), [(True, False), (True, True), (False, True)])
-def test_a_sweep_is_that_of_torch(name: str, recode: bool, settle: bool, monkeypatch) -> None:
+def test_a_sweep_is_that_of_torch(
+    name: str, recode: bool, settle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem, codec = posed(name, 70)
     walks = [started(problem, codec) for _ in range(2)]
     changed = gone(walks[0], recode, settle)
@@ -118,7 +122,7 @@ def gone(walk: Descent, recode: bool, settle: bool) -> int:
 
 
 @pytest.mark.parametrize("name", ["int4-g16-affine", "codebook3-channel"])
-def test_the_number_of_threads_changes_no_bit(name: str, monkeypatch) -> None:
+def test_the_number_of_threads_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, codec = posed(name, 200)
     found = list[tuple[Tensor, Tensor]]()
     for threads in (1, 3):

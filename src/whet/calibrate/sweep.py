@@ -146,10 +146,9 @@ def drift(hidden: HiddenStates, ideal: HiddenStates, batch: int = 8) -> float:
     for start, x in hidden.chunks(batch):
         reference = ideal.read(start, start + batch)
         usable = _finite(x) & _finite(reference)
-        if not usable.all():
-            x, reference = x[usable], reference[usable]
-        lost += _energy(x - reference)
-        whole += _energy(reference)
+        chosen = slice(None) if usable.all() else usable
+        lost += _energy(x[chosen] - reference[chosen])
+        whole += _energy(reference[chosen])
     return lost / whole if whole else 0.0
 
 

@@ -67,9 +67,7 @@ def add_product(total: Float[Tensor, "left right"], left: Factor, right: Factor)
 
 def _coded(total: Tensor, x: Factor) -> bool:
     """Return whether a sum is that of codes."""
-    return (
-        sums_codes() and min(total.shape) >= NARROWEST and LEAST <= len(x.values) <= MOST
-    )
+    return sums_codes() and min(total.shape) >= NARROWEST and LEAST <= len(x.values) <= MOST
 
 
 def _add(total: Tensor, left: Factor, right: Factor, rows: slice, columns: slice) -> None:

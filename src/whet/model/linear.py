@@ -61,7 +61,7 @@ class Linear(nn.Module):
         y = self._multiplied(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
-    def hold(self, holds: bool) -> None:
+    def hold(self, *, holds: bool) -> None:
         """Keep the weight decoded from its first use on, or no longer."""
         self._holds, self._decoded = holds, None
 
@@ -78,12 +78,12 @@ def held(linears: Iterable[Linear]) -> Generator[None]:
     """Decode small weights once, while many samples pass. Law: the outputs are the same."""
     every = list(linears)
     for linear in every:
-        linear.hold(True)
+        linear.hold(holds=True)
     try:
         yield
     finally:
         for linear in every:
-            linear.hold(False)
+            linear.hold(holds=False)
 
 
 def _buffer(plane: str) -> str:

@@ -51,8 +51,9 @@ class Recipe:
     `precision` is the arithmetic of calibration: `exact` float32; `mixed`, in which statistics are
     sums over inputs rounded to 8 bits; or `fast`, in which moreover factors of matrix products are
     rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models on processors that
-    multiply bfloat16, `mixed` on those that multiply 8-bit integers; a plan says which it was. `draft` are the steps that make,
-    from the same source, a smaller model that guesses for this one (`whet.store.folder.DRAFT`).
+    multiply bfloat16, `mixed` on those that multiply 8-bit integers; a plan says which it was.
+    `draft` are the steps that make, from the same source, a smaller model that guesses for this one
+    (`whet.store.folder.DRAFT`).
     """
 
     name: str

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from whet.formats.grid import Grid
@@ -59,7 +60,8 @@ def native_sweep(
     )  # fmt: skip
 
 
-def _read(tensor: Tensor) -> Any:
+def _read(tensor: Tensor) -> NDArray[Any]:
+    """Return the numbers of a tensor, in one piece."""
     return tensor.detach().contiguous().numpy()
 
 
