@@ -5,4 +5,5 @@ NB_MODULE(_native, module) {
   whet::bind_cpu(module);
   whet::bind_linear(module);
   whet::bind_plan(module);
+  whet::bind_solve(module);
 }

@@ -2,16 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from whet.kernels.gram import add_gram, add_product, strip
+from whet.kernels.gram import Factor, add_gram, add_product, strip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """The same tokens at one tap, as the compressed and as the uncompressed model see them.
 
@@ -22,6 +23,11 @@ class Seen:
     x: Float[Tensor, "tokens in"]
     reference: Float[Tensor, "tokens in"] | None = None
     drift: Float[Tensor, "tokens out"] | None = None
+
+    @cached_property
+    def factor(self) -> Factor:
+        """The inputs as a factor of products; statistics share what it is rounded to."""
+        return Factor(self.x.float())
 
 
 class Statistic(ABC):
@@ -55,7 +61,7 @@ class Gram(Statistic):
 
     def add(self, seen: Seen) -> None:
         """Account for some tokens; of a wide matrix only the lower triangle is summed."""
-        add_gram(self.total, seen.x.float())
+        add_gram(self.total, seen.factor)
         self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -97,8 +103,8 @@ class Cross(Statistic):
         """Account for some tokens; those without a reference are not seen."""
         if seen.reference is not None:
             drift = (seen.reference - seen.x).float()
-            add_product(self.total, drift, seen.x.float())
-            self.energy += drift.square_().sum(0)
+            self.energy += drift.square().sum(0)
+            add_product(self.total, Factor(drift), seen.factor)
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -131,8 +137,8 @@ class Residual(Statistic):
         if seen.drift is not None:
             self._widen(seen.drift.shape[1])
             drift = seen.drift.float()
-            add_product(self.total, drift, seen.x.float())
             self.energy += drift.square().sum(0)
+            add_product(self.total, Factor(drift), seen.factor)
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -211,8 +217,9 @@ class Stats:
     ) -> None:
         """Account for some tokens in every kind."""
         self.tokens += len(x)
+        seen = Seen(x, reference, drift)
         for statistic in self.held.values():
-            statistic.add(Seen(x, reference, drift))
+            statistic.add(seen)
 
     def merge(self, other: "Stats") -> None:
         """Account for what another instance has seen. Both must hold the same kinds."""

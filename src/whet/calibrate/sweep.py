@@ -3,7 +3,7 @@
 Both go batch by batch; nothing of the block outlives the call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from whet.calibrate.hidden_states import HiddenStates
 from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.activate import quantized
 from whet.model.block import Moment
-from whet.model.linear import Linear
+from whet.model.linear import Linear, held
 from whet.model.site import Site
 
 Kinds = tuple[type[Statistic], ...]
@@ -111,12 +111,13 @@ def observe(
     inputs.rewind(block.taps, tap)
     if reference_inputs is not None:
         reference_inputs.rewind(block.taps, tap)
-    for start in range(0, samples, batch):
-        seen = _carry(block, inputs, tap, start, batch)
-        ideals: dict[str, Tensor] = {}
-        if reference is not None and reference_inputs is not None:
-            ideals = _carry(reference, reference_inputs, tap, start, batch)
-        _account(stats, seen, ideals, torch.arange(start, min(start + batch, samples)))
+    with held(_linears(block, reference)):
+        for start in range(0, samples, batch):
+            seen = _carry(block, inputs, tap, start, batch)
+            ideals: dict[str, Tensor] = {}
+            if reference is not None and reference_inputs is not None:
+                ideals = _carry(reference, reference_inputs, tap, start, batch)
+            _account(stats, seen, ideals, torch.arange(start, min(start + batch, samples)))
     inputs.arrive()
     if reference_inputs is not None:
         reference_inputs.arrive()
@@ -128,10 +129,15 @@ def observe(
 def advance(block: Tapped, inputs: Carried, into: Path, batch: int = 8) -> HiddenStates:
     """Run what is left of a block over all samples; return what leaves it."""
     made = inputs.inputs.like(into)
-    for start in range(0, inputs.inputs.samples, batch):
-        hidden, since = inputs.read(start, start + batch)
-        made.write(start, block(hidden) if since is None else block(hidden, since=since))
+    with held(_linears(block)):
+        for start in range(0, inputs.inputs.samples, batch):
+            hidden, since = inputs.read(start, start + batch)
+            made.write(start, block(hidden) if since is None else block(hidden, since=since))
     return made
+
+
+def _linears(*blocks: Tapped | None) -> Iterator[Linear]:
+    return (linear for block in blocks if block is not None for linear in block.linears.values())
 
 
 def drift(hidden: HiddenStates, ideal: HiddenStates, batch: int = 8) -> float:
@@ -140,9 +146,15 @@ def drift(hidden: HiddenStates, ideal: HiddenStates, batch: int = 8) -> float:
     for start, x in hidden.chunks(batch):
         reference = ideal.read(start, start + batch)
         usable = _finite(x) & _finite(reference)
-        lost += float((x - reference)[usable].double().square().sum())
-        whole += float(reference[usable].double().square().sum())
+        chosen = slice(None) if usable.all() else usable
+        lost += _energy(x[chosen] - reference[chosen])
+        whole += _energy(reference[chosen])
     return lost / whole if whole else 0.0
+
+
+def _energy(x: Tensor) -> float:
+    """Return the sum of squares, token by token in float32, then in float64."""
+    return float(torch.linalg.vector_norm(x, dim=-1).double().square_().sum())
 
 
 def _carry(block: Tapped, samples: Carried, tap: str, start: int, batch: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from whet.base.allocator import retain
 from whet.calibrate.carried import Carried
 from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, create_states
 from whet.calibrate.statistics import Statistic, Stats
@@ -84,6 +85,7 @@ def walk(
     Linears of a block may be replaced at its stop, but none before a tap that was looked at. With
     `followed`, statistics of pairs compare with the model as it was.
     """
+    retain()
     family = find(source.config)
     arch = family.architecture(source.config, source.names())
     batch = max(1, TOKENS_AT_ONCE // ids.shape[1])

@@ -27,14 +27,19 @@ def bounds(levels: Float[Tensor, "*tables codes"], origin: int) -> Float[Tensor,
     return torch.where(goes_up, torch.nextafter(middle, low), middle)
 
 
+def borders(levels: Float[Tensor, "rows codes"]) -> Float[Tensor, "rows gaps"]:
+    """Return the greatest float32 that still belongs to each level but the last of each row."""
+    edges = (levels[:, 1:] + levels[:, :-1]).mul_(0.5)
+    upward = edges[:, 1::2]  # borders below an even place
+    upward.copy_(torch.nextafter(upward, torch.full_like(upward, -torch.inf)))
+    return edges
+
+
 def places(
     x: Float[Tensor, "rows cols"], levels: Float[Tensor, "rows codes"]
 ) -> Int64[Tensor, "rows cols"]:
     """Return the place of the level nearest to each value, each row having its own levels."""
-    codes = levels.shape[1]
-    edges = (levels[:, 1:] + levels[:, :-1]).mul_(0.5)
-    upward = edges[:, 1::2]  # borders below an even place
-    upward.copy_(torch.nextafter(upward, torch.full_like(upward, -torch.inf)))
+    codes, edges = levels.shape[1], borders(levels)
     if codes > 16 or x.shape[1] < 64:
         return torch.searchsorted(edges, x.contiguous())
     place, above = torch.zeros_like(x), torch.empty_like(x)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from whet.formats import scales
 from whet.formats.codec import Params, Search
-from whet.formats.lookup import Lookup, lookup, places
+from whet.formats.lookup import Lookup, borders, lookup, places
 from whet.formats.ranges import Ruler, fitted_scale
 from whet.formats.scaled import Scaled
 from whet.formats.spec import Coded
@@ -37,6 +37,15 @@ class Table(Scaled):
         if levels is None or len(levels) == 1:
             return self._table(levels).nearest(ratio)
         return levels.gather(1, places(ratio.flatten(1), levels)).reshape(ratio.shape)
+
+    def borders(
+        self, levels: Float[Tensor, "#rows codes"] | None
+    ) -> tuple[Float[Tensor, "#rows gaps"], Float[Tensor, "#rows levels"]]:
+        """Return the greatest ratio that is rounded to each level but the last, and the levels."""
+        if levels is None or len(levels) == 1:
+            table = self._table(levels)
+            return table.bounds[None], table.distinct[None]
+        return borders(levels), levels
 
     def _code(
         self,

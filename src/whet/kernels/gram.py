@@ -1,22 +1,43 @@
 """Sums of outer products, the costliest statistic of calibration.
 
-In fast arithmetic each channel of a batch is rounded to 255 steps over its range, and products are
+In mixed and fast arithmetic each channel of a batch is rounded to 255 steps over its range, and products are
 those of 8-bit integers, added up exactly. The result is the Gram matrix of rounded inputs, so it
 stays positive semidefinite, and a channel's energy changes by at most tokens / (12·127²) of itself:
 1 % at 2,048 tokens if one of them had all of it, and much less otherwise. What rounding adds to products of
 two different activations is as random as their tokens are, and some hundred times smaller.
 """
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from whet.kernels.arithmetic import is_fast
+from whet.kernels.arithmetic import sums_codes
 
-WIDE = 2048  # from this many channels on, only the lower triangle is computed
+WIDE = 1024  # from this many channels on, only the lower triangle is computed
 STRIP = 512  # columns of one strip of that triangle
 LEVELS = 127  # on either side of zero; a sum of 2¹⁷ products fits 32 bits
-MOST = 1 << 17  # tokens
+LEAST, MOST = 256, 1 << 17  # tokens
+NARROWEST = 256  # channels from which codes are faster
+
+
+class Factor:
+    """Activations that are multiplied with others, [tokens channels]; their codes are made once."""
+
+    def __init__(self, values: Float[Tensor, "tokens channels"]) -> None:
+        self.values = values
+
+    @cached_property
+    def scale(self) -> Float[Tensor, "channels"]:
+        """The step of each channel's codes."""
+        size = torch.maximum(self.values.amax(0), -self.values.amin(0))
+        return size.clamp_(min=torch.finfo(torch.float32).tiny) / LEVELS
+
+    @cached_property
+    def codes(self) -> Int8[Tensor, "tokens channels"]:
+        """The codes, of 8 bits."""
+        return (self.values / self.scale).round_().to(torch.int8)
 
 
 def strip(channels: int) -> int:
@@ -24,50 +45,32 @@ def strip(channels: int) -> int:
     return STRIP if channels >= WIDE else max(channels, 1)
 
 
-def add_gram(total: Float[Tensor, "in in"], x: Float[Tensor, "tokens in"]) -> None:
+def add_gram(total: Float[Tensor, "in in"], x: Factor) -> None:
     """Add xᵀx to a matrix; of a wide one, to its lower triangle alone, in strips."""
-    width = strip(len(total))
-    if is_fast() and width == STRIP and 0 < len(x) <= MOST:
-        _add_rounded(total, x, width)
-        return
+    width, coded = strip(len(total)), _coded(total, x)
     for left in range(0, len(total), width):
         right = left + width
-        total[left:, left:right].addmm_(x[:, left:].T, x[:, left:right])
+        if coded:
+            _add(total, x, x, slice(left, None), slice(left, right))
+        else:
+            total[left:, left:right].addmm_(x.values[:, left:].T, x.values[:, left:right])
 
 
-def add_product(
-    total: Float[Tensor, "left right"],
-    left: Float[Tensor, "tokens left"],
-    right: Float[Tensor, "tokens right"],
-) -> None:
+def add_product(total: Float[Tensor, "left right"], left: Factor, right: Factor) -> None:
     """Add leftᵀ·right to a matrix."""
-    if not (is_fast() and len(total) >= WIDE and 0 < len(left) <= MOST):
-        total.addmm_(left.T, right)
+    if not _coded(total, left):
+        total.addmm_(left.values.T, right.values)
         return
-    (codes, scale), (others, steps) = _rounded(left), _rounded(right)
-    turned = codes.T.contiguous()
     for first in range(0, len(total), STRIP):
-        rows = slice(first, first + STRIP)
-        products = _int_mm(turned[rows], others)
-        total[rows].addcmul_(products.mul_(scale[rows, None]), steps)
+        _add(total, left, right, slice(first, first + STRIP), slice(None))
 
 
-def _add_rounded(total: Tensor, x: Tensor, width: int) -> None:
-    codes, scale = _rounded(x)
-    turned = codes.T.contiguous()
-    for left in range(0, len(total), width):
-        right = left + width
-        products = _int_mm(turned[left:], codes[:, left:right])
-        total[left:, left:right].addcmul_(products.mul_(scale[left:, None]), scale[left:right])
+def _coded(total: Tensor, x: Factor) -> bool:
+    """Return whether a sum is that of codes."""
+    return sums_codes() and min(total.shape) >= NARROWEST and LEAST <= len(x.values) <= MOST
 
 
-def _rounded(
-    x: Float[Tensor, "tokens in"],
-) -> tuple[Int8[Tensor, "tokens in"], Float[Tensor, "in"]]:
-    """Return codes of 8 bits and the scale of each channel."""
-    scale = x.abs().amax(0).clamp_(min=torch.finfo(torch.float32).tiny) / LEVELS
-    return (x / scale).round_().to(torch.int8), scale
-
-
-def _int_mm(left: Int8[Tensor, "rows n"], right: Int8[Tensor, "n cols"]) -> Tensor:
-    return torch._int_mm(left, right).float()  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+def _add(total: Tensor, left: Factor, right: Factor, rows: slice, columns: slice) -> None:
+    """Add the products of some channels' codes."""
+    products = torch._int_mm(left.codes.T[rows], right.codes[:, columns]).float()  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    total[rows, columns].addcmul_(products.mul_(left.scale[rows, None]), right.scale[columns])

@@ -9,6 +9,7 @@ from whet.formats.weight import Weight
 from whet.kernels.arithmetic import is_fast
 
 PANEL = 1 << 24  # numbers decoded at a time
+HELD = 1 << 22  # numbers of a weight that may stay decoded while samples pass
 
 
 def reference(x: Float[Tensor, "*batch in"], weight: Weight) -> Float[Tensor, "*batch out"]:
@@ -24,6 +25,13 @@ def reference(x: Float[Tensor, "*batch in"], weight: Weight) -> Float[Tensor, "*
     panels = (weight.rows(start, min(start + step, rows)) for start in range(0, rows, step))
     parts = [functional.linear(factor, panel.dense().to(factor.dtype)) for panel in panels]
     return torch.cat(parts, -1).to(x.dtype)
+
+
+def decoded(weight: Weight) -> Tensor | None:
+    """Return a weight as `reference` multiplies by it; None of one that is decoded in panels."""
+    if weight.shape[0] * weight.shape[1] > HELD:
+        return None
+    return weight.dense().to(torch.bfloat16 if is_fast() else torch.float32)
 
 
 def multiplied(

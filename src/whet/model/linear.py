@@ -1,12 +1,16 @@
 """A linear layer whose weight is in any format."""
 
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from whet.formats.activate import quantized
 from whet.formats.activation import Activation
 from whet.formats.weight import Weight
-from whet.kernels.linear import reference
+from whet.kernels.linear import decoded, reference
 
 
 class Linear(nn.Module):
@@ -30,6 +34,8 @@ class Linear(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("input_scale", input_scale)
         self._planes: tuple[str, ...] = ()
+        self._holds = False  # whether the weight stays decoded once it was used
+        self._decoded: Tensor | None = None
         self.replace(weight)
 
     def replace(self, weight: Weight) -> None:
@@ -38,6 +44,7 @@ class Linear(nn.Module):
             delattr(self, _buffer(name))
         for name, plane in weight.planes.items():
             self.register_buffer(_buffer(name), plane)
+        self._decoded = None
         self._planes, self.format, self.shape = tuple(weight.planes), weight.format, weight.shape
 
     @property
@@ -51,8 +58,32 @@ class Linear(nn.Module):
         if self.activation is not None:
             codes = quantized(x.detach(), self.activation, self.input_scale)
             x = x + (codes - x.detach()) if x.requires_grad else codes
-        y = reference(x, self.weight)
+        y = self._multiplied(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def hold(self, *, holds: bool) -> None:
+        """Keep the weight decoded from its first use on, or no longer."""
+        self._holds, self._decoded = holds, None
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        if self._holds and self._decoded is None:
+            self._decoded = decoded(self.weight)
+        if self._decoded is None:
+            return reference(x, self.weight)
+        return functional.linear(x.to(self._decoded.dtype), self._decoded).to(x.dtype)
+
+
+@contextmanager
+def held(linears: Iterable[Linear]) -> Generator[None]:
+    """Decode small weights once, while many samples pass. Law: the outputs are the same."""
+    every = list(linears)
+    for linear in every:
+        linear.hold(holds=True)
+    try:
+        yield
+    finally:
+        for linear in every:
+            linear.hold(holds=False)
 
 
 def _buffer(plane: str) -> str:

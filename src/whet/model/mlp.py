@@ -31,7 +31,8 @@ def activated(
     if f"{role}.gate_up" in linears:
         gate, up = linears[f"{role}.gate_up"](x).chunk(2, -1)
         return act(gate) * up
-    return act(linears[f"{role}.gate"](x)) * linears[f"{role}.up"](x)
+    gate, up = act(linears[f"{role}.gate"](x)), linears[f"{role}.up"](x)
+    return gate * up if gate.requires_grad or up.requires_grad else gate.mul_(up)
 
 
 def feed_forward(

@@ -31,4 +31,6 @@ class Norm(nn.Module):
             bias = None if self.bias is None else self.bias.float()
             return functional.layer_norm(x, x.shape[-1:], gain, bias, self.kind.eps)
         assert gain is not None
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.kind.eps) * gain
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.kind.eps)
+        trained = y.requires_grad or gain.requires_grad
+        return y * gain if trained or y.dtype != gain.dtype else y.mul_(gain)

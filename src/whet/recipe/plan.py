@@ -175,7 +175,7 @@ def settled(recipe: Recipe, model: Anatomy) -> Precision:
     """Settle `auto`: narrow models are quick anyway, and feel rounding more."""
     if recipe.precision != "auto":
         return recipe.precision
-    return "fast" if usual(model.hidden) == "fast" else "exact"
+    return usual(model.hidden)
 
 
 def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> Choice:

@@ -10,7 +10,7 @@ from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
 from whet.passes.model_pass import ModelPass
 
-Precision = Literal["auto", "exact", "fast"]
+Precision = Literal["auto", "exact", "mixed", "fast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,12 @@ class Step:
 class Recipe:
     """Steps in order, over the sites that no pattern of `skip` names.
 
-    `precision` is the arithmetic of calibration: `exact` float32, or `fast`, in which factors of
-    matrix products are rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models
-    on processors that multiply bfloat16; a plan says which it was. `draft` are the steps that make,
-    from the same source, a smaller model that guesses for this one (`whet.store.folder.DRAFT`).
+    `precision` is the arithmetic of calibration: `exact` float32; `mixed`, in which statistics are
+    sums over inputs rounded to 8 bits; or `fast`, in which moreover factors of matrix products are
+    rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models on processors that
+    multiply bfloat16, `mixed` on those that multiply 8-bit integers; a plan says which it was.
+    `draft` are the steps that make, from the same source, a smaller model that guesses for this one
+    (`whet.store.folder.DRAFT`).
     """
 
     name: str

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from whet.kernels.arithmetic import arithmetic, has_fast
-from whet.kernels.gram import STRIP, WIDE, add_gram, add_product
+from whet.kernels.arithmetic import arithmetic, has_codes
+from whet.kernels.gram import NARROWEST, STRIP, WIDE, Factor, add_gram, add_product
 
 
 def activations(tokens: int, channels: int) -> torch.Tensor:
@@ -15,33 +15,35 @@ def activations(tokens: int, channels: int) -> torch.Tensor:
 def test_exact_sums_are_those_of_outer_products(channels: int) -> None:
     x, total = activations(50, channels), torch.zeros(channels, channels)
     with arithmetic("exact"):
-        add_gram(total, x[:20])
-        add_gram(total, x[20:])
+        add_gram(total, Factor(x[:20]))
+        add_gram(total, Factor(x[20:]))
     torch.testing.assert_close(total.tril(), (x.T @ x).tril(), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.skipif(not has_fast(), reason="needs a processor that multiplies bfloat16")
-def test_rounded_sums_stay_positive_and_near() -> None:
-    x = activations(256, WIDE)
-    total = torch.zeros(WIDE, WIDE)
-    with arithmetic("fast"):
-        add_gram(total, x)
+@pytest.mark.skipif(not has_codes(), reason="needs a processor that multiplies 8-bit integers")
+@pytest.mark.parametrize("precision", ["mixed", "fast"])
+@pytest.mark.parametrize("channels", [NARROWEST, WIDE])
+def test_rounded_sums_stay_positive_and_near(channels: int, precision: str) -> None:
+    x = activations(256, channels)
+    total = torch.zeros(channels, channels)
+    with arithmetic(precision):
+        add_gram(total, Factor(x))
     found, true = total.tril() + total.tril(-1).T, x.T @ x
     size = true.diagonal().sqrt()
     assert ((found - true) / size[:, None] / size).abs().max() < 256 / (12 * 127**2) + 0.01
     assert torch.linalg.eigvalsh(found.double())[0] > -1e-6 * float(true.diagonal().max())
 
 
-@pytest.mark.parametrize("precision", ["exact", "fast"])
-@pytest.mark.parametrize(("left", "right"), [(24, 40), (WIDE + STRIP // 2 + 8, 64)])
+@pytest.mark.parametrize("precision", ["exact", "mixed", "fast"])
+@pytest.mark.parametrize(("left", "right"), [(24, 40), (WIDE + STRIP // 2 + 8, NARROWEST)])
 def test_products_of_two_activations(precision: str, left: int, right: int) -> None:
-    if precision == "fast" and not has_fast():
-        pytest.skip("needs a processor that multiplies bfloat16")
+    if precision != "exact" and not has_codes():
+        pytest.skip("needs a processor that multiplies 8-bit integers")
     draw = torch.Generator().manual_seed(1)
-    x, y = (torch.randn(200, size, generator=draw) for size in (left, right))
+    x, y = (torch.randn(600, size, generator=draw) for size in (left, right))
     total = torch.ones(left, right)
     with arithmetic(precision):
-        add_product(total, x[:120], y[:120])
-        add_product(total, x[120:], y[120:])
+        add_product(total, Factor(x[:300]), Factor(y[:300]))
+        add_product(total, Factor(x[300:]), Factor(y[300:]))
     size = x.square().sum(0).sqrt()[:, None] * y.square().sum(0).sqrt()
     assert ((total - 1 - x.T @ y) / size).abs().max() < 0.01

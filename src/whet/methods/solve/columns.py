@@ -19,6 +19,7 @@ from torch import Tensor
 
 from whet.methods.solve.factor import Factor
 from whet.methods.solve.lattice import Members
+from whet.methods.solve.native import native_columns
 
 LEAF = 16  # inputs whose sums are updated one by one
 
@@ -43,6 +44,8 @@ def rounded(
     Law: `leaf` changes nothing but rounding errors.
     Law: for diagonal H this is rounding to nearest; a target on the grid is returned as it is.
     """
+    if choose is None and (found := native_columns(target, factor, lattice)) is not None:
+        return found
     walk = _Walk(target, factor, lattice, torch.empty_like(target), leaf, choose)
     walk.down(0, len(target))
     return walk.result, walk.loss

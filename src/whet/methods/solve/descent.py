@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from whet.methods.solve.lattice import Lattice
+from whet.methods.solve.native import native_sweep
 
 LEAF = 16  # inputs whose gradients are updated one by one
 SLAB = 128  # inputs of a slab, in whole groups
@@ -55,6 +56,8 @@ class Descent:
 
     def sweep(self, *, settle: bool = True) -> int:
         """Choose every code anew, then (if asked) scales; return how many codes changed."""
+        if (found := self._native(recode=True, settle=settle)) is not None:
+            return found
         changed = 0
         for slab in self._slabs(self.lattice.group if self.local else 1):
             changed += slab.recode()
@@ -67,14 +70,29 @@ class Descent:
 
     def settle(self) -> None:
         """Choose every scale and zero point anew for the codes as they are."""
+        if self._native(recode=False, settle=True) is not None:
+            return
         for slab in self._slabs(self.lattice.group):
             slab.settle()
             slab.spread()
 
+    def _native(self, *, recode: bool, settle: bool) -> int | None:
+        """Sweep by the native extension, where it knows the format; return how many codes changed."""
+        slab = _width(self.lattice.group if self.local else 1)
+        return native_sweep(
+            self.values, self.gradient, self.H, self.ridge, self.lattice,
+            recode=recode, settle=settle, local=self.local, slab=slab,
+        )  # fmt: skip
+
     def _slabs(self, unit: int) -> Iterator["_Slab"]:
-        width = unit * max(1, SLAB // unit)
+        width = _width(unit)
         for start in range(0, len(self.target), width):
             yield _Slab(self, start, min(start + width, len(self.target)))
+
+
+def _width(unit: int) -> int:
+    """Return how many inputs a slab of whole units has."""
+    return unit * max(1, SLAB // unit)
 
 
 class _Slab:

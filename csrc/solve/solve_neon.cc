@@ -1,0 +1,7 @@
+#include "solve/solve.inl"
+
+namespace whet {
+
+const Solver& solver_neon() { return kSolver; }
+
+}  // namespace whet
