@@ -15,6 +15,7 @@ from whet.store.json_file import read_json
 from whet.store.refusals import refuse_code, refuse_pickles
 from whet.store.regular import contained
 from whet.store.shard import Shard, TensorInfo
+from whet.store.sources import decoded
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -35,7 +36,8 @@ class Folder:
     """The configuration and the tensors of a model folder; no weight is read on opening.
 
     A GGUF file is seen as a folder too: its configuration is made of what it says, its blocks are
-    planes; with `dense` they are plain numbers. `home` is where the `files` lie.
+    planes; with `dense` they are plain numbers, and so are the codes of folders that were quantized.
+    `home` is where the `files` lie; `stored_as` says what a quantized source is stored in.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     """
@@ -43,6 +45,7 @@ class Folder:
     def __init__(self, path: Path, *, dense: bool = False) -> None:
         self.path = self.home = path
         self.shards: Mapping[str, Shard]
+        self.stored_as = ""
         if is_gguf(path):
             from whet.store.gguf.shard import GgufShard
 
@@ -50,11 +53,14 @@ class Folder:
             self.home, self.files = path.parent, (path.name,)
             self.config: Mapping[str, Any] = MappingProxyType(shard.config)
             self.shards = {path.name: shard}
+            self.stored_as = shard.described
         else:
             self.files = _files(path)
-            self.config = _config(path, self.files)
+            config = _config(path, self.files)
             refuse_code(path, self.files)
-            self.shards = _shards(path, self.files)
+            found = decoded(config, _shards(path, self.files), str(path), dense=dense)
+            self.config, self.shards = MappingProxyType(dict(found.config)), found.shards
+            self.stored_as = found.described
         self.tensors: Mapping[str, Stored] = MappingProxyType(
             {
                 name: Stored(file, info)

@@ -66,6 +66,12 @@ class GgufShard(Shard):
             quantization = {"quant_method": "whet", "version": 1, "schemes": listed, "ignore": []}
             self.config["quantization_config"] = quantization
 
+    @property
+    def described(self) -> str:
+        """What the matrices are stored in, e.g. `GGUF Q4_K, Q6_K`; empty for plain numbers."""
+        kinds = {d.kind.name for d in self.header.tensors.values() if not d.kind.plain}
+        return f"GGUF {', '.join(sorted(kinds))}" if kinds else ""
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor."""
         return bytearray(self.map(name)[start:stop])
