@@ -121,6 +121,9 @@ def _show_preview(found: "Preview", style: str) -> None:
         ("time", f"about {say.duration(need.seconds)}, {need.how}" if need.seconds else "unknown"),
         ("written as", f"{plan.choice.dialect.name}: {plan.choice.reason}"),
     ]
+    if told := plan.folder.stored_as:
+        again = "; what is rounded here is rounded a second time" if plan.rounds else ""
+        rows.insert(1, ("source", f"stored as {told}, decoded exactly{again}"))
     if found.draft_bytes:
         rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:
@@ -143,6 +146,7 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
     return {
         "out": found.out,
         "source_bytes": plan.folder.nbytes,
+        "source_stored_as": plan.folder.stored_as or None,
         "output_bytes": found.weights_bytes,
         "draft_bytes": found.draft_bytes,
         "predicted": {name: fact.value for name, fact in need.facts().items()},

@@ -32,7 +32,8 @@ def plan_records(plan: Pipeline, tokens: Tokens) -> Iterator[Record]:
     notes = {"path": source_name(folder.path), "family": plan.anatomy.family}
     notes["model_type"] = str(folder.config.get("model_type", ""))
     notes |= source_card(folder.path)
-    notes |= {"stored_as": folder.stored_as} if folder.stored_as else {}
+    if folder.stored_as:
+        notes |= {"stored_as": folder.stored_as, "rounded_again": "yes" if plan.rounds else "no"}
     yield Record("source", "", facts | {"parameters": _parameters(folder)}, notes=notes)
     yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
     samples, length = tokens.ids.shape

@@ -105,6 +105,11 @@ class Pipeline:
         return coded[-1].choice if coded else choose({})
 
     @property
+    def rounds(self) -> bool:
+        """Return whether any linear becomes codes."""
+        return any(p.scheme is not None and not p.scheme.is_plain for p in self.placed)
+
+    @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
         reads = any(not stage.use.tensorwise for stage in self.whole)

@@ -19,6 +19,7 @@ from whet.store.sources import decoded
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+OLD_GPTQ = "quantize_config.json"  # of AutoGPTQ, which `quantization_config` has replaced
 DRAFT = "draft"  # a folder inside: a smaller model that guesses for this one
 CONFIG_LIMIT = 8 << 20  # [byte]
 _NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -58,7 +59,9 @@ class Folder:
             self.files = _files(path)
             config = _config(path, self.files)
             refuse_code(path, self.files)
-            found = decoded(config, _shards(path, self.files), str(path), dense=dense)
+            shards = _shards(path, self.files)
+            config = _completed(config, path, self.files, shards)
+            found = decoded(config, shards, str(path), dense=dense)
             self.config, self.shards = MappingProxyType(dict(found.config)), found.shards
             self.stored_as = found.described
         self.tensors: Mapping[str, Stored] = MappingProxyType(
@@ -145,6 +148,18 @@ def _config(path: Path, files: Iterable[str]) -> Mapping[str, Any]:
             )
         raise FolderError(f"{path} has no config.json", "give a Hugging Face model folder")
     return MappingProxyType(read_json(contained(path, "config.json", str(path)), CONFIG_LIMIT))
+
+
+def _completed(
+    config: Mapping[str, Any], path: Path, files: tuple[str, ...], shards: Mapping[str, Shard]
+) -> Mapping[str, Any]:
+    """Return the configuration with what early GPTQ folders keep in a file of its own."""
+    if config.get("quantization_config") or OLD_GPTQ not in files:
+        return config
+    if not any(name.endswith(".qweight") for shard in shards.values() for name in shard.tensors):
+        return config
+    found = read_json(contained(path, OLD_GPTQ, str(path)), CONFIG_LIMIT)
+    return {**config, "quantization_config": {"quant_method": "gptq", **found}}
 
 
 def _shards(path: Path, files: tuple[str, ...]) -> Mapping[str, Shard]:

@@ -70,8 +70,10 @@ class Plain(ModelPass):
             count += before.numel()
             changed += int((after.to(before.dtype) != before).sum())
             yield name, after
-        how = f"of {count} numbers, those that {self.dtype} rounds to another value"
-        facts[""] = {"changed": Quantity(changed, "1", how)}
+        facts[""] = {
+            "changed": Quantity(changed, "1", f"numbers that {self.dtype} rounds to another value"),
+            "numbers": Quantity(count, "1", "numbers that were stored anew, codes decoded"),
+        }
 
 
 def _typed(config: Config, word: str) -> dict[str, Any]:
