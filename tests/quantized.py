@@ -55,7 +55,11 @@ def grid(
         low, high = part.amin(1).clamp(max=0), part.amax(1).clamp(min=0)
         scale = ((high - low) / last if not sym else part.abs().amax(1) * 2 / last).clamp(min=1e-6)
         scale = scale.half().float()
-        zero = (-low / scale).round().clamp(1, last) if not sym else torch.full_like(low, 2 ** (bits - 1))
+        zero = (
+            (-low / scale).round().clamp(1, last)
+            if not sym
+            else torch.full_like(low, 2 ** (bits - 1))
+        )
         codes[:, order == g] = (part / scale[:, None] + zero[:, None]).round().clamp(0, last).long()
         zeros[g], scales[g] = zero.long(), scale
     values = (codes - zeros[order].T) * scales[order].T
@@ -131,14 +135,20 @@ def fp8(kind: str) -> Case:
         codes = torch.zeros(rows, cols, dtype=torch.float8_e4m3fn)
         for i in range(many[0]):
             for j in range(many[1]):
-                at = (slice(i * block[0], (i + 1) * block[0]), slice(j * block[1], (j + 1) * block[1]))
+                at = (
+                    slice(i * block[0], (i + 1) * block[0]),
+                    slice(j * block[1], (j + 1) * block[1]),
+                )
                 scale[i, j] = weight[at].abs().max() / 448
                 codes[at] = (weight[at] / scale[i, j]).to(torch.float8_e4m3fn)
                 values[at] = codes[at].float() * scale[i, j]
         if kind == "block":
             return {"weight": codes, "weight_scale_inv": scale}, values
         extra = {"input_scale": torch.tensor(0.5)} if kind == "tensor" else {}
-        return {"weight": codes, "weight_scale": scale.squeeze() if kind == "tensor" else scale} | extra, values
+        return {
+            "weight": codes,
+            "weight_scale": scale.squeeze() if kind == "tensor" else scale,
+        } | extra, values
 
     config: dict[str, Any] = {"quant_method": "fp8", "activation_scheme": "dynamic"}
     config |= {"weight_block_size": [128, 128]} if kind == "block" else {}
@@ -196,7 +206,9 @@ def llm_int8() -> Case:
         stored |= {"weight_format": torch.tensor(0, dtype=torch.uint8)}
         return stored, codes * (most / 127)[:, None]
 
-    return Case(write, {"quant_method": "bitsandbytes", "load_in_8bit": True}, words="bitsandbytes LLM.int8")
+    return Case(
+        write, {"quant_method": "bitsandbytes", "load_in_8bit": True}, words="bitsandbytes LLM.int8"
+    )
 
 
 CASES: Mapping[str, Case] = {

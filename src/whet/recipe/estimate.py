@@ -11,8 +11,8 @@ from whet.base.quantity import Quantity
 from whet.calibrate.hidden_states import FREE_MEMORY_FRACTION
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
-from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.parts import HELD
+from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
 from whet.recipe.streams import TOKENS_AT_ONCE
 

@@ -57,7 +57,11 @@ def stage_records(plan: Pipeline) -> Iterator[Record]:
     for number, stage in enumerate(plan.stages, 1):
         left = stage_leaves(stage)
         facts = {
-            "parameters": Quantity(_numbers(left, bare=plan.anatomy.family == FOREIGN), "1", "of the model after the stage"),
+            "parameters": Quantity(
+                _numbers(left, bare=plan.anatomy.family == FOREIGN),
+                "1",
+                "of the model after the stage",
+            ),
             "bytes": Quantity(left.nbytes, "byte", "tensors after the stage"),
         }
         notes = {"steps": " + ".join(_uses(stage)), "number": str(number)}

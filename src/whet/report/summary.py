@@ -126,7 +126,16 @@ def _interval(found: Estimate) -> str:
 
 def sentences(e: Evidence) -> tuple[str, ...]:
     """Return what was done, in plain words, one fact a sentence."""
-    told = (_what(e), _stored(e), _staged(e), _converted(e), _how_weights(e), _drafted(e), _calibrated(e), _checked(e))
+    told = (
+        _what(e),
+        _stored(e),
+        _staged(e),
+        _converted(e),
+        _how_weights(e),
+        _drafted(e),
+        _calibrated(e),
+        _checked(e),
+    )
     told += (_exceptions(e),)
     return tuple(sentence for sentence in told if sentence)
 
@@ -162,7 +171,8 @@ def _converted(e: Evidence) -> str:
         return ""
     if not changed:
         return "Every number is stored exactly."
-    return f"The type that numbers are stored in rounds {say.count(round(changed))} of {say.count(round(of))}."
+    rounded = f"{say.count(round(changed))} of {say.count(round(of))}"
+    return f"The type that numbers are stored in rounds {rounded}."
 
 
 def _staged(e: Evidence) -> str:

@@ -115,7 +115,9 @@ class BitsAndBytes(SourceDialect):
 
     def describe(self, config: Config) -> str:
         """Return e.g. `bitsandbytes nf4`."""
-        kind = config.get("bnb_4bit_quant_type", "fp4") if config.get("load_in_4bit") else "LLM.int8"
+        kind = (
+            config.get("bnb_4bit_quant_type", "fp4") if config.get("load_in_4bit") else "LLM.int8"
+        )
         return f"bitsandbytes {str(kind)[:40]}"
 
     def weights(self, config: Config, held: Held) -> Iterator[Quantized]:

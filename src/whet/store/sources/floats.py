@@ -43,6 +43,6 @@ def scale_values(scale: Array) -> Numbers:
 
 def nibbles(pairs: Bytes, *, high_first: bool = False) -> Bytes:
     """Return the two codes of each byte along the last axis, the low one first unless said."""
-    low, high = pairs & 0x0F, pairs >> HALF_WIDTH
+    low, high = pairs & np.uint8(0x0F), pairs >> np.uint8(HALF_WIDTH)
     both = (high, low) if high_first else (low, high)
     return np.stack(both, -1).reshape(*pairs.shape[:-1], -1)

@@ -40,7 +40,9 @@ class Fp8Weight(Quantized):
         """Return the values, rounded to float32 where a scale has too many digits."""
         stored = array(self.held, self.name, *TABLES)
         found = TABLES[stored.dtype][stored.data]
-        found *= self._spread(self.shape[-1], 1 if self.block[1] >= self.shape[-1] else self.block[1])
+        found *= self._spread(
+            self.shape[-1], 1 if self.block[1] >= self.shape[-1] else self.block[1]
+        )
         return found
 
     def format(self) -> Format | None:

@@ -32,7 +32,6 @@ from whet.store.sources.source import (
 )
 
 BITS = (2, 3, 4, 8)
-OTHERS = ("checkpoint_format", "pack_dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,9 @@ class Gptq(SourceDialect):
         """Return e.g. `GPTQ int4-g128`."""
         bits, group = config.get("bits"), config.get("group_size", -1)
         order = " with act-order" if config.get("desc_act") else ""
-        known = type(bits) is int and type(group) is int and bits in BITS
-        return f"GPTQ {grid_name(bits, group)}{order}" if known else "GPTQ"
+        if type(bits) is not int or type(group) is not int or bits not in BITS:
+            return "GPTQ"
+        return f"GPTQ {grid_name(bits, group)}{order}"
 
     def weights(self, config: Config, held: Held) -> Iterator[Quantized]:
         """Yield the linears that have a `qweight`."""

@@ -30,7 +30,6 @@ class Matrix:
 
 def decoded(weight: Planar) -> Numbers:
     """Return what planes mean, in float32."""
-    from whet.formats import codecs  # noqa: F401 (formats decode by what is registered there)
     from whet.store.dtypes import weight_of
 
     return np.asarray(weight_of(weight).dense().float().numpy())
