@@ -1,6 +1,5 @@
 """A model folder opened with distrust: every fault is found before any work. Torch-free."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from whet.base.errors import FolderError, MissingError, UnsupportedError
+from whet.store.digest import file_digest
 from whet.store.json_file import read_json
 from whet.store.refusals import refuse_code, refuse_pickles
 from whet.store.regular import contained
@@ -102,12 +102,6 @@ class Folder:
 def is_gguf(path: Path) -> bool:
     """Say whether a path is a GGUF file."""
     return path.suffix == ".gguf" and path.is_file()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 SIDE_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".spm", ".vocab")
