@@ -95,5 +95,5 @@ def _refuse_overflow(name: str, before: Tensor, after: Tensor, dtype: str) -> No
         raise NumericalError(
             f"{name} has {int(beyond.sum())} numbers that {dtype} cannot hold: the largest is "
             f"{float(before[beyond].abs().max()):g}, the limit {torch.finfo(after.dtype).max:g}",
-            "Use bf16 or f32 there: --set steps.0.dtype=bf16.",
+            "Use bf16 or f32 there: --set plain.dtype=bf16.",
         )
