@@ -128,6 +128,9 @@ def _show_preview(found: "Preview", style: str) -> None:
     ]
     if plan.folder.left_out:
         rows.append(("not copied", f"{', '.join(plan.folder.left_out)} (no loader reads them)"))
+    if told := plan.folder.stored_as:
+        again = "; what is rounded here is rounded a second time" if plan.rounds else ""
+        rows.insert(1, ("source", f"stored as {told}, decoded exactly{again}"))
     if found.draft_bytes:
         rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:
@@ -150,6 +153,7 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
     return {
         "out": found.out,
         "source_bytes": plan.folder.nbytes,
+        "source_stored_as": plan.folder.stored_as or None,
         "output_bytes": found.weights_bytes,
         "draft_bytes": found.draft_bytes,
         "predicted": {name: fact.value for name, fact in need.facts().items()},

@@ -73,11 +73,13 @@ class ModelPass(ABC):
 
     `coded`: it also works on weights that a step before it has quantized, and leaves them so.
     `together`: all processes that `torchrun` has started run it, and leave the same.
+    `tensorwise`: it changes each tensor by itself and reads no text, so any model will do.
     """
 
     name: ClassVar[str]
     coded: ClassVar[bool] = False
     together: ClassVar[bool] = False
+    tensorwise: ClassVar[bool] = False
 
     def refuses(self, config: Config) -> str | None:
         """Return why a model of this config.json cannot be changed so; asked before work starts."""
@@ -86,6 +88,10 @@ class ModelPass(ABC):
     def config(self, config: Config) -> Config:
         """Return the config.json of the result. Law: known from the settings, before any work."""
         return config
+
+    def stored(self, dtype: str) -> str:
+        """Return the type of safetensors in which a tensor of this one is left."""
+        return dtype
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:

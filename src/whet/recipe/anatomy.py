@@ -37,12 +37,15 @@ class Anatomy:
         return 1 + max((site.layer for site in self.sites if site.layer is not None), default=-1)
 
 
-def anatomy(folder: Folder) -> Anatomy:
-    """Return what a folder holds; a family of ours if there is one, else transformers' own code."""
+def anatomy(folder: Folder, *, bare: bool = False) -> Anatomy:
+    """Return what a folder holds; a family of ours if there is one, else transformers' own code.
+
+    With `bare`, a model that has no family is not loaded: its linears do not matter.
+    """
     try:
         family = find(folder.config)
     except UnsupportedError as error:
-        return _foreign(folder, error)
+        return _bare(folder) if bare else _foreign(folder, error)
     return _decoder(folder, family)
 
 
@@ -62,8 +65,25 @@ def _decoder(folder: Folder, family: Family) -> Anatomy:
     )
 
 
+def _bare(folder: Folder) -> Anatomy:
+    """Return what the configuration alone says of a model that has no family."""
+    config = folder.config
+    inner = config.get("text_config")
+    config = inner if isinstance(inner, dict) else config
+    context = whole(config, "max_position_embeddings", "n_positions", default=LONGEST)
+    hidden = whole(config, "hidden_size", "d_model", "n_embd", default=1)
+    vocab = whole(config, "vocab_size")
+    return Anatomy(FOREIGN, (), {}, context, vocab, hidden, frozenset(folder.tensors))
+
+
 def _foreign(folder: Folder, unknown: UnsupportedError) -> Anatomy:
     """Ask transformers for the linears of a model; if it does not know it either, say so."""
+    if folder.stored_as:
+        raise UnsupportedError(
+            f"{unknown.message}; by the code of transformers whet takes plain numbers only, and "
+            f"{folder.path} is stored as {folder.stored_as}",
+            "Make it plain first: whet compress MODEL --recipe plain, and compress that folder.",
+        ) from unknown
     from whet.model.foreign import Foreign
 
     try:

@@ -155,7 +155,7 @@ class Journey:
 
     def _source(self, number: int) -> Folder:
         """Return the folder that a stage reads."""
-        return Folder(self._left(number - 1), dense=True) if number else self.pipeline.folder
+        return Folder(self._left(number - 1)) if number else self.pipeline.folder
 
     def _place(self, number: int) -> Path:
         """Return where a stage works."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from whet.base.errors import FitError
@@ -10,6 +11,7 @@ from whet.base.quantity import Quantity
 from whet.calibrate.hidden_states import FREE_MEMORY_FRACTION
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
+from whet.recipe.parts import HELD
 from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
 from whet.recipe.streams import TOKENS_AT_ONCE
@@ -51,7 +53,7 @@ def estimate(pipeline: Pipeline, memory_limit: int | None = None) -> Estimate:
     states = min(states, max(0, limit - memory))
     disk = max(_disk(pipeline, number) for number in range(len(pipeline.stages)))
     names = [stage.use.name for stage in pipeline.whole]
-    told = f"; {', '.join(names)}: the largest block alone" if names else ""
+    told = f"; {', '.join(names)}: the largest block or tensor alone" if names else ""
     return Estimate(memory + states, states, disk, 0.0, f"from shapes{told}")
 
 
@@ -71,6 +73,9 @@ def refuse_misfits(need: Estimate, out: Path) -> None:
 
 
 def _memory(stage: Stage) -> int:
+    if isinstance(stage, Whole) and stage.use.tensorwise:
+        largest = max((prod(s.info.shape) for s in stage.folder.tensors.values()), default=0)
+        return resident() + 4 * largest * FLOAT + HELD
     if isinstance(stage, Whole):
         family, arch = _kind(stage)
         blocks = [family.block_sites(arch, layer) for layer in {0, arch.layers - 1}]
@@ -124,6 +129,8 @@ def _streamed(plan: Plan) -> int:
 
 def _walked(stage: Whole) -> int:
     """Return the size of the hidden states of a pass that walks through the blocks [byte]."""
+    if stage.use.tensorwise:
+        return 0
     _, arch = _kind(stage)
     tokens = getattr(stage.use, "samples", 0) * getattr(stage.use, "length", 0)
     return 2 * tokens * (3 * arch.hidden + arch.ffn) * FLOAT

@@ -15,6 +15,7 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.calibrate.tokens import Tokens
 from whet.model.family import find
+from whet.recipe.anatomy import FOREIGN
 from whet.recipe.file import dumps
 from whet.recipe.pipeline import Pipeline, Stage, Whole, stage_leaves
 from whet.recipe.plan import Placed
@@ -33,6 +34,8 @@ def plan_records(plan: Pipeline, tokens: Tokens) -> Iterator[Record]:
     notes |= source_card(folder.path)
     if folder.left_out:
         notes["not_copied"] = ", ".join(folder.left_out)
+    if folder.stored_as:
+        notes |= {"stored_as": folder.stored_as, "rounded_again": "yes" if plan.rounds else "no"}
     yield Record("source", "", facts | {"parameters": _parameters(folder)}, notes=notes)
     yield Record("recipe", "", notes={"name": plan.recipe.name, "yaml": text})
     samples, length = tokens.ids.shape
@@ -56,7 +59,11 @@ def stage_records(plan: Pipeline) -> Iterator[Record]:
     for number, stage in enumerate(plan.stages, 1):
         left = stage_leaves(stage)
         facts = {
-            "parameters": Quantity(_numbers(left), "1", "of the model after the stage"),
+            "parameters": Quantity(
+                _numbers(left, bare=plan.anatomy.family == FOREIGN),
+                "1",
+                "of the model after the stage",
+            ),
             "bytes": Quantity(left.nbytes, "byte", "tensors after the stage"),
         }
         notes = {"steps": " + ".join(_uses(stage)), "number": str(number)}
@@ -75,8 +82,10 @@ def _parameters(folder: Folder) -> Quantity:
     return Quantity(count, "1", "numbers stored in the source")
 
 
-def _numbers(left: Outline) -> int:
+def _numbers(left: Outline, *, bare: bool) -> int:
     """Return how many numbers a model of a known family has; codes stand for those they code."""
+    if bare:
+        return sum(prod(stored.info.shape) for stored in left.tensors.values())
     family = find(left.config)
     arch = family.architecture(left.config, left.tensors)
     return sum(prod(shape) for shape in family.tensors(arch).values())

@@ -11,6 +11,7 @@ from whet.store.durable import write_atomic
 from whet.store.writer import write_shard
 
 PROBE = "probe.safetensors"  # tokens and logits that a reloaded model must reproduce
+HELD = 256 << 20  # tensors that are kept in memory before they are written [byte]
 PROBE_WINDOWS, PROBE_TOKENS = 2, 32
 
 

@@ -14,7 +14,7 @@ from whet.formats.spec import Float
 from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.model_pass import ModelPass
-from whet.recipe.anatomy import Anatomy, anatomy
+from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
 from whet.recipe.plan import Placed, Plan, plan, refuse_compressed, settled
 from whet.recipe.recipe import Recipe, Step
 from whet.store.contents import FLOATS
@@ -85,6 +85,8 @@ class Pipeline:
     def placed(self) -> tuple[Placed, ...]:
         """Return what is done to each linear that the result still has, by the last to touch it."""
         last = self.stages[-1]
+        if self.anatomy.family == FOREIGN and isinstance(last, Whole):
+            return ()
         if isinstance(last, Plan) and len(self.stages) == 1:
             return last.placed
         kept = {site.module: site.shape for site in _sites_after(last)}
@@ -103,9 +105,15 @@ class Pipeline:
         return coded[-1].choice if coded else choose({})
 
     @property
+    def rounds(self) -> bool:
+        """Return whether any linear becomes codes."""
+        return any(p.scheme is not None and not p.scheme.is_plain for p in self.placed)
+
+    @property
     def needs_statistics(self) -> bool:
         """Return whether any step looks at activations."""
-        return bool(self.whole) or any(stage.needs_statistics for stage in self.streamed)
+        reads = any(not stage.use.tensorwise for stage in self.whole)
+        return reads or any(stage.needs_statistics for stage in self.streamed)
 
     @property
     def weights_bytes(self) -> int:
@@ -116,7 +124,8 @@ class Pipeline:
 def pipeline(recipe: Recipe, folder: Folder) -> Pipeline:
     """Bind a recipe to a model folder, stage after stage."""
     refuse_compressed(folder)
-    found = anatomy(folder)
+    bare = all(isinstance(s.use, ModelPass) and s.use.tensorwise for s in recipe.steps)
+    found = anatomy(folder, bare=bare)
     recipe = replace(recipe, precision=settled(recipe, found))
     stages: list[Stage] = []
     left, before = folder, 0
@@ -162,12 +171,14 @@ def _stage(recipe: Recipe, steps: tuple[Step, ...], left: Folder, before: int) -
 
 def _whole(use: ModelPass, left: Folder, number: int, where: str) -> Whole:
     """Bind a pass over the whole model to what it will find."""
-    find(left.config)
+    if not use.tensorwise:
+        find(left.config)
     if why := use.refuses(left.config):
         raise RecipeError(f"{where} cannot change this model: {why}", "Use other settings there.")
     config = use.config(left.config)
     try:
-        return Whole(number, use, left, _changed(left, config))
+        changed = _same(left, config, use) if use.tensorwise else _changed(left, config)
+        return Whole(number, use, left, changed)
     except WhetError as error:
         raise RecipeError(f"{where} would leave no sound model: {error.message}") from error
 
@@ -188,9 +199,11 @@ def _changed(left: Folder, config: Mapping[str, Any]) -> Outline:
     )
 
 
-def _same(left: Folder, config: Mapping[str, Any]) -> Outline:
-    """Return an outline with the tensors that there are."""
+def _same(left: Folder, config: Mapping[str, Any], use: ModelPass | None = None) -> Outline:
+    """Return an outline with the tensors that there are, in the types in which a pass leaves them."""
     held = {name: (s.info.dtype, s.info.shape) for name, s in left.tensors.items()}
+    if use is not None:
+        held = {name: (use.stored(dtype), shape) for name, (dtype, shape) in held.items()}
     return Outline(left.path, config, held)
 
 

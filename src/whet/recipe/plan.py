@@ -189,7 +189,7 @@ def _choice(folder: Folder, model: Anatomy, schemes: Mapping[Place, Scheme]) -> 
 
 
 def refuse_compressed(folder: Folder) -> None:
-    """Raise if a folder holds codes already."""
+    """Raise if a folder is seen as codes: sources are opened with `dense`, which decodes them."""
     quantization = folder.config.get("quantization_config")
     if quantization:
         known = isinstance(quantization, dict) and quantization.get("quant_method")

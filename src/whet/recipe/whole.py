@@ -15,7 +15,7 @@ from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
 from whet.passes.model_pass import Outcome, Task, Windows
 from whet.recipe.execute import RUN
-from whet.recipe.parts import Parts
+from whet.recipe.parts import HELD, Parts
 from whet.recipe.pipeline import Whole
 from whet.recipe.progress import Progress, commit, finished
 from whet.store.checkpoint import Checkpoint
@@ -24,7 +24,6 @@ from whet.store.dtypes import DTYPES
 from whet.store.scheme import Scheme
 from whet.train.parallel import Team, complete
 
-HELD = 256 << 20  # tensors that are kept in memory before they are written [byte]
 PARTS = 1000  # into which the work is divided for who watches
 FAULT = "this is a fault in whet"
 

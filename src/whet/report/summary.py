@@ -126,7 +126,16 @@ def _interval(found: Estimate) -> str:
 
 def sentences(e: Evidence) -> tuple[str, ...]:
     """Return what was done, in plain words, one fact a sentence."""
-    told = (_what(e), _staged(e), _how_weights(e), _drafted(e), _calibrated(e), _checked(e))
+    told = (
+        _what(e),
+        _stored(e),
+        _staged(e),
+        _converted(e),
+        _how_weights(e),
+        _drafted(e),
+        _calibrated(e),
+        _checked(e),
+    )
     told += (_exceptions(e),)
     return tuple(sentence for sentence in told if sentence)
 
@@ -141,6 +150,29 @@ def _what(e: Evidence) -> str:
     aside = f" ({', '.join(about)})" if about else ""
     recipe = f" with the recipe {recipe_name(e)}" if recipe_name(e) else ""
     return f"{title(e)}{aside} was compressed{recipe}."
+
+
+def _stored(e: Evidence) -> str:
+    """Return what a quantized source is stored in."""
+    source = e.last("source")
+    told = note(source, "stored_as")
+    if not told:
+        return ""
+    again = "; rounding it again adds to the errors that it had"
+    return f"The source is stored as {told}, decoded exactly" + (
+        f"{again}." if note(source, "rounded_again") == "yes" else "."
+    )
+
+
+def _converted(e: Evidence) -> str:
+    """Return how many numbers another type has changed."""
+    changed, of = (value(e.last("plain"), name) for name in ("changed", "numbers"))
+    if changed is None or not of:
+        return ""
+    if not changed:
+        return "Every number is stored exactly."
+    rounded = f"{say.count(round(changed))} of {say.count(round(of))}"
+    return f"The type that numbers are stored in rounds {rounded}."
 
 
 def _staged(e: Evidence) -> str:

@@ -1,6 +1,5 @@
 """A model folder opened with distrust: every fault is found before any work. Torch-free."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,11 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 from whet.base.errors import FolderError, MissingError
+from whet.store.digest import file_digest
 from whet.store.json_file import read_json
 from whet.store.loaded import FOLDERS, INDEX, files_left_out, is_side_file
 from whet.store.refusals import refuse_code, refuse_pickles
 from whet.store.regular import contained
 from whet.store.shard import Shard, TensorInfo
+from whet.store.sources import decoded
 
 SINGLE = "model.safetensors"
 TIED_HEADS = frozenset({"lm_head.weight", "embed_out.weight"})
@@ -23,6 +24,7 @@ REBUILD = (
     "the index and the shards are of different uploads: download all of them again, or write them "
     "anew where transformers loads them: AutoModelForCausalLM.from_pretrained(A).save_pretrained(B)"
 )
+OLD_GPTQ = "quantize_config.json"  # of AutoGPTQ, which `quantization_config` has replaced
 DRAFT = "draft"  # a folder inside: a smaller model that guesses for this one
 CONFIG_LIMIT = 8 << 20  # [byte]
 _NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -40,8 +42,9 @@ class Folder:
     """The configuration and the tensors of a model folder; no weight is read on opening.
 
     A GGUF file, or a folder that holds one, is seen as a folder too: its configuration is made of what
-    it says, its blocks are planes; with `dense` they are plain numbers. `path` is then the file, and
-    `home` where the `files` lie.
+    it says, its blocks are planes; with `dense` they are plain numbers, and so are the codes of folders
+    that were quantized. `path` is then the file, and `home` where the `files` lie; `stored_as` says what
+    a quantized source is stored in.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     Files that no loader reads are not opened.
@@ -50,6 +53,7 @@ class Folder:
     def __init__(self, path: Path, *, dense: bool = False) -> None:
         self.path = self.home = path
         self.shards: Mapping[str, Shard]
+        self.stored_as = ""
         if (file := gguf_file(path)) is not None:
             from whet.store.gguf.model import open_model
 
@@ -57,11 +61,16 @@ class Folder:
             self.path, self.home = file, file.parent
             self.config: Mapping[str, Any] = model.config
             self.shards, self.files = model.shards, tuple(model.shards)
+            self.stored_as = model.described
         else:
             self.files = _files(path)
-            self.config = _config(path, self.files)
+            config = _config(path, self.files)
             refuse_code(path, self.files)
-            self.shards = _shards(path, self.files)
+            shards = _shards(path, self.files)
+            config = _completed(config, path, self.files, shards)
+            found = decoded(config, shards, str(path), dense=dense)
+            self.config, self.shards = MappingProxyType(dict(found.config)), found.shards
+            self.stored_as = found.described
         self.tensors: Mapping[str, Stored] = MappingProxyType(
             {
                 name: Stored(file, info)
@@ -127,12 +136,6 @@ def _is_checkpoint(names: Iterable[str]) -> bool:
     return "config.json" in names and any(name.endswith(".safetensors") for name in names)
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files(path: Path) -> tuple[str, ...]:
     """Return the files of the folder and of its chat templates, each a regular file inside it."""
     if not path.exists():
@@ -153,6 +156,18 @@ def _config(path: Path, files: Iterable[str]) -> Mapping[str, Any]:
     if "config.json" not in files:
         raise FolderError(f"{path} has no config.json", "give a Hugging Face model folder")
     return MappingProxyType(read_json(contained(path, "config.json", str(path)), CONFIG_LIMIT))
+
+
+def _completed(
+    config: Mapping[str, Any], path: Path, files: tuple[str, ...], shards: Mapping[str, Shard]
+) -> Mapping[str, Any]:
+    """Return the configuration with what early GPTQ folders keep in a file of its own."""
+    if config.get("quantization_config") or OLD_GPTQ not in files:
+        return config
+    if not any(name.endswith(".qweight") for shard in shards.values() for name in shard.tensors):
+        return config
+    found = read_json(contained(path, OLD_GPTQ, str(path)), CONFIG_LIMIT)
+    return {**config, "quantization_config": {"quant_method": "gptq", **found}}
 
 
 def _shards(path: Path, files: tuple[str, ...]) -> Mapping[str, Shard]:

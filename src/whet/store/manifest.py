@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from whet.base.errors import FolderError
+from whet.store.digest import file_digest
 from whet.store.durable import write_atomic
-from whet.store.folder import file_digest
 from whet.store.json_file import read_json
 
 MANIFEST = "manifest.json"

@@ -22,6 +22,7 @@ class Outline(Folder):
     def __init__(self, path: Path, config: Mapping[str, Any], shapes: Shapes) -> None:
         self.path = self.home = path
         self.files = ()
+        self.stored_as = ""
         self.config = MappingProxyType(dict(config))
         self.shards = {}
         self.tensors = MappingProxyType(

@@ -270,21 +270,27 @@ def a_gguf_file(place: Place) -> Words:
     return compress(source="model/model.gguf")
 
 
-@mistake(65, "model is compressed already (quant_method gptq)", "Compress the original")
-def compressed_before(place: Place) -> Words:
-    place.model(quantization_config={"quant_method": "gptq"})
+@mistake(69, "model is compressed by 'aqlm', which whet cannot read", "give the original model")
+def compressed_in_an_unknown_way(place: Place) -> Words:
+    place.model(quantization_config={"quant_method": "aqlm"})
     return compress()
 
 
-@mistake(65, "model is compressed already", "Compress the original")
+@mistake(69, "GPTQ in the layout 'marlin', expected gptq or gptq_v2", "give the original model")
+def compressed_in_a_layout_of_its_own(place: Place) -> Words:
+    place.model(quantization_config={"quant_method": "gptq", "checkpoint_format": "marlin"})
+    return compress()
+
+
+@mistake(65, "quantization_config is no object", "restore config.json")
 def compressed_by_nobody_knows_what(place: Place) -> Words:
     place.model(quantization_config=["gptq"])
     return compress()
 
 
-@mistake(69, "model is compressed by 'gptq', which whet cannot read", "the original model")
+@mistake(69, "model is compressed by 'aqlm', which whet cannot read", "the original model")
 def run_what_another_program_compressed(place: Place) -> Words:
-    place.model(quantization_config={"quant_method": "gptq"})
+    place.model(quantization_config={"quant_method": "aqlm"})
     return ["run", "model", "Hello"]
 
 

@@ -238,7 +238,7 @@ class CompressedReader(Reader):
         """Read a `quantization_config`, refusing what whet would misread."""
         where = held.where
         for key in ("kv_cache_scheme", "sparsity_config", "transform_config"):
-            if config.get(key):
+            if config.get(key) and not _is_dense(config[key]):
                 raise UnsupportedError(
                     f"{where}: quantization_config has a {key}, which whet cannot read",
                     "give the original model",
@@ -307,6 +307,11 @@ class CompressedReader(Reader):
         named = [g for g in self.groups if any(_matches(module, t) for t in g.targets)]
         of_class = [g for g in self.groups if "Linear" in g.targets]
         return next(iter([*named, *of_class]), None)
+
+
+def _is_dense(setting: object) -> bool:
+    """Return whether a sparsity setting says that nothing is sparse."""
+    return isinstance(setting, dict) and setting.get("format") == "dense"
 
 
 def _read_group(group: Any, format_: object, where: str) -> _Read:  # noqa: ANN401 (from JSON)

@@ -24,6 +24,12 @@ class GgufModel:
     config: Mapping[str, Any]
     shards: Mapping[str, GgufShard]
 
+    @property
+    def described(self) -> str:
+        """What the matrices are stored in, e.g. `GGUF Q4_K, Q6_K`; empty for plain numbers."""
+        kinds = set[str]().union(*(shard.block_types for shard in self.shards.values()))
+        return f"GGUF {', '.join(sorted(kinds))}" if kinds else ""
+
 
 def open_model(path: Path, *, dense: bool = False) -> GgufModel:
     """Open the file of a model, and the other parts of it where it is the first of several.

@@ -67,6 +67,11 @@ class GgufShard(Shard):
                 self._see(name, described)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos)
 
+    @property
+    def block_types(self) -> frozenset[str]:
+        """The types of blocks that matrices are stored in, e.g. Q4_K."""
+        return frozenset(d.kind.name for d in self.header.tensors.values() if not d.kind.plain)
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor."""
         return bytearray(self.map(name)[start:stop])
