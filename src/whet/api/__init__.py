@@ -41,6 +41,7 @@ def compress(  # noqa: PLR0913
     *,
     set: Sequence[str] = (),  # noqa: A002 - named like the flag
     calibration: str | None = None,
+    keep_embeddings: bool = False,
     out: Source | None = None,
     resume: Resume = "auto",
     overwrite: bool = False,
@@ -53,17 +54,25 @@ def compress(  # noqa: PLR0913
     """Compress a model by a recipe; return the published folder and its records.
 
     `set` holds settings like "gptq.format=int3-g64"; `calibration` replaces the recipe's source;
-    `memory` ("1.5GiB") is what the process may take, half of what is free unless given: hidden
-    states of the text that do not fit go to disk. `stopped` is asked before each block, and if it
-    says yes the run stops, resumable. Of processes that `torchrun` has started all call it alike,
-    and the first one writes.
+    `keep_embeddings` leaves embedding and head as they are; `memory` ("1.5GiB") is what the process
+    may take, half of what is free unless given: hidden states of the text that do not fit go to
+    disk. `stopped` is asked before each block, and if it says yes the run stops, resumable. Of
+    processes that `torchrun` has started all call it alike, and the first one writes.
     """
     require("torch", "compress")
     from whet.api import compression as work
     from whet.base.size import parse_size
     from whet.train.parallel import Team
 
-    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+    bound = work.bound(
+        str(source),
+        str(recipe),
+        set,
+        calibration,
+        seed,
+        keep_embeddings=keep_embeddings,
+        offline=offline,
+    )
     target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
     if not Team.announced().first:
         return work.followed(bound, target, stopped)
@@ -84,6 +93,7 @@ def preview(
     *,
     set: Sequence[str] = (),  # noqa: A002 - named like the flag
     calibration: str | None = None,
+    keep_embeddings: bool = False,
     out: Source | None = None,
     seed: int | None = None,
     memory: str | int | None = None,
@@ -95,7 +105,15 @@ def preview(
     from whet.api.dry_run import previewed
     from whet.base.size import parse_size
 
-    bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+    bound = work.bound(
+        str(source),
+        str(recipe),
+        set,
+        calibration,
+        seed,
+        keep_embeddings=keep_embeddings,
+        offline=offline,
+    )
     target = Path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
     limit = None if memory is None else parse_size(memory, "--memory")
     return previewed(bound, target, limit)

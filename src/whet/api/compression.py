@@ -52,12 +52,15 @@ def bound(
     text: str | None = None,
     seed: int | None = None,
     *,
+    keep_embeddings: bool = False,
     offline: bool = False,
 ) -> Pipeline:
     """Return a recipe bound to a model, with the command's own settings applied."""
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
+    if keep_embeddings:
+        asked = asked.keeping_ends()
     found = pipeline(asked, Folder(resolve(source, offline), dense=True))
     draft_of(found)  # so that what is wrong with it is told before any work
     return found

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     metavar="SRC",
     help="Text to calibrate on: .txt, .jsonl, a folder of them, builtin, hf:dataset.",
 )
+@click.option(
+    "--keep-embeddings",
+    is_flag=True,
+    help="Leave embedding and head as they are, as if the recipe's `skip` named them.",
+)
 @click.option("-o", "--out", metavar="OUT", help="Where to write.  [default: <model>-<recipe>]")
 @click.option(
     "--dry-run",

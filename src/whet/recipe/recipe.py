@@ -67,6 +67,10 @@ class Recipe:
         """Return the pattern that excludes a site, if one does."""
         return next((pattern for pattern in self.skip if matches(pattern, site)), None)
 
+    def keeping_ends(self) -> "Recipe":
+        """Return the recipe that leaves embedding and head as they are."""
+        return replace(self, skip=tuple(dict.fromkeys((*self.skip, "embed", "head"))))
+
     @property
     def drafts(self) -> "Recipe | None":
         """The recipe of the smaller model that guesses for this one, if there is one."""
