@@ -6,7 +6,7 @@ A page has `<!-- begin: NAME -->` and `<!-- end: NAME -->` around what is made h
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 from tests.house.places import ROOT, pages

@@ -241,7 +241,7 @@ def test_an_embedding_shares_its_codes_with_a_tied_head(tmp_path: Path):
     config = COMPRESSED_TENSORS.config({table.module: eight}, ["lm_head"], table) or {}
     assert config["ignore"] == []
     assert config["config_groups"]["group_0"]["targets"] == ["model.embed", "lm_head"]
-    found = Checkpoint(Folder(folder(tmp_path, tensors, config))).weight(table)
+    found = folder(tmp_path, tensors, config).weight(table)
     assert all(found.planes[name].equal(plane) for name, plane in weight.planes.items())
 
 

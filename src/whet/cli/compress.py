@@ -126,6 +126,8 @@ def _show_preview(found: "Preview", style: str) -> None:
         ("time", f"about {say.duration(need.seconds)}, {need.how}" if need.seconds else "unknown"),
         ("written as", f"{plan.choice.dialect.name}: {plan.choice.reason}"),
     ]
+    if plan.recipe.allocation is not None:
+        rows.append(("formats", "by sensitivity, as the run begins; below as if all were alike"))
     if found.draft_bytes:
         rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:
