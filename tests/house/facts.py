@@ -6,7 +6,7 @@ A page has `<!-- begin: NAME -->` and `<!-- end: NAME -->` around what is made h
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 from tests.house.places import ROOT, pages
@@ -26,6 +26,7 @@ from whet.report.tables import measured
 from whet.store.gguf.kinds import KINDS
 
 RESULTS = ROOT / "bench" / "results"
+NESTED = ("calibration", "allocation")
 MARKED = re.compile(r"(<!-- begin: ([\w -]+?) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
@@ -57,9 +58,9 @@ def recipe_fields() -> str:
     rows = []
     for name, field in recipe_model().model_fields.items():
         rows.append(_field(name, field))
-        if name == "calibration":
-            inner = field.annotation.model_fields
-            rows += [_field(f"calibration.{key}", value) for key, value in inner.items()]
+        if name in NESTED:
+            inner = (get_args(field.annotation) or (field.annotation,))[0].model_fields
+            rows += [_field(f"{name}.{key}", value) for key, value in inner.items()]
     return plain(Table(words("field", "default", "what"), tuple(rows)))
 
 

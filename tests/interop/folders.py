@@ -77,7 +77,7 @@ def round_to_nearest(
     skipped |= set(family.skipped(architecture))
     config = {k: v for k, v in folder.config.items() if k != "quantization_config"}
     by_module = {site.module: scheme for site, scheme in schemes.items()}
-    quantization = choice.config(by_module, skipped)
+    quantization = choice.config(by_module, skipped, family.embed_site(architecture))
     write_json(into / "config.json", config | {"quantization_config": quantization})
     return choice
 

@@ -50,7 +50,7 @@ def agrees_in_bfloat16(folder: Path) -> bool:
 
 
 def test_a_tied_embedding(tmp_path: Path) -> None:
-    steps = [{"use": "rtn", "format": "int8-channel", "where": "embed"}]
+    steps = [{"use": "rtn", "format": "int6-channel", "where": "embed"}]
     done = compress(small(tmp_path, "llama-tied"), recipe(tmp_path / "r.yaml", steps))
     names = set(Folder(done.path).tensors)
     assert "model.embed_tokens.weight" not in names

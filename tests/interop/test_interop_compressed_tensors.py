@@ -19,6 +19,7 @@ from whet.store.scheme import Scheme
 pytest.importorskip("compressed_tensors")
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-3  # of the logits' spread
+UNTIED = ("llama", "mixtral")
 
 WEIGHTS = ["int4-g64", "int3-g64", "int2-g32", "int5-channel", "int8-channel", "int8-tensor",
            "int4-g32-f16", "fp8-e4m3-channel", "fp8-e4m3-tensor"]  # fmt: skip
@@ -136,6 +137,19 @@ def test_experts(case: str, tmp_path: Path):
         choice = round_to_nearest(tmp_path / "source", folder, blocks(format_))
         assert choice.dialect.name == "compressed-tensors"
         assert agree(folder, tokens(9), tolerance)
+
+
+@pytest.mark.parametrize("case", ["llama-tied", "llama", "gemma3", "mixtral"])
+def test_embedding_and_head_in_eight_bits(case: str, tmp_path: Path):
+    """A tied head shares the codes; experts keep a scheme of their own."""
+    reference(case).save_pretrained(tmp_path / "source")
+    inner, outer = Scheme(parse("int4-g16-f32")), Scheme(parse("int8-g16-f32"))
+    choice = round_to_nearest(
+        tmp_path / "source", tmp_path / "m", lambda site: outer if site.layer is None else inner
+    )
+    assert choice.dialect.name == "compressed-tensors"
+    assert ("lm_head.weight_packed" in Folder(tmp_path / "m").tensors) == (case in UNTIED)
+    assert agree(tmp_path / "m", tokens(9))
 
 
 def test_folder_written_by_compressed_tensors_is_read(short: Path, tmp_path: Path):

@@ -62,7 +62,7 @@ def test_formats(format_: str, short: Path, tmp_path: Path):
     assert agree(tmp_path / "m", tokens_of(demo()))
 
 
-@pytest.mark.parametrize("format_", ["int4-g64", "int8-channel", "nf4-g64"])
+@pytest.mark.parametrize("format_", ["int4-g64", "nf4-g64"])
 def test_tied_embedding_is_stored_once_and_stays_tied(format_: str, short: Path, tmp_path: Path):
     round_to_nearest(short, tmp_path / "m", everywhere(format_))
     folder = Folder(tmp_path / "m")

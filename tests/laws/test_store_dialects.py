@@ -220,9 +220,29 @@ def test_groups_of_channels_in_the_input_are_whets():
 
 def test_experts_in_several_schemes_are_whets():
     expert = site((6, 128), role="mlp.experts.0.up", module="e.0.up")
-    schemes = {expert: Scheme(parse("int4-g64")), site((6, 128)): Scheme(parse("int8-channel"))}
-    assert choose(schemes).dialect is WHET
-    assert choose({expert: Scheme(parse("int4-g64"))}).dialect is COMPRESSED_TENSORS
+    other = site((6, 128), role="mlp.experts.1.up", module="e.1.up")
+    four, eight = Scheme(parse("int4-g64")), Scheme(parse("int8-channel"))
+    assert choose({expert: four, other: eight}).dialect is WHET
+    assert choose({expert: four, site((6, 128)): eight}).dialect is COMPRESSED_TENSORS
+
+
+def test_an_embedding_shares_its_codes_with_a_tied_head(tmp_path: Path):
+    table = site((6, 128), role="embed", module="model.embed", layer=None, head="lm_head")
+    eight = Scheme(parse("int8-g64"))
+    assert choose({table: eight}).dialect is COMPRESSED_TENSORS
+    weight = written(matrix((6, 128)), eight.format)
+    tensors = COMPRESSED_TENSORS.tensors(table, weight, eight)
+    assert {name: (str(t.dtype), tuple(t.shape)) for name, t in tensors.items()} == {
+        "model.embed.weight": ("torch.int8", (6, 128)),
+        "model.embed.weight_scale": ("torch.bfloat16", (6, 2)),
+        "lm_head.weight_scale": ("torch.bfloat16", (6, 2)),
+    }
+    assert set(COMPRESSED_TENSORS.layout(table, eight)) == set(tensors)
+    config = COMPRESSED_TENSORS.config({table.module: eight}, ["lm_head"], table) or {}
+    assert config["ignore"] == []
+    assert config["config_groups"]["group_0"]["targets"] == ["model.embed", "lm_head"]
+    found = folder(tmp_path, tensors, config).weight(table)
+    assert all(found.planes[name].equal(plane) for name, plane in weight.planes.items())
 
 
 def test_models_whose_experts_stay_plain_are_whets():

@@ -43,6 +43,7 @@ def compress(  # noqa: PLR0913
     *,
     set: Sequence[str] = (),  # noqa: A002 - named like the flag
     calibration: str | None = None,
+    keep_embeddings: bool = False,
     out: Source | None = None,
     resume: Resume = "auto",
     overwrite: bool = False,
@@ -56,10 +57,10 @@ def compress(  # noqa: PLR0913
     """Compress a model by a recipe; return the published folder and its records.
 
     `set` holds settings like "gptq.format=int3-g64"; `calibration` replaces the recipe's source;
-    `memory` ("1.5GiB") is what the process may take, half of what is free unless given: hidden
-    states of the text that do not fit go to disk. `stopped` is asked before each block, and if it
-    says yes the run stops, resumable. Of processes that `torchrun` has started all call it alike,
-    and the first one writes.
+    `keep_embeddings` leaves embedding and head as they are; `memory` ("1.5GiB") is what the process
+    may take, half of what is free unless given: hidden states of the text that do not fit go to
+    disk. `stopped` is asked before each block, and if it says yes the run stops, resumable. Of
+    processes that `torchrun` has started all call it alike, and the first one writes.
     """
     require("torch", "compress")
     from whet.api import compression as work
@@ -67,7 +68,15 @@ def compress(  # noqa: PLR0913
     from whet.train.parallel import Team
 
     with following_links(follow_links):
-        bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+        bound = work.bound(
+            str(source),
+            str(recipe),
+            set,
+            calibration,
+            seed,
+            keep_embeddings=keep_embeddings,
+            offline=offline,
+        )
         target = (
             local_path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
         )
@@ -90,6 +99,7 @@ def preview(
     *,
     set: Sequence[str] = (),  # noqa: A002 - named like the flag
     calibration: str | None = None,
+    keep_embeddings: bool = False,
     out: Source | None = None,
     seed: int | None = None,
     memory: str | int | None = None,
@@ -103,7 +113,15 @@ def preview(
     from whet.base.size import parse_size
 
     with following_links(follow_links):
-        bound = work.bound(str(source), str(recipe), set, calibration, seed, offline=offline)
+        bound = work.bound(
+            str(source),
+            str(recipe),
+            set,
+            calibration,
+            seed,
+            keep_embeddings=keep_embeddings,
+            offline=offline,
+        )
         target = (
             local_path(out) if out is not None else work.default_out(str(source), bound.recipe.name)
         )

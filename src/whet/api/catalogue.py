@@ -28,6 +28,8 @@ def recipes() -> tuple[Entry, ...]:
         uses = " + ".join(
             f"{step['use']} {step.get('format', '')}".strip() for step in data["steps"]
         )
+        if mixed := data.get("allocation"):
+            uses += f", mixed at {mixed['bits']:g} bit"
         found.append(Entry(name, str(data.get("description", "")), {"steps": uses}))
     return tuple(found)
 

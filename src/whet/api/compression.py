@@ -13,18 +13,21 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Heard, Tokens, calibration, ignore
+from whet.recipe.allocation import allocated
 from whet.recipe.assemble import output_records
 from whet.recipe.carry import Journey
 from whet.recipe.estimate import estimate, refuse_misfits
 from whet.recipe.evidence import environment, plan_records, run_records
 from whet.recipe.execute import RUN
-from whet.recipe.file import dumps, read
+from whet.recipe.file import dumps, loads, read
 from whet.recipe.identity import identity
 from whet.recipe.pipeline import Pipeline, pipeline
 from whet.recipe.progress import Progress, Silence
 from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
+from whet.store.checkpoint import Checkpoint
+from whet.store.durable import write_atomic
 from whet.store.finite import find_nonfinite
 from whet.store.folder import DRAFT, Folder
 from whet.store.manifest import write_manifest
@@ -34,6 +37,7 @@ from whet.store.tokenizer import Tokenizer
 from whet.train.parallel import END, Team
 from whet.version import __version__
 
+ALLOCATED = "allocated.yaml"  # the recipe with the formats that sensitivities call for
 FEW, SHORT = 4, 64  # windows, and tokens in each, on which a recipe without statistics is checked
 
 
@@ -53,12 +57,15 @@ def bound(
     text: str | None = None,
     seed: int | None = None,
     *,
+    keep_embeddings: bool = False,
     offline: bool = False,
 ) -> Pipeline:
     """Return a recipe bound to a model, with the command's own settings applied."""
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
+    if keep_embeddings:
+        asked = asked.keeping_ends()
     found = pipeline(asked, Folder(resolve(source, offline), dense=True))
     draft_of(found)  # so that what is wrong with it is told before any work
     return found
@@ -135,6 +142,7 @@ def carried_out(
         tokens, digests = _read(bound_plan, told, stop), bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
         budget = MemoryBudget(need.hidden_states)
+        bound_plan = _allocated(bound_plan, tokens, workspace.folder, told, stop, budget)
         journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop, budget)
         files = journey.run()
         bound_plan = journey.settled
@@ -168,6 +176,35 @@ def _read(bound_plan: Pipeline, told: Progress, stop: Callable[[], bool]) -> Tok
     found = tokens_of(bound_plan, heard)
     told.finish()
     return found
+
+
+def _allocated(
+    bound_plan: Pipeline,
+    tokens: Tokens,
+    work: Path,
+    told: Progress,
+    stop: Callable[[], bool],
+    budget: MemoryBudget,
+) -> Pipeline:
+    """Return the plan with the formats that sensitivities call for, as a killed run has found them."""
+    recipe, path = bound_plan.recipe, work / ALLOCATED
+    if recipe.allocation is None:
+        return bound_plan
+    if not path.is_file():
+        told.start(100, "allocate")
+        source = Checkpoint(bound_plan.folder)
+        found = allocated(
+            recipe,
+            source,
+            tokens.ids,
+            work / "gradients",
+            lambda done, what: told.advance(int(100 * done), what),
+            stop,
+            budget,
+        )
+        told.finish()
+        write_atomic(path, [dumps(found).encode()])
+    return pipeline(loads(path.read_text(encoding="utf-8")), bound_plan.folder)
 
 
 def _drafted(

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     metavar="SRC",
     help="Text to calibrate on: .txt, .jsonl, a folder of them, builtin, hf:dataset.",
 )
+@click.option(
+    "--keep-embeddings",
+    is_flag=True,
+    help="Leave embedding and head as they are, as if the recipe's `skip` named them.",
+)
 @click.option("-o", "--out", metavar="OUT", help="Where to write.  [default: <model>-<recipe>]")
 @click.option(
     "--dry-run",
@@ -131,6 +136,8 @@ def _show_preview(found: "Preview", style: str) -> None:
     if told := plan.folder.stored_as:
         again = "; what is rounded here is rounded a second time" if plan.rounds else ""
         rows.insert(1, ("source", f"stored as {told}, decoded exactly{again}"))
+    if plan.recipe.allocation is not None:
+        rows.append(("formats", "by sensitivity, as the run begins; below as if all were alike"))
     if found.draft_bytes:
         rows.append(("draft", f"{say.size(found.draft_bytes)} more: a smaller model that guesses"))
     for stage in found.stages:

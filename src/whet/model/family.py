@@ -62,7 +62,8 @@ class Family:
     def embed_site(self, arch: Architecture) -> Site:
         """Return the embedding: a row for each token."""
         shape = (arch.vocab, arch.hidden)
-        return Site("embed", self.module(arch, "embed"), shape, "vocab", "hidden", "tokens")
+        name, head = self.module(arch, "embed"), self.module(arch, "head") if arch.tied else None
+        return Site("embed", name, shape, "vocab", "hidden", "tokens", head=head)
 
     def head_site(self, arch: Architecture) -> Site:
         """Return the output weight."""

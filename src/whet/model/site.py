@@ -39,6 +39,7 @@ class Site:
     bias: bool = False
     transposed: bool = False  # stored as (in, out), like GPT-2's Conv1D
     tied: str | None = None  # the role of the site whose storage it shares
+    head: str | None = None  # the module of the head that shares its storage
     stack: Stack | None = None  # stored in a part of a larger tensor
 
     @property

@@ -15,7 +15,7 @@ from whet.formats.activation import Activation
 from whet.formats.spec import Format
 from whet.methods import catalogue
 from whet.passes.model_pass import ModelPass
-from whet.recipe.recipe import Calibration, Recipe, Step
+from whet.recipe.recipe import Allocation, Calibration, Recipe, Step
 from whet.recipe.schema import recipe_model, step_fields, step_models
 
 LONGEST = 1 << 18  # [byte]
@@ -83,6 +83,7 @@ def loads(text: str, settings: Iterable[str] = ()) -> Recipe:
         precision=parsed.precision,
         seed=parsed.seed,
         draft=tuple(_step(step) for step in parsed.draft),
+        allocation=_allocation(parsed.allocation),
     )
 
 
@@ -97,6 +98,9 @@ def dumps(recipe: Recipe) -> str:
         "precision": recipe.precision,
         "seed": recipe.seed,
     }
+    if recipe.allocation:
+        asked = asdict(recipe.allocation)
+        data["allocation"] = asked | {"formats": [str(f) for f in recipe.allocation.formats]}
     if recipe.draft:
         data["draft"] = [_plain_step(step) for step in recipe.draft]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
@@ -175,7 +179,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
         raise RecipeError(f"--set {setting!r}: {error.message}", SETTING) from error
     if not dot:
         data[name] = value
-    elif place == "calibration":
+    elif place in ("calibration", "allocation"):
         given = data.get(place) or {}
         data[place] = given | {name: value} if isinstance(given, dict) else given
     else:
@@ -191,10 +195,17 @@ def _steps_named(data: dict[str, Any], place: str, setting: str) -> list[dict[st
     else:
         found = [s for s in steps if s.get("use") == place]
     if not found:
-        names = ["calibration", *(str(s.get("use")) for s in steps)]
+        names = ["calibration", "allocation", *(str(s.get("use")) for s in steps)]
         hint = f"Steps are numbered 1 to {len(steps)}." if numbered else _nearest(place, names)
         raise RecipeError(f"--set {setting!r}: the recipe has no step {place!r}", hint)
     return found
+
+
+def _allocation(parsed: Any) -> Allocation | None:  # noqa: ANN401
+    if parsed is None:
+        return None
+    formats = tuple(parsed.formats)
+    return Allocation(parsed.bits, formats, parsed.samples, parsed.length)
 
 
 def _step(parsed: Any) -> Step:  # noqa: ANN401
@@ -253,6 +264,8 @@ def _known(loc: tuple[int | str, ...]) -> Iterable[str]:
     tag = next((part for part in loc if part in step_models()), None)
     if tag is not None:
         return step_models()[str(tag)].model_fields
+    if loc[0] == "allocation":
+        return Allocation.__dataclass_fields__
     if loc[0] == "calibration":
         return Calibration.__dataclass_fields__
     return recipe_model().model_fields

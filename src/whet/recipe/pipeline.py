@@ -14,6 +14,7 @@ from whet.formats.spec import Float
 from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.model_pass import ModelPass
+from whet.recipe.allocation import without_sensitivities
 from whet.recipe.anatomy import FOREIGN, Anatomy, anatomy
 from whet.recipe.plan import Placed, Plan, plan, refuse_compressed, settled
 from whet.recipe.recipe import Recipe, Step
@@ -122,15 +123,19 @@ class Pipeline:
 
 
 def pipeline(recipe: Recipe, folder: Folder) -> Pipeline:
-    """Bind a recipe to a model folder, stage after stage."""
+    """Bind a recipe to a model folder, stage after stage.
+
+    One with an allocation is bound as if all weights were alike: the size is that of the result.
+    """
     refuse_compressed(folder)
     bare = all(isinstance(s.use, ModelPass) and s.use.tensorwise for s in recipe.steps)
     found = anatomy(folder, bare=bare)
     recipe = replace(recipe, precision=settled(recipe, found))
     stages: list[Stage] = []
+    ordinary = without_sensitivities(recipe, folder)
     left, before = folder, 0
-    for steps in _grouped(recipe.steps):
-        stage = _stage(recipe, steps, left, before)
+    for steps in _grouped(ordinary.steps):
+        stage = _stage(ordinary, steps, left, before)
         stages.append(stage)
         left, before = stage_leaves(stage), before + len(steps)
     return Pipeline(recipe, folder, found, tuple(stages))

@@ -5,7 +5,7 @@ fit the configuration, steps that match nothing, formats that cannot be stored. 
 of passes over linears and blocks; `pipeline` plans all stages of a recipe.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -25,6 +25,8 @@ from whet.recipe.recipe import Precision, Recipe, Step, matches
 from whet.store.dialects import WHET, Choice, choose
 from whet.store.folder import Folder
 from whet.store.scheme import Place, Scheme
+
+ENDS = frozenset({"embed", "head"})  # words for what lies outside the blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Plan:
         """Return the config.json of the result."""
         config = dict(self.folder.config)
         config.pop("quantization_config", None)
-        if quantization := self.choice.config(self.schemes, self.skipped):
+        embedding = next((site for site in self.anatomy.sites if site.role == "embed"), None)
+        if quantization := self.choice.config(self.schemes, self.skipped, embedding):
             config["quantization_config"] = quantization
         return config
 
@@ -217,17 +220,28 @@ def _check_steps(recipe: Recipe, model: Anatomy, before: int) -> None:
             )
         for pattern in step.where:
             _check_pattern(f"{where}: where", pattern, model)
-        found = [s for s in model.sites if step.selects(s) and not recipe.skips(s)]
-        if not found:
-            raise RecipeError(f"{where} selects no site that is not skipped", _sites(model))
-        for site in found:
+        _check_selected(where, step, [s for s in model.sites if not recipe.skips(s)], model)
+
+
+def _check_selected(where: str, step: Step, left: Sequence[Site], model: Anatomy) -> None:
+    """Refuse a step that selects nothing, or a site that it cannot rewrite.
+
+    A step for embedding and head alone may find neither: a model may lack them, or keep them. A head
+    that is tied to an embedding follows it.
+    """
+    found = [site for site in left if step.selects(site)]
+    if not found and not set(step.where) <= ENDS:
+        raise RecipeError(f"{where} selects no site that is not skipped", _sites(model))
+    roles = {site.role for site in found}
+    for site in found:
+        if site.tied not in roles:
             _check_site(where, step, site)
 
 
 def _check_pattern(where: str, pattern: str, model: Anatomy) -> None:
     """Refuse a pattern that names nothing of the model: it would do nothing, unnoticed."""
     left = any(fnmatchcase(module, pattern) for module in model.skipped)
-    if not left and not any(matches(pattern, site) for site in model.sites):
+    if pattern not in ENDS and not left and not any(matches(pattern, site) for site in model.sites):
         raise RecipeError(f"{where} = {pattern!r} matches no site", _sites(model, pattern))
 
 
@@ -267,9 +281,10 @@ def _placed(recipe: Recipe, site: Site, before: int) -> Placed:
     if pattern := recipe.skips(site):
         return Placed(site, (), None, f"the recipe skips {pattern!r}")
     steps = tuple(i for i, step in enumerate(recipe.steps) if step.selects(site))
+    if site.tied is not None:
+        return Placed(site, (), None, f"tied to {site.tied}")
     if not steps:
-        tied = f" (tied to {site.tied})" if site.tied else ""
-        return Placed(site, (), None, f"no step selects it{tied}")
+        return Placed(site, (), None, "no step selects it")
     _refuse_twice(recipe, steps, site, before)
     format_, note = None, ""
     activation: Activation | None = None

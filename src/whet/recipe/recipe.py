@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from whet.calibrate.statistics import Statistic
+from whet.formats.spec import Format
 from whet.model.site import Site
 from whet.passes.block_pass import BlockPass
 from whet.passes.linear_pass import LinearPass
@@ -20,6 +21,21 @@ class Calibration:
     source: str = "builtin"
     samples: int = 128
     length: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Mixed precision: each linear in a block gets one of `formats`, so that all have `bits` together.
+
+    `bits` is the size ÷ the number of the weights that the steps round, embedding and head included
+    [bit per weight]. Which linears get more follows from their sensitivity, measured on `samples`
+    windows of at most `length` tokens of the calibration text.
+    """
+
+    bits: float
+    formats: tuple[Format, ...]
+    samples: int = 8
+    length: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class Recipe:
     multiply bfloat16, `mixed` on those that multiply 8-bit integers; a plan says which it was.
     `draft` are the steps that make, from the same source, a smaller model that guesses for this one
     (`whet.store.folder.DRAFT`).
+    `allocation` replaces the formats of steps over linears in blocks (`whet.recipe.allocation`).
     """
 
     name: str
@@ -64,17 +81,24 @@ class Recipe:
     precision: Precision = "auto"
     seed: int = 0
     draft: tuple[Step, ...] = ()
+    allocation: Allocation | None = None
 
     def skips(self, site: Site) -> str | None:
         """Return the pattern that excludes a site, if one does."""
         return next((pattern for pattern in self.skip if matches(pattern, site)), None)
+
+    def keeping_ends(self) -> "Recipe":
+        """Return the recipe that leaves embedding and head as they are."""
+        return replace(self, skip=tuple(dict.fromkeys((*self.skip, "embed", "head"))))
 
     @property
     def drafts(self) -> "Recipe | None":
         """The recipe of the smaller model that guesses for this one, if there is one."""
         if not self.draft:
             return None
-        return replace(self, name="draft", description="", steps=self.draft, draft=(), skip=())
+        return replace(
+            self, name="draft", description="", steps=self.draft, draft=(), skip=(), allocation=None
+        )
 
 
 def matches(pattern: str, site: Site) -> bool:

@@ -39,6 +39,26 @@ class CalibrationFile(Strict):
 
 
 @cache
+def allocation_model() -> type[Strict]:
+    """Return the model of a recipe's mixed precision."""
+    format_ = _text(Format, parse, 'a number format, e.g. "int4-g64"')
+    definitions: dict[str, Any] = {
+        "bits": (
+            float,
+            Described(gt=0, le=32, description="with embedding and head [bit per weight]"),
+        ),
+        "formats": (
+            list[format_],
+            Described(min_length=1, max_length=64, description="what a linear may get"),
+        ),
+        "samples": (int, Described(8, ge=1, le=100_000, description="windows [1]")),
+        "length": (int, Described(256, ge=8, le=1_048_576, description="of each [token]")),
+    }
+    doc = "Mixed precision: formats by sensitivity."
+    return create_model("Allocation", __base__=Strict, __doc__=doc, **definitions)
+
+
+@cache
 def step_models() -> Mapping[str, type[Strict]]:
     """Return the model of a step, for each method's name."""
     return {name: _step_model(name, use) for name, use in catalogue().items()}
@@ -57,6 +77,10 @@ def recipe_model() -> type[Strict]:
         "skip": (list[str], Described([], description="patterns of modules left as they are")),
         "precision": (Precision, Described("auto", description="arithmetic of calibration")),
         "seed": (int, Described(0, ge=0, lt=2**63, description="of all that is drawn")),
+        "allocation": (
+            allocation_model() | None,
+            Described(None, description="mixed precision: formats by sensitivity"),
+        ),
         "draft": (list[steps], Described([], description="steps of a smaller model that guesses")),
     }
     return create_model("Recipe", __base__=Strict, **definitions)

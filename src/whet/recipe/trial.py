@@ -63,26 +63,42 @@ def trial(bound: Pipeline, windows: tuple[int, int], memory_limit: int | None = 
 
 @torch.inference_mode()
 def _tried(bound: Plan, samples: int, length: int, work: Path) -> dict[str, float]:
-    """Enter, run the largest block on one batch and on two, and leave."""
+    """Enter, run the largest block on one batch and on two, and leave.
+
+    Embedding and head are rounded once: one batch goes through a plan that keeps them.
+    """
     retain()
     batch = max(1, TOKENS_AT_ONCE // length)
     few, more = min(batch, samples), min(2 * batch, samples)
-    once, ends = _timed(bound, few, length, work)
+    twice, ends = _timed(bound, more, length, work)
+    slope = 0.0
     if more > few:
-        twice, ends = _timed(bound, more, length, work)
-        slope = max(0.0, twice - once) / (more - few)
-    else:
-        twice, slope = once, 0.0
+        kept = plan(bound.recipe.keeping_ends(), bound.folder)
+        slope = max(0.0, twice - _timed_block(kept, few, length, work)) / (more - few)
     each = twice + slope * (samples - more)
     return {"memory": peak_rss(), "seconds": ends + each * bound.anatomy.layers}
 
 
-def _timed(bound: Plan, samples: int, length: int, work: Path) -> tuple[float, float]:
-    """Return what the largest block and what the embedding and the head take [s]."""
+def _timed_block(bound: Plan, samples: int, length: int, work: Path) -> float:
+    """Return what the largest block takes [s]."""
+    execution, part = _execution(bound, samples, length, work)
+    streams = execution.enter()
+    began = time.perf_counter()
+    execution.through(part, streams)
+    return time.perf_counter() - began
+
+
+def _execution(bound: Plan, samples: int, length: int, work: Path) -> tuple[Execution, int]:
+    """Return a run on random tokens, and the number of the largest block's part."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(bound.anatomy.vocab, (samples, length), generator=generator)
     part = 1 + max(range(bound.anatomy.layers), key=lambda i: _size(bound, i))
-    execution = Execution(bound, Checkpoint(bound.folder), ids, work, Silence(), lambda: False)
+    return Execution(bound, Checkpoint(bound.folder), ids, work, Silence(), lambda: False), part
+
+
+def _timed(bound: Plan, samples: int, length: int, work: Path) -> tuple[float, float]:
+    """Return what the largest block and what the embedding and the head take [s]."""
+    execution, part = _execution(bound, samples, length, work)
     began = time.perf_counter()
     streams = execution.enter()
     entered = time.perf_counter()

@@ -7,32 +7,22 @@ small change of an output is the KL divergence that the change costs (Kunstner, 
 arXiv:1905.12558, §2).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
-from whet.base.seed import stream_seed
-from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, create_states, open_states
-from whet.kernels.arithmetic import arithmetic, usual
+from whet.calibrate.backward import BackwardPass, Report
+from whet.calibrate.hidden_states import HiddenStates, MemoryBudget, open_states
 from whet.kernels.linear import multiplied
-from whet.model import decoder
-from whet.model.architecture import Architecture
-from whet.model.block import Block
-from whet.model.family import Family, find
 from whet.model.source import Source
 from whet.store.array import stored
 from whet.store.dtypes import tensor_of
 from whet.store.shard import Shard
 from whet.store.writer import write_shard
-
-ROWS = 256  # tokens whose predictions are held at a time
-TOKENS_AT_ONCE = 1024
-Heed = Callable[[float, str], None]  # (share that is done, what is under way)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,133 +78,18 @@ class Gradients:
 
 
 def gradients(
-    source: Source, ids: Int64[Tensor, "samples time"], folder: Path, seed: int, heed: Heed
+    source: Source, ids: Int64[Tensor, "samples time"], folder: Path, seed: int, report: Report
 ) -> Gradients:
     """Go through a model and back; what every linear reads and feels is left in `folder`.
 
     Law: `Felt.change` of a small Δ is the change of the log-likelihood that finite differences show.
     """
-    family = find(source.config)
-    arch = family.architecture(source.config, source.names())
-    folder.mkdir(parents=True, exist_ok=True)
-    walk = _Walk(source, family, arch, ids, folder, heed)
-    with arithmetic(usual(arch.hidden)):
-        walk.forward()
-        walk.turn(seed)
-        for layer in reversed(range(arch.layers)):
-            walk.back(layer)
+    walk = BackwardPass(source, ids, folder, seed, report, MemoryBudget(0))
+    for found in walk.blocks():
+        pairs = {f"{role}/x": x for role, x in found.inputs.items()}
+        pairs |= {f"{role}/g": g for role, g in found.gradients.items()}
+        write_shard(_path(folder, found.layer), pairs)
     return Gradients(folder, ids)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Walk:
-    """The two passes. `states[layer]` is what enters a block; the last is what the head reads."""
-
-    source: Source
-    family: Family
-    arch: Architecture
-    ids: Tensor
-    folder: Path
-    heed: Heed
-    states: list[HiddenStates] = field(default_factory=list[HiddenStates])
-
-    @property
-    def batch(self) -> int:
-        return max(1, TOKENS_AT_ONCE // self.ids.shape[1])
-
-    def _states(self, name: str) -> HiddenStates:
-        shape = (len(self.ids), self.ids.shape[1], self.arch.hidden)
-        return create_states(self.folder / f"{name}.bin", shape, budget=MemoryBudget(0))
-
-    def _block(self, layer: int) -> Block:
-        return decoder.block(self.source, self.family, self.arch, layer)
-
-    def _told(self, done: int, what: str) -> None:
-        self.heed(done / (2 * self.arch.layers + 1), what)
-
-    @torch.no_grad()
-    def forward(self) -> None:
-        """Keep what enters every block."""
-        embedding = decoder.embedding(self.source, self.family, self.arch)
-        entered = self._states("entering-0000")
-        for start in range(0, len(self.ids), self.batch):
-            entered.write(start, embedding(self.ids[start : start + self.batch]))
-        self.states.append(entered)
-        del embedding
-        for layer in range(self.arch.layers):
-            self._told(layer, f"gradients, forward, block {layer + 1}")
-            block, last = self._block(layer), layer + 1 == self.arch.layers
-            onward = self._states("leaving" if last else f"entering-{layer + 1:04d}")
-            for start, hidden in self.states[-1].chunks(self.batch):
-                onward.write(start, block(hidden))
-            self.states.append(onward)
-
-    def turn(self, seed: int) -> None:
-        """Draw a label for each token, and keep the gradient at what the head reads."""
-        self._told(self.arch.layers, "gradients, head")
-        head = _head(self.source, self.family, self.arch)
-        chance = torch.Generator().manual_seed(stream_seed(seed, "labels"))
-        gradient = self._states("gradient")
-        for start, hidden in self.states[-1].chunks(1):
-            rows = [_felt_by(head, part, chance) for part in hidden[0].split(ROWS)]
-            gradient.write(start, torch.cat(rows)[None])
-
-    def back(self, layer: int) -> None:
-        """Go back through a block; keep what its linears have read and felt."""
-        self._told(2 * self.arch.layers - layer, f"gradients, back, block {layer + 1}")
-        block = self._block(layer)
-        gradient = open_states(self.folder / "gradient.bin", MemoryBudget(0))
-        kept: dict[str, list[Tensor]] = {}
-        for start, hidden in self.states[layer].chunks(self.batch):
-            left = gradient.read(start, start + self.batch)
-            entered, seen = _backward(block, hidden, left)
-            gradient.write(start, entered)
-            for name, value in seen.items():
-                kept.setdefault(name, []).append(value.bfloat16())
-        write_shard(_path(self.folder, layer), {name: torch.cat(v) for name, v in kept.items()})
-        if layer:
-            self.states[layer].delete()
-
-
-def _felt_by(head: decoder.Head, hidden: Tensor, chance: torch.Generator) -> Tensor:
-    """Return the gradient of the log-likelihood of drawn labels at what the head reads."""
-    read = hidden.detach().requires_grad_()
-    with torch.enable_grad():
-        log = head(read).float().log_softmax(-1)
-        labels = torch.multinomial(log.detach().exp(), 1, generator=chance)
-        likelihood = log.gather(-1, labels).sum()
-    (found,) = torch.autograd.grad(likelihood, read)
-    return found
-
-
-def _backward(block: Block, hidden: Tensor, left: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the gradient at what enters a block, and `role/x` and `role/g` of each linear."""
-    seen: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-
-    def look(role: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            seen[f"{role}/x"] = given[0].detach().flatten(0, -2)
-            outputs[role] = out
-
-        return hook
-
-    entered = hidden.detach().requires_grad_()
-    hooks = [linear.register_forward_hook(look(role)) for role, linear in block.linears.items()]
-    with torch.enable_grad():
-        leaving = block(entered)
-    found = torch.autograd.grad(
-        leaving, [entered, *outputs.values()], left, allow_unused=True, materialize_grads=True
-    )
-    for hook in hooks:
-        hook.remove()
-    pairs = zip(outputs, found[1:], strict=True)
-    return found[0], seen | {f"{role}/g": g.flatten(0, -2) for role, g in pairs}
-
-
-def _head(source: Source, family: Family, arch: Architecture) -> decoder.Head:
-    tied = decoder.embedding(source, family, arch) if arch.tied else None
-    return decoder.head(source, family, arch, tied)
 
 
 def _path(folder: Path, layer: int) -> Path:

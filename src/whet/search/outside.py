@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from whet.calibrate.backward import ROWS
 from whet.calibrate.statistics import Gram, Stats
 from whet.formats.activation import Activation
 from whet.formats.spec import Float as Plain
@@ -17,7 +18,7 @@ from whet.model.architecture import Architecture
 from whet.model.family import find
 from whet.model.linear import Linear
 from whet.model.source import Source
-from whet.search.gradients import ROWS, Gradients
+from whet.search.gradients import Gradients
 from whet.search.unit import Unit
 
 EVERY = 4  # of so many tokens one is judged: what is computed exactly needs few

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from whet.base.record import Record
 from whet.base.seed import stream_seed
+from whet.calibrate.backward import Report
 from whet.calibrate.statistics import Gram, Stats
 from whet.calibrate.walk import Stop, walk
 from whet.formats.activate import quantized
@@ -25,7 +26,7 @@ from whet.methods.solve.slabs import inner
 from whet.model.linear import Linear
 from whet.model.source import Source
 from whet.search.database import Database, named, told
-from whet.search.gradients import Felt, Gradients, Heed, costs
+from whet.search.gradients import Felt, Gradients, costs
 from whet.search.outside import Outside
 from whet.search.rounding import rounding_of
 from whet.search.unit import Level, Unit
@@ -42,7 +43,7 @@ class Sweep:
     database: Database
     gradients: Gradients
     seed: int
-    heed: Heed
+    heed: Report
     quick: bool = False  # compare levels without the last rounds of their methods
     screen: Callable[[], Collection[str]] = tuple  # levels that the first block has ruled out
 

@@ -28,6 +28,11 @@ class Place(Protocol):
         ...
 
     @property
+    def head(self) -> str | None:
+        """The module of the head that shares this matrix: of a tied embedding."""
+        ...
+
+    @property
     def transposed(self) -> bool:
         """Whether a checkpoint of plain numbers stores (in, out)."""
         ...

@@ -7,12 +7,13 @@ import torch
 from tests.small import small_model
 
 from whet.base.seed import stream_seed
+from whet.calibrate.backward import ROWS
 from whet.calibrate.tokens import calibration, spare
 from whet.model import decoder
 from whet.recipe.anatomy import anatomy
 from whet.search.assembly import Assembly
 from whet.search.database import Database
-from whet.search.gradients import ROWS, Gradients, gradients
+from whet.search.gradients import Gradients, gradients
 from whet.search.option import Menu, Option, total
 from whet.search.rounding import rounding_of
 from whet.search.sweep import Sweep

@@ -10,7 +10,7 @@ from whet.formats.codecs import codec_of
 from whet.formats.sparse import Sparse, kept
 from whet.formats.spec import Format, Shape
 from whet.formats.weight import Weight, written
-from whet.methods.solve.slabs import inner
+from whet.methods.solve.slabs import slabs
 
 
 def nearest(
@@ -50,8 +50,13 @@ def nearest_kept(
     return Weight(codec.format, codec.write(codec.inner.write(values, params), mask), shape)
 
 
+def _squares(matrix: Float[Tensor, "out in"]) -> float:
+    """Return the sum of squares; squared in float32, added up in double precision."""
+    parts = (matrix[rows] for rows in slabs(*matrix.shape))
+    return sum(float(part.float().square().sum(dtype=torch.float64)) for part in parts)
+
+
 def weight_error(new: Weight, old: Float[Tensor, "out in"]) -> Quantity:
     """Return ‖Q - W‖² ÷ ‖W‖²."""
-    change = new.dense() - old
-    whole, lost = inner(old, old), inner(change, change)
+    lost, whole = _squares(new.dense() - old), _squares(old)
     return Quantity(lost / whole if whole else 0.0, "1", "‖Q-W‖² ÷ ‖W‖²")

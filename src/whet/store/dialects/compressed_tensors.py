@@ -1,15 +1,17 @@
 """compressed-tensors, which transformers, vLLM and SGLang read: integers, fp8, MXFP4 and NVFP4.
 
-Refused, because its readers do not follow: everything but linear layers (embeddings, GPT-2's
-transposed ones), ragged groups, zero points and quantized inputs of experts (transformers decodes
-experts into one tensor as it loads). W8A8 is `int-quantized`; narrower integers stay packed even
-when their inputs are quantized. Inputs in int16 are named in a key of whet's beside the groups; other
-readers multiply those weights by inputs in 16 bits too.
+Refused, because its readers do not follow: GPT-2's transposed layers, embeddings in anything but
+symmetric 8-bit integers, ragged groups, zero points and quantized inputs of experts (transformers
+decodes experts into one tensor as it loads). W8A8 is `int-quantized`; narrower integers stay packed
+even when their inputs are quantized. An embedding is `int-quantized` too, since transformers expects
+of it a tensor named `weight`; a head tied to it shares that tensor and has a copy of the scales.
+Inputs in int16 are named in a key of whet's beside the groups; other readers multiply those weights
+by inputs in 16 bits too.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.formats.activation import Activation, parse_activation
 from whet.formats.spec import Coded, Float, Plane
 from whet.store.array import Array, Planar
+from whet.store.dialects.ct_groups import EXPERTS, aliased, group, is_table, table_group, targets
 from whet.store.dialects.ct_planes import from_int8, from_words, turned
 from whet.store.dialects.ct_words import (
     FLOAT8,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from whet.formats.weight import Weight
 
 METHOD = "compressed-tensors"
+SCALE = "weight_scale"
 INPUTS = "whet_inputs"  # modules by the format of their inputs, where groups have no words for it
 
 
@@ -65,40 +69,50 @@ class CompressedTensors(Dialect):
         """Return why a module cannot be written so."""
         if scheme.is_plain:
             return None
-        if place.role == "embed" or place.transposed:
-            kind = "an embedding" if place.role == "embed" else "stored transposed"
-            return f"{place.module} is {kind}, which its readers do not decode"
+        if place.transposed:
+            return f"{place.module} is stored transposed, which its readers do not decode"
+        if place.role == "embed" and not is_table(scheme):
+            return (
+                f"{place.module} is an embedding, of which its readers decode 8-bit integers alone"
+            )
         described = words(scheme.format, scheme.activation, place.shape)
         if isinstance(described, str):
             return f"{place.module}: {described}"
         affine = isinstance(scheme.format, Coded) and scheme.format.affine
-        if ".experts." in place.role and (described.inputs or affine):
+        if EXPERTS in place.role and (described.inputs or affine):
             return f"{place.module}: its readers know experts by weight and scale alone"
         return None
 
     def config(
-        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+        self,
+        schemes: Mapping[str, Scheme],
+        skipped: Collection[str],
+        embedding: Place | None = None,
     ) -> dict[str, Any] | None:
         """Return config groups that name every compressed module."""
+        table = [] if embedding is None or schemes.get(embedding.module) is None else [embedding]
+        named = {place.module for place in table}
         grouped: dict[Scheme, list[str]] = {}
         for module, scheme in schemes.items():
-            if not scheme.is_plain:
+            if not scheme.is_plain and module not in named:
                 grouped.setdefault(scheme, []).append(module)
         plain = [module for module, scheme in schemes.items() if scheme.is_plain]
-        groups = {
-            f"group_{number}": _group(
-                scheme, ["Linear"] if len(grouped) == 1 else _aliased(modules)
-            )
-            for number, (scheme, modules) in enumerate(grouped.items())
-        }
+        tables = [table_group(place, schemes[place.module]) for place in table]
+        everywhere = len(grouped) == 1 and not any(place.head for place in table)
+        parts = tables + [
+            group(scheme, ["Linear"] if everywhere else targets(modules))
+            for scheme, modules in grouped.items()
+        ]
+        groups = {f"group_{number}": group for number, group in enumerate(parts)}
         formats = {group["format"] for group in groups.values()}
         apart = _apart(grouped)
+        heads = {place.head for place in table}
         return {
             "quant_method": METHOD,
             "format": formats.pop() if len(formats) == 1 else "mixed-precision",
             "quantization_status": "compressed",
             "config_groups": groups,
-            "ignore": sorted(_aliased([*skipped, *plain])),
+            "ignore": sorted(aliased([m for m in (*skipped, *plain) if m not in heads])),
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
         } | ({INPUTS: apart} if apart else {})
@@ -110,7 +124,8 @@ class CompressedTensors(Dialect):
         described, format_ = _described(place, scheme)
         planes = format_.planes(place.shape)
         local = dict(_layout(described, format_, planes, place.shape)) | input_layout(scheme)
-        return {f"{place.module}.{name}": item for name, item in local.items()}
+        shared = {f"{place.head}.{SCALE}": local[SCALE]} if place.head else {}
+        return {f"{place.module}.{name}": item for name, item in local.items()} | shared
 
     def tensors(
         self,
@@ -126,18 +141,12 @@ class CompressedTensors(Dialect):
             return plain_tensors(place, weight)
         described, format_ = _described(place, scheme)
         local = written(described, format_, weight) | input_tensors(scheme, scale)
-        return {f"{place.module}.{name}": tensor for name, tensor in local.items()}
+        shared = {f"{place.head}.{SCALE}": local[SCALE].clone()} if place.head else {}
+        return {f"{place.module}.{name}": tensor for name, tensor in local.items()} | shared
 
     def reader(self, config: Mapping[str, Any], held: Held) -> Reader:
         """Understand a `quantization_config` of compressed-tensors, also one by others."""
         return CompressedReader.of(config, held)
-
-
-def _aliased(modules: Iterable[str]) -> list[str]:
-    """Return names, and `lm_head` for a head: readers know it so, whatever checkpoints call it."""
-    names = dict.fromkeys(modules)
-    head = ["lm_head"] if any("." not in name for name in names) else []
-    return [*dict.fromkeys([*names, *head])]
 
 
 def _apart(grouped: Mapping[Scheme, Collection[str]]) -> dict[str, list[str]]:
@@ -166,22 +175,12 @@ def _read_apart(config: Mapping[str, Any], where: str) -> dict[str, Activation]:
     return found
 
 
-def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
-    described = words(scheme.format, scheme.activation, (0, 0))
-    assert isinstance(described, Words)
-    return {
-        "targets": targets,
-        "weights": dict(described.weights),
-        "input_activations": dict(described.inputs) if described.inputs else None,
-        "output_activations": None,
-        "format": described.format,
-    }
-
-
 def _described(place: Place, scheme: Scheme) -> tuple[Words, Coded]:
     described = words(scheme.format, scheme.activation, place.shape)
     if isinstance(described, str) or not isinstance(scheme.format, Coded):
         raise UnsupportedError(f"{place.module}: {described}", "this is a fault in whet")
+    if place.role == "embed":
+        described = replace(described, format=INT8)
     return described, scheme.format
 
 

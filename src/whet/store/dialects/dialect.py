@@ -83,11 +83,15 @@ class Dialect(ABC):
 
     @abstractmethod
     def config(
-        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+        self,
+        schemes: Mapping[str, Scheme],
+        skipped: Collection[str],
+        embedding: Place | None = None,
     ) -> dict[str, Any] | None:
         """Return the `quantization_config` of config.json, or None if there is to be none.
 
-        `schemes` by module; `skipped` are the modules that stay as they are.
+        `schemes` by module; `skipped` are the modules that stay as they are; `embedding` is the
+        model's, where it has one that `schemes` may name.
         """
 
     @abstractmethod

@@ -48,7 +48,10 @@ class Plain(Dialect):
         return None if scheme.is_plain else f"{place.module}: {scheme} is not a plain number"
 
     def config(
-        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+        self,
+        schemes: Mapping[str, Scheme],
+        skipped: Collection[str],
+        embedding: Place | None = None,
     ) -> dict[str, Any] | None:
         """Return None: loaders need not be told."""
         return None

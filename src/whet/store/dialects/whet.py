@@ -125,7 +125,10 @@ class Whet(Dialect):
         return None
 
     def config(
-        self, schemes: Mapping[str, Scheme], skipped: Collection[str]
+        self,
+        schemes: Mapping[str, Scheme],
+        skipped: Collection[str],
+        embedding: Place | None = None,
     ) -> dict[str, Any] | None:
         """Return schemes with their modules, in the order in which they come."""
         grouped: dict[Scheme, list[str]] = {}
