@@ -93,7 +93,7 @@ def compress(  # noqa: PLR0913
         )
 
 
-def preview(
+def preview(  # noqa: PLR0913
     source: Source,
     recipe: Source = "int4",
     *,
