@@ -211,7 +211,7 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   if (format.sparse) {
     if (format.bits != 4 && format.bits != 8) return "of sparse codes 4 and 8 bits are taken";
     if (format.affine) return "sparse codes have no zero points";
-    if (tier != Tier::generic && tier != Tier::avx512) {
+    if (tier != Tier::generic && !has_avx512(tier)) {
       return std::string("sparse codes are not expanded by ") + tier_name(tier);
     }
   }
