@@ -119,6 +119,7 @@ const table::Kernels* kernels_of(Tier tier) {
 
 std::string refusal_of(const Planes& weight, Tier, Mode mode) {
   if (mode != Mode::bf16) return "multiplies with activations in bf16, not in 8 bits";
+  if (weight.format.minimum) return "codes with a minimum are not looked up";
   if (weight.format.sparse) return "codes of sparse weights are not looked up";
   return table::refusal(coding_of(weight.format), weight.rows, weight.cols);
 }

@@ -42,12 +42,12 @@ class Settings:
     """How a folder is run.
 
     precision  what activations of integer weights are rounded to, where the folder does not say:
-               int8 with a scale for some 32 channels, or bf16
+               int16 or int8 with a scale for some 32 channels of a token, or bf16
     cache      what keys and values are kept in; None: what the folder says, or bf16
     threads    0: as many as this process may use
     """
 
-    precision: Precision = "int8"
+    precision: Precision = "int16"
     cache: Keeping | None = None
     threads: int = 0
     tokens: int = STEP

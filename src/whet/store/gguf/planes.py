@@ -7,36 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.formats.bits import packed
-from whet.formats.spec import Coded, Sum, parse
+from whet.formats.spec import Coded, parse
 from whet.store.array import KINDS as DTYPES
 from whet.store.gguf.kinds import NONLINEAR, Kind, Raw
 
 PIECE = 1 << 21  # numbers that are taken apart at a time, about
-ONES = 0xFF  # four codes of 2 bits that mean 1
 
 
 def plane(kind: Kind, raw: Raw, name: str, shape: tuple[int, int]) -> NDArray[Any]:
     """Return one plane of a matrix from its rows of blocks, (rows, bytes)."""
     described = parse(kind.format).planes(shape)[name]
     dtype = DTYPES[described.dtype]
-    term, _, local = name.rpartition(".")
-    if local == "levels":
+    if name == "levels":
         return np.asarray([NONLINEAR], dtype)
-    if local == "zero":
-        return np.zeros(described.shape, dtype)
-    if local == "codes" and term == "1":
-        return np.full(described.shape, ONES, dtype)
-    if local == "codes":
+    if name == "codes":
         return _codes(kind, raw, described.shape, shape[1])
-    part = kind.constant if term == "1" else kind.scale
+    part = kind.constant if name == "minimum" else kind.scale
     assert part is not None
     return _rows(part, kind, raw, described.shape, dtype)
 
 
 def _codes(kind: Kind, raw: Raw, shape: tuple[int, ...], cols: int) -> NDArray[Any]:
     assert kind.codes is not None
-    format_ = parse(kind.format)
-    first = format_.terms[0] if isinstance(format_, Sum) else format_
+    first = parse(kind.format)
     assert isinstance(first, Coded)
     found = np.empty(shape, np.uint8)
     for some, blocks in _pieces(kind, raw):
@@ -79,8 +72,7 @@ def _values(kind: Kind, blocks: Raw) -> NDArray[np.float32]:
     assert kind.codes is not None
     assert kind.scale is not None
     format_ = parse(kind.format)
-    first = format_.terms[0] if isinstance(format_, Sum) else format_
-    assert isinstance(first, Coded)
+    assert isinstance(format_, Coded)
     codes = kind.codes(blocks)
     if str(format_) == "mxfp4":
         units = np.asarray(_FP4, np.float32)[codes]
@@ -88,7 +80,7 @@ def _values(kind: Kind, blocks: Raw) -> NDArray[np.float32]:
     elif "codebook" in kind.format:
         units, scale = np.asarray(NONLINEAR, np.float32)[codes], kind.scale(blocks)
     else:
-        offset = 0 if first.affine else 2 ** (first.element.bits - 1)
+        offset = 0 if format_.minimum else 2 ** (format_.element.bits - 1)
         units, scale = codes.astype(np.float32) - np.float32(offset), kind.scale(blocks)
     scale = scale.astype(np.float32)
     values = units.reshape(*scale.shape, -1) * scale[..., None]
