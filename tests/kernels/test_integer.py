@@ -77,8 +77,9 @@ def test_every_tier_equals_exact_sums(name, mode):
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine",
-                                  "int4-g32-min-f16"])
+@pytest.mark.parametrize(
+    "name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine", "int4-g32-min-f16"]
+)
 def test_neighbours_and_threads_change_nothing(tier, mode, name):
     weight = Weight(name, 83, 700)
     matrix = native().Matrix(laid_out(weight, mode), tier)
