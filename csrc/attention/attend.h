@@ -58,7 +58,12 @@ struct Attention {
 
 const Attention& attention_generic();
 const Attention& attention_avx2();
-const Attention& attention_avx512();
+namespace avx512 {
+const Attention& attention();
+}
+namespace avx512bf16 {
+const Attention& attention();
+}
 const Attention& attention_neon();
 
 }  // namespace whet

@@ -1,11 +1,10 @@
-// Attention by bf16 dot products: pages in pairs are multiplied as they lie, or from a tile of
+// Attention by dot products of bf16 numbers, of two tiers: pages in pairs are multiplied as they lie, or from a tile of
 // them.
 //
 // Queries and weights are rounded to bf16, sums are float32. Pages of plain numbers take the path
 // of the other tiers.
-#include <immintrin.h>
-
 #include "attention/attend.inl"
+#include "base/bf16_avx512.h"
 
 namespace whet {
 namespace {
@@ -24,7 +23,7 @@ inline __m512bh both(Pair pair) { return (__m512bh)_mm512_set1_epi32(static_cast
 inline __m512i woven(__m512 a, __m512 b) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+  return _mm512_permutexvar_epi16(order, to_bf16(a, b));
 }
 
 void widen_int8(const std::byte* codes, size_t count, uint16_t* out) {
@@ -32,7 +31,7 @@ void widen_int8(const std::byte* codes, size_t count, uint16_t* out) {
     const auto* const from = reinterpret_cast<const __m128i*>(codes + i);
     const __m512 a = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from)));
     const __m512 b = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from + 1)));
-    _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+    _mm512_storeu_si512(out + i, to_bf16(a, b));
   }
 }
 
@@ -99,7 +98,7 @@ inline void paired_scores(const Pair* q, int width, const uint16_t* keys, float*
     for (int k = 0; k < 4; ++k) key[k] = pairs(keys + c * 2 * kPage + 32 * k);
     for (int r = 0; r < count; ++r) {
       const __m512bh query = both(q[r * width / 2 + c]);
-      for (int k = 0; k < 4; ++k) sums[r][k] = _mm512_dpbf16_ps(sums[r][k], key[k], query);
+      for (int k = 0; k < 4; ++k) sums[r][k] = add_pairs(sums[r][k], key[k], query);
     }
   }
   for (int r = 0; r < count; ++r)
@@ -119,7 +118,7 @@ inline void paired_mix(const Pair* weights, const float* kept, Seen seen, const 
     for (int k = 0; k < columns; ++k) value[k] = pairs(values + j * 2 * width + 32 * k);
     for (int r = 0; r < count; ++r) {
       const __m512bh weight = both(weights[r * kPage / 2 + j]);
-      for (int k = 0; k < columns; ++k) sums[r][k] = _mm512_dpbf16_ps(sums[r][k], value[k], weight);
+      for (int k = 0; k < columns; ++k) sums[r][k] = add_pairs(sums[r][k], value[k], weight);
     }
   }
   for (int r = 0; r < count; ++r)
@@ -137,8 +136,7 @@ void paired_rows(const Queries& queries, int row, int first, Paired tile, Scales
   if (!weights_of<count>(queries, row, first, scales, into, scores, kept, &whole)) return;
   for (int i = 0; i < count * kPage; i += 32)
     _mm512_storeu_si512(weights + i / 2,
-                        (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(scores + i + 16),
-                                                     _mm512_loadu_ps(scores + i)));
+                        to_bf16(_mm512_loadu_ps(scores + i), _mm512_loadu_ps(scores + i + 16)));
   float* const mix = into.mix + static_cast<size_t>(row) * width;
   int c = 0;
   for (; c + 64 <= width; c += 64)
@@ -169,7 +167,7 @@ void begin(const Queries& queries, Kind kind, void* scratch) {
       const int rest = queries.dim - c;
       const auto kept = static_cast<__mmask16>(rest >= 16 ? 0xffff : (1 << rest) - 1);
       const __m512 q = _mm512_maskz_loadu_ps(kept, from + c);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + c), (__m256i)_mm512_cvtneps_pbh(q));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + c), to_bf16(q));
     }
   }
 }
@@ -189,7 +187,7 @@ void page(const Queries& queries, Kind kind, Page page, int first, void* scratch
 
 }  // namespace
 
-const Attention& attention_avx512() {
+const Attention& WHET_AVX512::attention() {
   static constexpr Attention table = {put, settle, scratch, begin, page, clear, merge, finish};
   return table;
 }

@@ -24,7 +24,7 @@ struct Feature {
 };
 
 #if defined(__x86_64__)
-constexpr Tier kWritten[] = {Tier::generic, Tier::avx2, Tier::avx512};
+constexpr Tier kWritten[] = {Tier::generic, Tier::avx2, Tier::avx512, Tier::avx512bf16};
 
 uint64_t xgetbv() {
   uint32_t low = 0, high = 0;
@@ -60,7 +60,7 @@ std::vector<Feature> features() {
   add("avx512vbmi", Tier::avx512, c7, 1);
   add("avx512vbmi2", Tier::avx512, c7, 6);
   add("avx512vnni", Tier::avx512, c7, 11);
-  add("avx512bf16", Tier::avx512, a71, 5);
+  add("avx512bf16", Tier::avx512bf16, a71, 5);
   return found;
 }
 #elif defined(__aarch64__)
@@ -97,6 +97,8 @@ const char* tier_name(Tier tier) {
       return "avx2";
     case Tier::avx512:
       return "avx512";
+    case Tier::avx512bf16:
+      return "avx512bf16";
     case Tier::neon:
       return "neon";
     case Tier::dotprod:
@@ -106,7 +108,8 @@ const char* tier_name(Tier tier) {
 }
 
 bool parse_tier(const std::string& name, Tier* tier) {
-  for (Tier each : {Tier::generic, Tier::avx2, Tier::avx512, Tier::neon, Tier::dotprod}) {
+  for (Tier each : {Tier::generic, Tier::avx2, Tier::avx512, Tier::avx512bf16, Tier::neon,
+                    Tier::dotprod}) {
     if (name == tier_name(each)) {
       *tier = each;
       return true;
@@ -143,7 +146,7 @@ Tier chosen_tier() {
   Tier tier = Tier::generic;
   if (!parse_tier(forced, &tier)) {
     throw std::runtime_error(std::string("WHET_ISA=") + forced +
-                             ": expected generic, avx2, avx512, neon or dotprod");
+                             ": expected generic, avx2, avx512, avx512bf16, neon or dotprod");
   }
   const std::string reason = tier_refusal(tier);
   if (!reason.empty()) throw std::runtime_error(std::string("WHET_ISA=") + forced + ": " + reason);

@@ -7,9 +7,12 @@
 
 namespace whet {
 
-// Sets of instructions that kernels are written for; of one kind of processor (x86-64: avx2 and
-// avx512, aarch64: neon and dotprod) a higher one includes the lower.
-enum class Tier : uint8_t { generic = 0, avx2 = 1, avx512 = 2, neon = 3, dotprod = 4 };
+// Sets of instructions that kernels are written for; of one kind of processor (x86-64: avx2, avx512
+// and avx512bf16, aarch64: neon and dotprod) a higher one includes the lower.
+enum class Tier : uint8_t { generic = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, neon = 4, dotprod = 5 };
+
+// Whether a tier includes avx512; many of its kernels are those of avx512bf16 too.
+constexpr bool has_avx512(Tier tier) { return tier == Tier::avx512 || tier == Tier::avx512bf16; }
 
 const char* tier_name(Tier tier);
 bool parse_tier(const std::string& name, Tier* tier);

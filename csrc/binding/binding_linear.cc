@@ -39,6 +39,7 @@ Format format_of(const nb::dict& described) {
   format.affine = entry(described, "affine", false);
   format.shared = entry(described, "shared", false);
   format.sparse = entry(described, "sparse", false);
+  format.minimum = entry(described, "minimum", false);
   format.scale = choice<Scale>(entry<std::string>(described, "scale", "none"), kScales);
   return format;
 }
@@ -53,6 +54,7 @@ nb::dict dict_of(const Format& format) {
   described["shared"] = format.shared;
   described["scale"] = kScales.begin()[static_cast<int>(format.scale)];
   if (format.sparse) described["sparse"] = true;
+  if (format.minimum) described["minimum"] = true;
   return described;
 }
 

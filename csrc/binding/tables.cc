@@ -32,6 +32,8 @@ Term term_of(Planned& self, const nb::dict& given, int rows, int width) {
         term.single ? 1 : (static_cast<size_t>(rows) * term.bits + 7) / 8 * term.groups;
     term.zero = reinterpret_cast<const uint8_t*>(self.bytes(given["zero"], zeros));
   }
+  if (!given["minimum"].is_none())
+    term.minimum = self.bytes(given["minimum"], scales * kBytes[static_cast<int>(term.scale_kind)]);
   term.levels = floats(given["levels"]);
   const size_t levels = size_t{1} << term.bits;
   if (term.levels.empty())

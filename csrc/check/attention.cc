@@ -102,7 +102,7 @@ void compare(Report& report, const Shape& shape, Kind kind, int time, int tokens
                                 pages.memory[i].data());
     }
     report.that(name + ": pages", same);
-    const bool rounds = tier == Tier::avx512 && kind != Kind::f32 && kind != Kind::f16;
+    const bool rounds = has_avx512(tier) && kind != Kind::f32 && kind != Kind::f16;
     report.near(name, attended(own, shape, written, time, tokens, q), expected,
                 rounds ? 3e-2f : 4e-6f);  // queries and weights in bf16
   }

@@ -32,6 +32,11 @@ std::vector<Format> formats() {
       found.push_back(format_of(bits, 48, affine, Scale::f32));
       found.push_back(format_of(bits, kTensor, affine, Scale::f32));
     }
+    for (int group : {16, 32, 36, kTensor}) {
+      Format shifted = format_of(bits, group, false, Scale::f16);
+      shifted.minimum = true;
+      found.push_back(shifted);
+    }
     for (int group : {4, 36, 100}) found.push_back(format_of(bits, group, true, Scale::e8m0));
   }
   for (int bits : {4, 8}) {

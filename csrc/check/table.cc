@@ -66,7 +66,7 @@ std::vector<float> magnitudes(Bytes layout, const std::vector<float>& x, int row
 // What an affine weight's products are rounded to: the sum of the activations enters with the
 // middle of the codes.
 float rounding_of(Tier tier, const Format& format) {
-  const float levels = tier == Tier::avx512 ? 1e-5f : 2e-6f;  // there a level is two bf16 numbers
+  const float levels = has_avx512(tier) ? 1e-5f : 2e-6f;  // there a level is two bf16 numbers
   return format.affine ? 64 * levels : levels;
 }
 

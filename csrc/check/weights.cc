@@ -84,6 +84,9 @@ Random::Random(const Format& format_, int rows_, int cols_, Chance& chance)
   const std::size_t groups = groups_of(format, cols), levels = std::size_t{1} << bits;
   owned["codes"] = chance.bytes(height * ((width * bits + 7) / 8));
   owned["scale"] = random_scales(format.scale, one ? 1 : height * groups, chance);
+  if (format.minimum) {
+    owned["minimum"] = random_scales(format.scale, one ? 1 : height * groups, chance);
+  }
   if (format.affine) owned["zero"] = chance.bytes(one ? 1 : (height * bits + 7) / 8 * groups);
   if (one && format.affine) owned["zero"][0] &= static_cast<std::byte>(levels - 1);
   if (format.sparse) {
@@ -110,7 +113,7 @@ std::string Random::name() const {
          std::to_string(static_cast<int>(format.element)) + " bits " +
          std::to_string(format.bits) + " group " + std::to_string(format.group) + " scale " +
          std::to_string(static_cast<int>(format.scale)) + (format.affine ? " affine" : "") +
-         (format.shared ? " shared" : "") + (format.sparse ? " sparse" : "");
+         (format.minimum ? " minimum" : "") + (format.shared ? " shared" : "") + (format.sparse ? " sparse" : "");
 }
 
 std::vector<float> product(Bytes layout, Tier tier, const std::vector<float>& x, int tokens,

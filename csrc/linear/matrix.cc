@@ -88,6 +88,7 @@ MatrixView header_for(const Planes& weight, uint32_t kernel, Tier tier, Mode mod
   view.affine = weight.format.affine;
   view.shared = weight.format.shared;
   view.sparse = weight.format.sparse;
+  view.minimum = weight.format.minimum;
   view.input_scale = weight.input_scale;
   return view;
 }
@@ -95,7 +96,8 @@ MatrixView header_for(const Planes& weight, uint32_t kernel, Tier tier, Mode mod
 Stored described(const MatrixView& view) {
   Stored weight;
   weight.format = {view.element,     view.bits,        view.exponent, view.group,
-                   view.affine != 0, view.shared != 0, view.scale,    view.sparse != 0};
+                   view.affine != 0, view.shared != 0, view.scale,    view.sparse != 0,
+                   view.minimum != 0};
   weight.rows = view.rows;
   weight.cols = view.cols;
   weight.input_scale = view.input_scale;

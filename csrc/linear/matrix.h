@@ -53,12 +53,13 @@ struct Format {
   bool shared = false;  // learned: one table for all rows
   Scale scale = Scale::none;
   bool sparse = false;  // only some of the codes are stored, the others zero
+  bool minimum = false;  // unsigned codes, and a number that each group adds, stored as its scale is
 };
 
 using Bytes = std::span<const std::byte>;
 
 // A weight as it is stored. `planes` by their names in formats/spec.py ("codes", "scale", "zero",
-// "global", "levels", "base"; "value" if plain); what else a kernel wants (say "table": float32, the
+// "minimum", "global", "levels", "base"; "value" if plain); what else a kernel wants (say "table": float32, the
 // values of the codes) the caller adds. Where not all codes are stored, "mask" has a bit for each
 // weight, the first input lowest, and "codes" those that it keeps, row by row, a byte each. A sum
 // of formats is packed term by term.
@@ -92,7 +93,7 @@ struct MatrixView {
   Scale scale;
   int32_t rows, cols, group;
   int32_t bits, exponent;
-  uint8_t affine, shared, sparse, unused;
+  uint8_t affine, shared, sparse, minimum;
   float input_scale;
   int32_t step;             // inputs of a token that share an activation scale
   uint64_t offset[kParts];  // where the kernel's parts begin: tiles, tables, ...

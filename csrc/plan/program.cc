@@ -32,7 +32,7 @@ Reserve::~Reserve() { munmap(memory_, bytes_); }
 
 const Rows& rows_of(Tier tier) {
 #if defined(__x86_64__)
-  if (tier == Tier::avx512) return rows_avx512();
+  if (has_avx512(tier)) return rows_avx512();
   if (tier == Tier::avx2) return rows_avx2();
 #elif defined(__aarch64__)
   if (tier != Tier::generic) return rows_neon();
@@ -43,7 +43,8 @@ const Rows& rows_of(Tier tier) {
 
 const Attention& attention_of(Tier tier) {
 #if defined(__x86_64__)
-  if (tier == Tier::avx512) return attention_avx512();
+  if (tier == Tier::avx512bf16) return avx512bf16::attention();
+  if (tier == Tier::avx512) return avx512::attention();
   if (tier == Tier::avx2) return attention_avx2();
 #elif defined(__aarch64__)
   if (tier != Tier::generic) return attention_neon();

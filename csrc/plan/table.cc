@@ -17,8 +17,7 @@ float e4m3(uint8_t bits) {
   return bits & 0x80 ? -magnitude : magnitude;
 }
 
-float scale_at(const Term& term, size_t index) {
-  const std::byte* const from = term.scale;
+float scale_at(const Term& term, const std::byte* from, size_t index) {
   const auto half = [=] {
     uint16_t bits;
     std::memcpy(&bits, from + 2 * index, sizeof bits);
@@ -48,7 +47,8 @@ void add_term(const Term& term, int index, int width, bool first, float* out) {
   const uint8_t* const codes = term.codes + static_cast<size_t>(index) * term.row_bytes;
   for (int g = 0; g < term.groups; ++g) {
     const size_t place = term.single ? 0 : static_cast<size_t>(index) * term.groups + g;
-    const float scale = scale_at(term, place);
+    const float scale = scale_at(term, term.scale, place);
+    const float minimum = term.minimum == nullptr ? 0.0f : scale_at(term, term.minimum, place);
     float zero = 0.0f;
     if (term.zero != nullptr)
       zero = static_cast<float>(term.single ? term.zero[0] & ((1u << term.bits) - 1)
@@ -59,7 +59,7 @@ void add_term(const Term& term, int index, int width, bool first, float* out) {
       const float unit = term.own_levels == nullptr
                              ? term.levels[code]
                              : f16_to_f32(term.own_levels[(static_cast<size_t>(index) << term.bits) + code]);
-      const float value = scale * (unit - zero);
+      const float value = scale * (unit - zero) + minimum;
       out[c] = first ? value : out[c] + value;
     }
   }

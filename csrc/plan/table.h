@@ -20,6 +20,7 @@ struct Term {
   const std::byte* scale = nullptr;
   ScaleKind scale_kind = ScaleKind::f32;
   const uint8_t* zero = nullptr;     // packed along the rows
+  const std::byte* minimum = nullptr;  // as many as scales, stored as they are; or null
   std::vector<float> levels;         // of every code: 2^bits, or none where each row has its own
   const uint16_t* own_levels = nullptr;  // f16, 2^bits a row
   float whole = 1.0f;                // multiplies all scales

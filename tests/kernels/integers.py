@@ -43,6 +43,12 @@ class Weight:
         if self.format.affine:
             zero = random.integers(0, 2**bits, size, dtype=np.uint8)
             self.planes["zero"] = np.ascontiguousarray(bit_stream(zero.T, bits).T)
+        self.minima = np.zeros((rows, groups), np.float32)
+        if self.format.minimum:
+            zero = np.zeros(size, np.uint8)
+            minimum, minima = stored_scale(-np.abs(values) * 8, self.format.scale)
+            self.planes["minimum"] = minimum
+            self.minima = np.broadcast_to(minima, (rows, groups))
         self.scales = np.broadcast_to(self.scales, (rows, groups))
         column_zero = np.broadcast_to(zero, (rows, groups))[:, np.arange(cols) // self.group]
         self.units = codes.astype(np.int64) - column_zero
@@ -78,20 +84,16 @@ def rounded(x, mode, step, fixed=0.0):
 
 
 def product(weight, x, mode, fixed=0.0):
-    """Return x·Wᵀ by exact sums of integers for each step, and the sum of magnitudes.
-
-    Codes of 16 bits are summed in halves, as each half is rounded.
-    """
+    """Return x·Wᵀ by exact sums of integers for each step, and the sum of magnitudes."""
     step = input_step(weight, mode)
     codes, scales = rounded(x, mode, step, fixed)
     steps = codes.shape[1]
     units = np.zeros((weight.rows, steps * step), np.int64)
     units[:, : weight.cols] = weight.units
-    upper = (codes + 128 >> 8) * 256 if mode == "int16" else codes
-    of_step = weight.scales[:, np.arange(steps) * step // weight.group].astype(np.float64)
-    whole, magnitude = 0.0, 0.0
-    for half in (upper, codes - upper):
-        dots = np.einsum("tks,rks->trk", half, units.reshape(weight.rows, steps, step))
-        terms = dots * of_step[None] * scales[:, None].astype(np.float64)
-        whole, magnitude = whole + terms.sum(-1), magnitude + np.abs(terms).sum(-1)
-    return whole, magnitude
+    groups = np.arange(steps) * step // weight.group
+    dots = np.einsum("tks,rks->trk", codes, units.reshape(weight.rows, steps, step))
+    terms = dots * weight.scales[:, groups].astype(np.float64)[None]
+    shifts = codes.sum(-1)[:, None] * weight.minima[:, groups].astype(np.float64)[None]
+    inputs = scales[:, None].astype(np.float64)
+    whole = ((terms + shifts) * inputs).sum(-1)
+    return whole, ((np.abs(terms) + np.abs(shifts)) * inputs).sum(-1)

@@ -20,7 +20,8 @@ NAMES = [
     "int4-g128", "int3-g16", "int5-g4", "int6-g20-affine", "int7-g36", "int4-g40-affine",
     "int2-g100", "int8-g1000", "int3-g48-affine", "int4-tensor", "int8-tensor-affine",
     "int5-tensor-affine", "int4-g32-f16", "int4-g32-affine-f32", "int4-g32-e8m0",
-    "int8-channel-f32", "int3-g64-affine-f16",
+    "int8-channel-f32", "int3-g64-affine-f16", "int4-g32-min-f16", "int2-g16-min-f32", "int5-g36-min",
+    "int8-g64-min-f32", "int6-channel-min", "int7-tensor-min-f16", "int3-g300-min",
 ]  # fmt: skip
 SHAPES = [(1, 4), (15, 32), (16, 36), (17, 96), (31, 68), (33, 513), (50, 1100)]
 TOKENS = [1, 2, 3, 7, 8, 9, 16, 17, 23, 30]
@@ -76,7 +77,9 @@ def test_every_tier_equals_exact_sums(name, mode):
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine"])
+@pytest.mark.parametrize(
+    "name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine", "int4-g32-min-f16"]
+)
 def test_neighbours_and_threads_change_nothing(tier, mode, name):
     weight = Weight(name, 83, 700)
     matrix = native().Matrix(laid_out(weight, mode), tier)

@@ -15,7 +15,11 @@ from whet.kernels.native import missing, native
 from whet.store.array import Array, Planar
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-TIERS = [] if missing() else [tier for tier in native().tiers() if tier in ("generic", "avx512")]
+TIERS = (
+    []
+    if missing()
+    else [tier for tier in native().tiers() if tier in ("generic", "avx512", "avx512bf16")]
+)
 
 NAMES = [
     "2:4(int8-g64)", "2:4(int8-channel)", "2:4(int4-g64)", "2:4(int8-g36-f16)", "4:8(int8-g64)",

@@ -17,6 +17,7 @@ pytestmark = [
     ),
 ]
 FORM = parse("bf16")
+TIERS = [] if missing() else native().tiers()
 SHAPES = [(1, 1), (16, 64), (33, 600), (97, 1100), (160, 515)]
 KINDS = ("normal", "outliers", "zeros", "constant")
 
@@ -67,7 +68,7 @@ def test_where_strays_are_many_numbers_stay_whole():
     )
 
 
-@pytest.mark.parametrize("tier", ["generic", "avx2", "avx512"])
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_are_those_of_the_numbers(kind, shape, tier):

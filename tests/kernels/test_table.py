@@ -30,7 +30,7 @@ NAMES = tuple(name for name in EXAMPLES if "lowrank" not in name) + tuple(
 )  # fmt: skip
 SHAPES = [(1, 1), (15, 7), (16, 64), (17, 66), (33, 600), (97, 1100)]  # about tiles of 16 rows
 TOKENS = [1, 2, 3, 4, 5, 11, 12, 13, 24, 25]
-ROUNDING = {"avx512": 1e-5}  # a level is two bf16 numbers there
+ROUNDING = {"avx512": 1e-5, "avx512bf16": 1e-5}  # a level is two bf16 numbers there
 
 
 def laid_out(term, tier):

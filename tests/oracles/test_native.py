@@ -29,13 +29,15 @@ LENGTH = 21
 GROWING = {"llama-dynamic": 12}  # the most it takes
 TURNED = {"phi3-longrope": 16}  # beyond this length all positions are turned anew
 SOME = ["llama", "mistral", "gemma2", "gpt_neox", "opt", "mixtral", "qwen3_moe-some", "phi3"]
+EXACT = 2e-4  # of the largest logit: sums of inputs that are rounded to 16 bits
 FLIPS = 0.01  # of the largest logit: inputs that float32 sums in another order round elsewhere
 BF16 = 0.03  # keys, values and weights of attention rounded to 8 bits
 FORMATS = [
     "bf16", "f16", "int4-g32", "int4-g16-affine", "int3-g32-affine", "int2-g16", "int5-channel",
     "int6-tensor", "int8-channel", "int8-tensor-affine", "nf4-g32", "log4-g32-tuned", "apot4-g32",
     "fp8-e4m3-channel", "fp6-e3m2-g32", "mxfp4", "nvfp4", "codebook4-channel", "codebook3-g32-shared",
-    "int2-g16 + int2-g16", "2:4(int4-g32)", "sparse50(nf4-g32)", "sparse50-tensor(bf16)",
+    "int4-g32-min-f16", "int2-g16-min-f32", "int2-g16 + int2-g16", "2:4(int4-g32)",
+    "sparse50(nf4-g32)", "sparse50-tensor(bf16)",
     "sparse50(int8-g32)", "sparse60-tensor(int8-g32)", "sparse70-tensor(int4-g32)",
 ]  # fmt: skip
 ACTIVATIONS = {
@@ -187,7 +189,16 @@ def test_formats_with_exact_activations(form: str, tmp_path: Path):
 def test_integers_with_int8_activations(form: str, tmp_path: Path):
     folder = tiny(tmp_path / "model", "llama", {"": form})
     ids = ids_of("llama")
-    assert far(whole(native(folder), ids), expected(folder, ids)) <= 0.05
+    assert far(whole(native(folder, precision="int8"), ids), expected(folder, ids)) <= 0.05
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f.startswith("int")])
+@torch.no_grad()
+def test_integers_with_inputs_of_16_bits_add_nothing(form: str, tmp_path: Path):
+    folder = tiny(tmp_path / "model", "llama", {"": form})
+    ids = ids_of("llama")
+    exact = load_model(Checkpoint(folder))(torch.from_numpy(ids)[None])[0].numpy()
+    assert far(whole(native(folder, cache="f32"), ids), exact) <= EXACT
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -43,6 +43,11 @@ static inline __m256i read_zeros(const uint8_t* at) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
 }
 
+// A step's sum from those of its halves.
+static inline __m256i put_together(__m256i upper, __m256i lower) {
+  return _mm256_add_epi32(_mm256_slli_epi32(upper, 8), lower);
+}
+
 static inline __m256i four_inputs(const int8_t* x) {
   int32_t word;
   std::memcpy(&word, x, 4);
@@ -105,20 +110,23 @@ static inline void prefetch(const uint8_t* at) {
 
 // The sums of eight rows; `half` says which. `Short`: a step is one full block.
 template <int Bits, bool Short, int Tokens>
-void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, __m256* y) {
+void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, int halves,
+               __m256* y) {
   constexpr int kBytes = block_bytes(Bits, kQuads);
   const int blocks = Short ? 1 : weight.step / kBlock;
   const int rest = Short ? 0 : weight.step % kBlock / 4;
   const int rest_bytes = weight.step_bytes - blocks * kBytes;
   const int steps = weight.steps;
-  __m256 total[Tokens], scales = _mm256_setzero_ps();
+  __m256 total[Tokens], scales = _mm256_setzero_ps(), minima = _mm256_setzero_ps();
   __m256i zeros = _mm256_set1_epi32(weight.half());
   for (int t = 0; t < Tokens; ++t) total[t] = _mm256_setzero_ps();
   for (int step = 0, next = 0; step < steps; ++step) {
     if (step == next) {
       prefetch_line(at);
       scales = read_scales(at, weight.scale, half);
-      if (weight.affine) zeros = read_zeros(at + kRows * weight.scale_bytes + half * 8);
+      const uint8_t* shifts = at + kRows * weight.scale_bytes;
+      if (weight.affine) zeros = read_zeros(shifts + half * 8);
+      if (weight.minimum) minima = read_scales(shifts, weight.scale, half);
       at += weight.head;
       next += weight.group;
     }
@@ -137,9 +145,13 @@ void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, _
       batch.x += rest * 4 * Tokens;
     }
 #pragma GCC unroll 4
-    for (int t = 0; t < Tokens; ++t) {
+    for (int t = halves - 1; t < Tokens; t += halves) {
+      if (halves == 2) sums[t] = put_together(sums[t - 1], sums[t]);
       const __m256 factor = _mm256_mul_ps(scales, _mm256_set1_ps(batch.scales[t]));
       total[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t]), factor, total[t]);
+      if (!weight.minimum) continue;
+      const float sum = batch.scales[t] * static_cast<float>(-batch.sums[t]);
+      total[t] = _mm256_fmadd_ps(minima, _mm256_set1_ps(sum), total[t]);
     }
     batch.scales += Tokens;
     batch.sums += Tokens;
@@ -147,7 +159,7 @@ void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, _
   for (int t = 0; t < Tokens; ++t) y[t] = total[t];
 }
 
-using HalfSums = void (*)(const Weight&, const uint8_t*, int, Batch, __m256*);
+using HalfSums = void (*)(const Weight&, const uint8_t*, int, Batch, int, __m256*);
 
 template <int Bits, bool Short, int... Counts>
 HalfSums pick(int tokens, std::integer_sequence<int, Counts...>) {
@@ -200,12 +212,11 @@ void multiply(const Weight& weight, const Input& input, int halves, const Output
       const HalfSums half_sums = half_sums_of(weight, count);
       for (int half = 0; half < 2 && tile * kRows + half * 8 < weight.rows; ++half) {
         __m256 sums[kTogether];
-        half_sums(weight, at, half, batch, sums);
+        half_sums(weight, at, half, batch, out.halves, sums);
         const int row = tile * kRows + half * 8;
         for (int t = 0; t < count; t += out.halves) {
-          if (out.halves == 2) sums[t] = _mm256_add_ps(sums[t], sums[t + 1]);
           write(out.y + static_cast<std::size_t>((begin + t) / out.halves) * out.stride + row,
-                weight.rows - row, out.accumulate, sums[t]);
+                weight.rows - row, out.accumulate, sums[t + out.halves - 1]);
         }
       }
     }

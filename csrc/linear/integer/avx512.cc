@@ -39,11 +39,12 @@ static inline int32_t sum_of(__m256i codes) {
   return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
-// Writes the codes of a step of one half, their scale and their sum.
+// Writes the codes of a step of one half, their scale and the negated sum.
 template <int Inputs>
-static inline void put_step(__m256i codes, float scale, const Place& place, int step, int half) {
+static inline void put_step(__m256i codes, float scale, int32_t sum, const Place& place, int step,
+                            int half) {
   const std::size_t number = static_cast<std::size_t>(step) * place.together;
-  place.sums[number + half] = -sum_of(codes);
+  place.sums[number + half] = sum;
   place.scales[number + half] = scale;
   put_words<Inputs / 4>(codes, place.together, place.codes + number * Inputs + 4 * half);
 }
@@ -57,7 +58,7 @@ static inline void prepare_step(const float* x, const Place& place, int step) {
       _mm512_reduce_max_epu32(_mm512_max_epu32(magnitude(low), magnitude(high))));
   const __m512 by = _mm512_set1_ps(most < kLeast ? 0.0f : 127.0f / most);
   const __m256i codes = _mm256_set_m128i(codes_of(high, by), codes_of(low, by));
-  put_step<Inputs>(codes, most < kLeast ? 0.0f : most / 127.0f, place, step, 0);
+  put_step<Inputs>(codes, most < kLeast ? 0.0f : most / 127.0f, -sum_of(codes), place, step, 0);
 }
 
 // Rounds a step of 16 or 32 inputs to int16, and writes its halves.
@@ -74,9 +75,10 @@ static inline void prepare_halves(const float* x, const Place& place, int step) 
   const __m512i half = _mm512_set1_epi32(128);
   const __m128i upper_a = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(a, half), 8));
   const __m128i upper_b = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(b, half), 8));
-  put_step<Inputs>(_mm256_set_m128i(upper_b, upper_a), 256.0f * scale, place, step, 0);
+  put_step<Inputs>(_mm256_set_m128i(upper_b, upper_a), scale, 0, place, step, 0);
   const __m256i lower = _mm256_set_m128i(_mm512_cvtepi32_epi8(b), _mm512_cvtepi32_epi8(a));
-  put_step<Inputs>(lower, scale, place, step, 1);
+  const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  put_step<Inputs>(lower, scale, -sum, place, step, 1);
 }
 
 // Steps of the usual lengths by instructions, the rest as everywhere.
@@ -109,7 +111,7 @@ void multiply(const Weight& weight, const Input& input, int halves, const Output
 }  // namespace
 
 int together_avx512(int count, int halves) {
-  return evenly(count, count <= kFew ? kFewTogether : kManyTogether, halves);
+  return evenly(count, count <= kFew || halves == 2 ? kFewTogether : kManyTogether, halves);
 }
 
 const Routines kAvx512 = {prepare_steps, together_avx512, multiply, scratch_avx512, 2};

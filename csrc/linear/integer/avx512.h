@@ -12,7 +12,7 @@
 namespace whet::integer {
 
 constexpr int kFew = 16;  // halves up to which nothing is unpacked to memory
-constexpr int kFewTogether = 8;
+constexpr int kFewTogether = 8;   // and of many halves that are put together
 constexpr int kManyTogether = 6;
 
 int together_avx512(int count, int halves);
@@ -96,6 +96,16 @@ static inline void write(const Output& out, int half, int tile, int rows, __m512
   const __mmask16 mask = static_cast<__mmask16>(0xffffu >> (kRows - std::min(rows, kRows)));
   if (out.accumulate) sums = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sums);
   _mm512_mask_storeu_ps(y, mask, sums);
+}
+
+// What the minimum of a group is multiplied by: the sum of a step's inputs.
+static inline float input_sum(const Batch& batch, int half) {
+  return batch.scales[half] * static_cast<float>(-batch.sums[half]);
+}
+
+// A step's sum from those of its halves.
+static inline __m512i put_together(__m512i upper, __m512i lower) {
+  return _mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower);
 }
 
 // The zero points' part of a step's sums: −z·Σx.

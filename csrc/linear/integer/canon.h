@@ -32,11 +32,11 @@ struct Canon {
 };
 
 struct Source {
-  const uint8_t *codes, *scale, *zero, *mask;
+  const uint8_t *codes, *scale, *zero, *minimum, *mask;
 };
 
 struct Target {
-  uint8_t *codes, *scale, *zero, *mask;
+  uint8_t *codes, *scale, *zero, *minimum, *mask;
 };
 
 inline const uint8_t* raw(Bytes bytes) { return reinterpret_cast<const uint8_t*>(bytes.data()); }
@@ -81,6 +81,11 @@ inline void write_head(const Weight& weight, const Canon& canon, const Source& f
     const std::size_t row = canon.tensor ? 0 : static_cast<std::size_t>(tile) * kRows + r;
     std::memcpy(head + r * weight.scale_bytes,
                 from.scale + (row * canon.groups + group) * weight.scale_bytes, weight.scale_bytes);
+    if (weight.minimum) {
+      std::memcpy(head + (kRows + r) * weight.scale_bytes,
+                  from.minimum + (row * canon.groups + group) * weight.scale_bytes,
+                  weight.scale_bytes);
+    }
     if (weight.affine) {
       head[kRows * weight.scale_bytes + r] = static_cast<uint8_t>(
           code_at(from.zero + group, zero_rows, canon.zero_stride, row, canon.bits));
@@ -95,6 +100,10 @@ inline void read_head(const Weight& weight, const Canon& canon, int tile, int gr
     const std::size_t row = static_cast<std::size_t>(tile) * kRows + r;
     std::memcpy(to.scale + (row * canon.groups + group) * weight.scale_bytes,
                 head + r * weight.scale_bytes, weight.scale_bytes);
+    if (weight.minimum) {
+      std::memcpy(to.minimum + (row * canon.groups + group) * weight.scale_bytes,
+                  head + (kRows + r) * weight.scale_bytes, weight.scale_bytes);
+    }
     if (weight.affine) {
       put_code(to.zero + group, canon.zero_stride, row, canon.bits,
                head[kRows * weight.scale_bytes + r]);

@@ -29,13 +29,33 @@ static inline void add_codes(const uint8_t* codes, int quads, const int8_t* x, _
   }
 }
 
-// Adds a step's products, scaled, to the totals.
+// Adds a step's products, scaled, to the totals: of tokens in halves to that of the second.
 template <int Tokens>
-static inline void add_scaled(const __m512i* sums, __m512 scales, const float* a, __m512* total) {
+static inline void add_scaled(__m512i* sums, int halves, __m512 scales, const float* a,
+                              __m512* total) {
+  if (halves == 2) {
+#pragma GCC unroll 4
+    for (int t = 1; t < Tokens; t += 2) sums[t] = put_together(sums[t - 1], sums[t]);
+#pragma GCC unroll 4
+    for (int t = 1; t < Tokens; t += 2) {
+      const __m512 factor = _mm512_mul_ps(scales, _mm512_set1_ps(a[t]));
+      total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t]), factor, total[t]);
+    }
+    return;
+  }
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) {
     const __m512 factor = _mm512_mul_ps(scales, _mm512_set1_ps(a[t]));
     total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t]), factor, total[t]);
+  }
+}
+
+// Adds the minima's part of a step.
+template <int Tokens>
+static inline void add_minima(const Batch& batch, __m512 minima, __m512* total) {
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t) {
+    total[t] = _mm512_fmadd_ps(minima, _mm512_set1_ps(input_sum(batch, t)), total[t]);
   }
 }
 
@@ -63,15 +83,16 @@ static inline const uint8_t* add_step(const Weight& weight, const uint8_t* at, c
   return at;
 }
 
-// The sums of a tile. A step has `Quads` quads, or any number if that is 0. All in line: a call
-// would hand the codes of a block over in memory.
-template <int Bits, bool Affine, int Quads, int Tokens>
-[[gnu::flatten]] void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, __m512* y) {
+// The sums of a tile. A step has `Quads` quads, or any number if that is 0. `Shifted`: a group has zero
+// points or a minimum. All in line: a call would hand the codes of a block over in memory.
+template <int Bits, bool Shifted, int Quads, int Tokens>
+[[gnu::flatten]] void tile_sums(const Weight& weight, const uint8_t* at, Batch batch, int halves,
+                                __m512* y) {
   const int inputs = Quads == 0 ? weight.step : 4 * Quads;
   const int steps = weight.steps, group = weight.group, head = weight.head;
-  const int zeros_at = kRows * weight.scale_bytes;
+  const int shifts_at = kRows * weight.scale_bytes;
   const Scale kind = weight.scale;
-  __m512 total[Tokens], scales = _mm512_setzero_ps();
+  __m512 total[Tokens], scales = _mm512_setzero_ps(), minima = _mm512_setzero_ps();
   __m512i zeros = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) total[t] = _mm512_setzero_ps();
@@ -79,13 +100,14 @@ template <int Bits, bool Affine, int Quads, int Tokens>
     if (step == next) {
       prefetch_line(at);
       scales = read_scales(at, kind);
-      if (Affine) zeros = read_zeros(at + zeros_at);
+      if (Shifted && weight.affine) zeros = read_zeros(at + shifts_at);
+      if (Shifted && weight.minimum) minima = read_scales(at + shifts_at, kind);
       at += head;
       next += group;
     }
     __m512i sums[Tokens];
 #pragma GCC unroll 8
-    for (int t = 0; t < Tokens; ++t) sums[t] = begun<Bits, Affine>(zeros, batch.sums[t]);
+    for (int t = 0; t < Tokens; ++t) sums[t] = begun<Bits, Shifted>(zeros, batch.sums[t]);
     if constexpr (Quads == 0) {
       at = add_step<Bits, Tokens>(weight, at, batch.x, sums);
     } else {
@@ -93,7 +115,8 @@ template <int Bits, bool Affine, int Quads, int Tokens>
       at = add_block<Bits, Quads, Tokens>(at, batch.x, sums);
     }
     batch.x += inputs * Tokens;
-    add_scaled<Tokens>(sums, scales, batch.scales, total);
+    add_scaled<Tokens>(sums, halves, scales, batch.scales, total);
+    if (Shifted && weight.minimum) add_minima<Tokens>(batch, minima, total);
     batch.scales += Tokens;
     batch.sums += Tokens;
   }
@@ -101,26 +124,26 @@ template <int Bits, bool Affine, int Quads, int Tokens>
   for (int t = 0; t < Tokens; ++t) y[t] = total[t];
 }
 
-using TileSums = void (*)(const Weight&, const uint8_t*, Batch, __m512*);
+using TileSums = void (*)(const Weight&, const uint8_t*, Batch, int, __m512*);
 
-template <int Bits, bool Affine, int Quads, int... Counts>
+template <int Bits, bool Shifted, int Quads, int... Counts>
 TileSums pick(int tokens, std::integer_sequence<int, Counts...>) {
-  static constexpr TileSums found[] = {tile_sums<Bits, Affine, Quads, Counts + 1>...};
+  static constexpr TileSums found[] = {tile_sums<Bits, Shifted, Quads, Counts + 1>...};
   return found[tokens - 1];
 }
 
-template <int Bits, bool Affine>
+template <int Bits, bool Shifted>
 TileSums tile_sums_of(const Weight& weight, int tokens) {
   using Counts = std::make_integer_sequence<int, kFewTogether>;
-  if (weight.step == kBlock) return pick<Bits, Affine, kQuads>(tokens, Counts{});
-  if (weight.step == kBlock / 2) return pick<Bits, Affine, kQuads / 2>(tokens, Counts{});
-  return pick<Bits, Affine, 0>(tokens, Counts{});
+  if (weight.step == kBlock) return pick<Bits, Shifted, kQuads>(tokens, Counts{});
+  if (weight.step == kBlock / 2) return pick<Bits, Shifted, kQuads / 2>(tokens, Counts{});
+  return pick<Bits, Shifted, 0>(tokens, Counts{});
 }
 
 template <int Bits>
 TileSums tile_sums_of(const Weight& weight, int tokens) {
-  return weight.affine ? tile_sums_of<Bits, true>(weight, tokens)
-                       : tile_sums_of<Bits, false>(weight, tokens);
+  return weight.affine || weight.minimum ? tile_sums_of<Bits, true>(weight, tokens)
+                                         : tile_sums_of<Bits, false>(weight, tokens);
 }
 
 TileSums tile_sums_of(const Weight& weight, int tokens) {
@@ -155,10 +178,10 @@ void multiply_few_avx512(const Weight& weight, const Input& input, int halves, c
     for (int begin = 0; begin < halves; begin += together) {
       const int count = std::min(together, halves - begin);
       __m512 sums[kFewTogether];
-      tile_sums_of(weight, count)(weight, weight.tile(tile), batch_of(input, begin), sums);
+      tile_sums_of(weight, count)(weight, weight.tile(tile), batch_of(input, begin), out.halves,
+                                  sums);
       for (int t = 0; t < count; t += out.halves) {
-        const __m512 sum = out.halves == 2 ? _mm512_add_ps(sums[t], sums[t + 1]) : sums[t];
-        write(out, begin + t, tile, weight.rows - tile * kRows, sum);
+        write(out, begin + t, tile, weight.rows - tile * kRows, sums[t + out.halves - 1]);
       }
     }
   }

@@ -84,33 +84,38 @@ void add_block(const uint8_t* codes, const int8_t* x, int apart, int quads, int3
   }
 }
 
-// One tile and one half of the token that makes the batch which begins with `first`.
-void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int first, int half,
-              int halves, float* y) {
-  float scales[kRows];
-  int32_t zeros[kRows], sums[kRows];
+// One tile and the token whose halves make the batch that begins with `first`.
+void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int first, int halves,
+              float* y) {
+  float scales[kRows], minima[kRows] = {};
+  int32_t zeros[kRows], sums[kRows], upper[kRows];
   uint8_t codes[kQuads * kVector];
   std::fill(y, y + kRows, 0.0f);
   std::fill(zeros, zeros + kRows, weight.half());
-  const int8_t* x = input.codes_of(first) + 4 * half;
+  const int8_t* x = input.codes_of(first);
   for (int step = 0; step < weight.steps; ++step) {
     if (step % weight.group == 0) {
       read_scales(at, weight.scale, scales);
       const uint8_t* zero = at + kRows * weight.scale_bytes;
       for (int r = 0; weight.affine && r < kRows; ++r) zeros[r] = zero[r];
+      if (weight.minimum) read_scales(zero, weight.scale, minima);
       at += weight.head;
     }
-    const int number = step * halves + half;
-    for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * input.sums_of(first)[number];
+    const int number = step * halves + halves - 1;
+    const int32_t negated = input.sums_of(first)[number];
+    for (int r = 0; r < kRows; ++r) sums[r] = zeros[r] * negated;
+    std::fill(upper, upper + kRows, 0);
     for (int done = 0; done < weight.step; done += kBlock) {
       const int quads = std::min(kBlock, weight.step - done) / 4;
       at = unpack(at, weight.coding, quads, codes);
-      add_block(codes, x, 4 * halves, quads, sums);
+      add_block(codes, x + 4 * (halves - 1), 4 * halves, quads, sums);
+      if (halves == 2) add_block(codes, x, 4 * halves, quads, upper);
       x += quads * 4 * halves;
     }
     const float a = input.scales_of(first)[number];
     for (int r = 0; r < kRows; ++r) {
-      y[r] = std::fma(static_cast<float>(sums[r]), scales[r] * a, y[r]);
+      y[r] = std::fma(static_cast<float>(256 * upper[r] + sums[r]), scales[r] * a, y[r]);
+      if (weight.minimum) y[r] = std::fma(minima[r], a * static_cast<float>(-negated), y[r]);
     }
   }
 }
@@ -120,12 +125,8 @@ void multiply(const Weight& weight, const Input& input, int count, const Output&
   for (int tile = first; tile < last; ++tile) {
     const int rows = std::min(kRows, weight.rows - tile * kRows);
     for (int begin = 0; begin < count; begin += out.halves) {
-      float sums[kRows], more[kRows];
-      row_sums(weight, weight.tile(tile), input, begin, 0, out.halves, sums);
-      if (out.halves == 2) {
-        row_sums(weight, weight.tile(tile), input, begin, 1, out.halves, more);
-        for (int r = 0; r < rows; ++r) sums[r] += more[r];
-      }
+      float sums[kRows];
+      row_sums(weight, weight.tile(tile), input, begin, out.halves, sums);
       float* y = out.y + static_cast<std::size_t>(begin / out.halves) * out.stride + tile * kRows;
       for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + sums[r] : sums[r];
     }

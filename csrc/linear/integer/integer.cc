@@ -11,7 +11,7 @@ namespace {
 
 const Routines& routines_of(Tier tier) {
 #if defined(__x86_64__)
-  if (tier == Tier::avx512) return kAvx512;
+  if (has_avx512(tier)) return kAvx512;
   if (tier == Tier::avx2) return kAvx2;
 #elif defined(__aarch64__)
   if (tier == Tier::dotprod) return kDotprod;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr uint32_t kKernel = 1;
 constexpr int kLongest = 32768;  // inputs of a step: sums of products stay below 2^31
+constexpr int kLongestHalves = 256;  // the same where inputs are of 16 bits
 constexpr int kWidest = 1 << 20;
 
 // How the inputs of a row are cut.
@@ -17,11 +18,14 @@ struct Cut {
   int groups;  // of a row
 };
 
-int divisor_step(int group) {
+int divisor_step(int group, Mode mode) {
   for (int step = 64; step >= 16; step -= 4) {
     if (group % step == 0) return step;
   }
-  return group;
+  if (mode != Mode::int16) return group;
+  int step = kLongestHalves;
+  while (group % step != 0) step -= 4;
+  return step;
 }
 
 Cut cut_of(const Format& format, int cols, Mode mode) {
@@ -30,7 +34,7 @@ Cut cut_of(const Format& format, int cols, Mode mode) {
   if (format.group > 0) {
     cut.step = mode == Mode::token8         ? format.group
                : format.group % kBlock == 0 ? kBlock
-                                            : divisor_step(format.group);
+                                            : divisor_step(format.group, mode);
     cut.steps = (cols + cut.step - 1) / cut.step;
     cut.group = format.group / cut.step;
     cut.groups = (cols + format.group - 1) / format.group;
@@ -59,9 +63,10 @@ Weight geometry(const Format& format, int rows, int cols, Mode mode) {
   weight.bits = format.bits;
   weight.coding = format.bits + (format.sparse ? kSparse : 0);
   weight.affine = format.affine;
+  weight.minimum = format.minimum;
   weight.scale = format.scale;
   weight.scale_bytes = scale_bytes(format.scale);
-  weight.head = kRows * (weight.scale_bytes + (format.affine ? 1 : 0));
+  weight.head = kRows * (weight.scale_bytes * (format.minimum ? 2 : 1) + (format.affine ? 1 : 0));
   weight.step = cut.step;
   weight.steps = cut.steps;
   weight.group = cut.group;
@@ -208,10 +213,13 @@ std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   if (format.group > 0 && format.group % 4 != 0) return "groups of a multiple of 4 are taken";
   if (weight.cols > kWidest) return "rows of at most 1048576 are taken";
   if (mode != Mode::token8 && weight.input_scale != 0) return "a fixed scale goes with mode token8";
+  if (format.minimum && (format.affine || format.scale == Scale::e8m0)) {
+    return "a minimum goes without a zero point, and with scales of bf16, f16 and f32";
+  }
   if (format.sparse) {
     if (format.bits != 4 && format.bits != 8) return "of sparse codes 4 and 8 bits are taken";
-    if (format.affine) return "sparse codes have no zero points";
-    if (tier != Tier::generic && tier != Tier::avx512) {
+    if (format.affine || format.minimum) return "sparse codes have no zero points";
+    if (tier != Tier::generic && !has_avx512(tier)) {
       return std::string("sparse codes are not expanded by ") + tier_name(tier);
     }
   }
@@ -226,6 +234,9 @@ Aligned pack(const Planes& planes, Tier tier, Mode mode) {
   Source from{};
   from.scale = raw(plane(planes, "scale", canon.scale_count() * weight.scale_bytes));
   if (weight.affine) from.zero = raw(plane(planes, "zero", canon.zero_size()));
+  if (weight.minimum) {
+    from.minimum = raw(plane(planes, "minimum", canon.scale_count() * weight.scale_bytes));
+  }
   if (planes.format.sparse) return pack_kept(weight, canon, from, planes, view);
   from.codes = raw(plane(planes, "codes", canon.codes_size()));
   return pack_all(weight, canon, from, view);
@@ -257,6 +268,9 @@ Stored unpack(Bytes layout) {
   Target to{};
   to.scale = raw(stored.planes["scale"], canon.scale_count() * weight.scale_bytes);
   if (weight.affine) to.zero = raw(stored.planes["zero"], canon.zero_size());
+  if (weight.minimum) {
+    to.minimum = raw(stored.planes["minimum"], canon.scale_count() * weight.scale_bytes);
+  }
   if (stored.format.sparse) {
     to.mask = raw(stored.planes["mask"], canon.mask_size());
     const std::vector<std::size_t> rows = read_masks(weight, canon, to);

@@ -1,7 +1,7 @@
 // How integer weights lie in memory, and what the tiers' code is given.
 //
 // Sixteen rows make a tile. A tile is one stream along the inputs: for each group the scales of the
-// sixteen rows and, if affine, their zero points (a byte each); then the group's steps. A step is
+// sixteen rows and, if affine, their zero points (a byte each), or their minima; then the group's steps. A step is
 // the run of inputs that share an activation scale: blocks of 32 inputs, the last one shorter. A
 // block of q quads (four inputs) holds codes [quad][row][4 inputs], a vector of 64 bytes a quad,
 // split into planes of 8, 4, 2 and 1 bits:
@@ -22,12 +22,13 @@
 // The product of a row r and a token t, in every tier in this order and with these roundings:
 //
 //   y = 0; for each step k:  y = fma(float(Σ_c (q[r,c] − z[r]) x[t,c]), s[r]·a[t,k], y)
+//          with a minimum m: then y = fma(m[r], a[t,k]·float(Σ_c x[t,c]), y), and z is 0
 //
-// where x are int8, a their scales, and the sum is exact; so tiers agree to the last bit, and a
-// token's result is the same in any batch.
+// where x are int8 or int16, a their scales, and the sum is exact in 32 bits; so tiers agree to the
+// last bit, and a token's result is the same in any batch.
 //
-// An int16 input is two of int8: x = 256·h + l. A token then has two *halves*, which lie side by side
-// in a batch as two tokens would, with scales of 256·a and a; y is the sum of what they give, h first.
+// An int16 input is multiplied as two of int8: x = 256·h + l. A token then has two *halves*, which lie
+// side by side in a batch as two tokens would; their sums are put together step by step.
 #pragma once
 
 #include <cstddef>
@@ -92,6 +93,7 @@ struct Weight {
   std::size_t tile_bytes;  // where all are
   int rows, cols, bits, coding;
   bool affine;
+  bool minimum;
   Scale scale;
   int scale_bytes;
   int head;   // bytes before a group's steps
@@ -105,12 +107,13 @@ struct Weight {
   }
 
   int tile_count() const { return (rows + kRows - 1) / kRows; }
-  int half() const { return affine ? 0 : 1 << (bits - 1); }  // what symmetric codes are less by
+  int half() const { return affine || minimum ? 0 : 1 << (bits - 1); }  // symmetric codes are less by
 };
 
 // Prepared activations. Halves (of int8 inputs, tokens) lie in batches of `together` (the last may
 // have fewer): of a batch of n, codes [quad][n][4 inputs], scales [step][n] and negated sums of codes
-// [step][n].
+// [step][n]. Of a token in halves the second has its scale and the sum of its codes of 16 bits, the
+// first a sum of 0.
 struct Input {
   const int8_t* codes;
   const float* scales;

@@ -1,5 +1,5 @@
 // Many tokens: the codes of two tiles and some inputs are unpacked to bytes that stay in the first
-// cache, where the sums of six tokens stay in registers.
+// cache, where the sums of six tokens, or of four in halves, stay in registers.
 #include "linear/integer/avx512.h"
 
 namespace whet::integer {
@@ -12,7 +12,7 @@ constexpr int kPanelInputs = 512;  // unpacked together, unless a step is longer
 struct Panel {
   uint8_t* codes;  // [quad][tile][64]
   float* scales;   // [step][tile][16]
-  int32_t* zeros;  // [step][tile][16]
+  int32_t* zeros;  // [step][tile][16]; or minima, as float32
   float* sums;     // [token][tile][16]
   int steps;       // unpacked together
 };
@@ -52,9 +52,10 @@ Cursor unpack_steps(const Weight& weight, Cursor cursor, int first, int last, co
     }
     const std::size_t place = (static_cast<std::size_t>(step - first) * tiles + i) * kRows;
     _mm512_storeu_ps(panel.scales + place, read_scales(cursor.head, weight.scale));
-    if (weight.affine) {
-      _mm512_storeu_si512(panel.zeros + place,
-                          read_zeros(cursor.head + kRows * weight.scale_bytes));
+    const uint8_t* shifts = cursor.head + kRows * weight.scale_bytes;
+    if (weight.affine) _mm512_storeu_si512(panel.zeros + place, read_zeros(shifts));
+    if (weight.minimum) {
+      _mm512_storeu_ps(panel.zeros + place, read_scales(shifts, weight.scale));
     }
     for (int block = 0; block < blocks; ++block, to += kQuads * stride) {
       cursor.at = unpack_block<Bits, kQuads>(cursor.at, to, stride);
@@ -104,15 +105,20 @@ static inline void add_quad(const uint8_t* codes, const int8_t* x, __m512i (&sum
   }
 }
 
-// Adds some steps of a panel to the sums of some tokens. `Short`: a step is one full block.
-template <bool Affine, bool Short, int Tiles, int Tokens>
+// What a group adds to the codes of its rows.
+enum class Shift { none, zeros, minima };
+
+// Adds some steps of a panel to the sums of some tokens, or of tokens in `Halves`. `Short`: a step is
+// one full block.
+template <Shift Kind, bool Short, int Tiles, int Halves, int Tokens>
 void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch, float* kept) {
+  constexpr int kWhole = Tokens / Halves;
   const int blocks = Short ? 1 : weight.step / kBlock;
   const int rest = Short ? 0 : weight.step % kBlock / 4;
   const __m512i shift = _mm512_set1_epi32(weight.bits - 1);
-  __m512 total[Tokens][Tiles];
+  __m512 total[kWhole][Tiles];
 #pragma GCC unroll 8
-  for (int t = 0; t < Tokens; ++t) {
+  for (int t = 0; t < kWhole; ++t) {
 #pragma GCC unroll 2
     for (int i = 0; i < Tiles; ++i) total[t][i] = _mm512_loadu_ps(kept + (t * Tiles + i) * kRows);
   }
@@ -122,13 +128,19 @@ void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch,
     __m512i sums[Tokens][Tiles];
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) {
-      const __m512i negated = _mm512_set1_epi32(batch.sums[step * Tokens + t]);
+      const bool none = Kind == Shift::minima || (Halves == 2 && t % 2 == 0);
+      const __m512i negated = none ? _mm512_setzero_si512() : _mm512_set1_epi32(batch.sums[t]);
 #pragma GCC unroll 2
       for (int i = 0; i < Tiles; ++i) {
-        sums[t][i] =
-            Affine ? _mm512_mullo_epi32(
-                         _mm512_loadu_si512(panel.zeros + (step * Tiles + i) * kRows), negated)
-                   : _mm512_sllv_epi32(negated, shift);
+        if (none) {
+          sums[t][i] = negated;
+        } else {
+          sums[t][i] =
+              Kind == Shift::zeros
+                  ? _mm512_mullo_epi32(
+                        _mm512_loadu_si512(panel.zeros + (step * Tiles + i) * kRows), negated)
+                  : _mm512_sllv_epi32(negated, shift);
+        }
       }
     }
     for (int block = 0; block < blocks; ++block) {
@@ -143,18 +155,27 @@ void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch,
       add_quad<Tiles, Tokens>(codes, x, sums);
     }
 #pragma GCC unroll 8
-    for (int t = 0; t < Tokens; ++t) {
-      const __m512 a = _mm512_set1_ps(batch.scales[step * Tokens + t]);
+    for (int t = 0; t < kWhole; ++t) {
+      const int last = t * Halves + Halves - 1;
+      const __m512 a = _mm512_set1_ps(batch.scales[last]);
 #pragma GCC unroll 2
       for (int i = 0; i < Tiles; ++i) {
-        const __m512 s = _mm512_loadu_ps(panel.scales + (step * Tiles + i) * kRows);
-        total[t][i] =
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][i]), _mm512_mul_ps(s, a), total[t][i]);
+        const int place = (step * Tiles + i) * kRows;
+        const __m512 s = _mm512_loadu_ps(panel.scales + place);
+        const __m512i sum =
+            Halves == 2 ? put_together(sums[last + 1 - Halves][i], sums[last][i]) : sums[last][i];
+        total[t][i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(s, a), total[t][i]);
+        if (Kind == Shift::minima) {
+          total[t][i] = _mm512_fmadd_ps(_mm512_loadu_ps(panel.zeros + place),
+                                        _mm512_set1_ps(input_sum(batch, last)), total[t][i]);
+        }
       }
     }
+    batch.scales += Tokens;
+    batch.sums += Tokens;
   }
 #pragma GCC unroll 8
-  for (int t = 0; t < Tokens; ++t) {
+  for (int t = 0; t < kWhole; ++t) {
 #pragma GCC unroll 2
     for (int i = 0; i < Tiles; ++i) _mm512_storeu_ps(kept + (t * Tiles + i) * kRows, total[t][i]);
   }
@@ -162,26 +183,36 @@ void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch,
 
 using AddPanel = void (*)(const Weight&, const Panel&, int, Batch, float*);
 
-template <bool Affine, bool Short, int Tiles, int... Counts>
+template <Shift Kind, bool Short, int Tiles, int Halves, int... Counts>
 AddPanel pick_panel(int tokens, std::integer_sequence<int, Counts...>) {
-  static constexpr AddPanel found[] = {add_panel<Affine, Short, Tiles, Counts + 1>...};
+  static constexpr AddPanel found[] = {
+      add_panel<Kind, Short, Tiles, Halves, Halves*(Counts + 1)>...};
   return found[tokens - 1];
 }
 
-template <bool Affine, bool Short>
-AddPanel pick_panel(int tiles, int tokens) {
-  using Counts = std::make_integer_sequence<int, kManyTogether>;
-  return tiles == 1 ? pick_panel<Affine, Short, 1>(tokens, Counts{})
-                    : pick_panel<Affine, Short, 2>(tokens, Counts{});
+template <Shift Kind, bool Short, int Tiles>
+AddPanel pick_panel(int tokens, int halves) {
+  return halves == 2 ? pick_panel<Kind, Short, Tiles, 2>(
+                           tokens, std::make_integer_sequence<int, kFewTogether / 2>{})
+                     : pick_panel<Kind, Short, Tiles, 1>(
+                           tokens, std::make_integer_sequence<int, kManyTogether>{});
 }
 
-AddPanel add_panel_of(const Weight& weight, int tiles, int tokens) {
-  if (weight.step == kBlock) {
-    return weight.affine ? pick_panel<true, true>(tiles, tokens)
-                         : pick_panel<false, true>(tiles, tokens);
+template <Shift Kind>
+AddPanel pick_panel(bool is_short, int tiles, int tokens, int halves) {
+  if (is_short) {
+    return tiles == 1 ? pick_panel<Kind, true, 1>(tokens, halves)
+                      : pick_panel<Kind, true, 2>(tokens, halves);
   }
-  return weight.affine ? pick_panel<true, false>(tiles, tokens)
-                       : pick_panel<false, false>(tiles, tokens);
+  return tiles == 1 ? pick_panel<Kind, false, 1>(tokens, halves)
+                    : pick_panel<Kind, false, 2>(tokens, halves);
+}
+
+AddPanel add_panel_of(const Weight& weight, int tiles, int tokens, int halves) {
+  const bool is_short = weight.step == kBlock;
+  if (weight.minimum) return pick_panel<Shift::minima>(is_short, tiles, tokens, halves);
+  if (weight.affine) return pick_panel<Shift::zeros>(is_short, tiles, tokens, halves);
+  return pick_panel<Shift::none>(is_short, tiles, tokens, halves);
 }
 
 // Some tiles times all tokens.
@@ -203,16 +234,14 @@ void multiply_panel(const Weight& weight, const Input& input, int halves, const 
       of_tokens.x += static_cast<std::size_t>(first) * weight.step * count;
       of_tokens.scales += static_cast<std::size_t>(first) * count;
       of_tokens.sums += static_cast<std::size_t>(first) * count;
-      add_panel_of(weight, tiles, count)(weight, panel, last - first, of_tokens,
-                                         panel.sums + begin * tiles * kRows);
+      const AddPanel add = add_panel_of(weight, tiles, count / out.halves, out.halves);
+      add(weight, panel, last - first, of_tokens, panel.sums + begin / out.halves * tiles * kRows);
     }
   }
   for (int half = 0; half < halves; half += out.halves) {
     for (int i = 0; i < tiles; ++i) {
-      const float* own = panel.sums + (half * tiles + i) * kRows;
-      __m512 sum = _mm512_loadu_ps(own);
-      if (out.halves == 2) sum = _mm512_add_ps(sum, _mm512_loadu_ps(own + tiles * kRows));
-      write(out, half, tile + i, weight.rows - (tile + i) * kRows, sum);
+      const float* own = panel.sums + (half / out.halves * tiles + i) * kRows;
+      write(out, half, tile + i, weight.rows - (tile + i) * kRows, _mm512_loadu_ps(own));
     }
   }
 }

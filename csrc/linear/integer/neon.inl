@@ -112,18 +112,22 @@ static inline void add_rest(int quads, const uint8_t* at, const int8_t* x,
 
 // Sums of some rows, of which `part` holds the first four. `Short`: a step is one full block.
 template <int Bits, bool Short, int Tokens>
-void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, float* y) {
+void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, int halves,
+               float* y) {
   constexpr int kBytes = block_bytes(Bits, kQuads), kParts = parts_of(Tokens);
   const int blocks = Short ? 1 : weight.step / kBlock;
   const int rest = Short ? 0 : weight.step % kBlock / 4;
   const int rest_bytes = weight.step_bytes - blocks * kBytes;
-  float32x4_t total[kParts][Tokens] = {}, scales[kParts] = {};
+  float32x4_t total[kParts][Tokens] = {}, scales[kParts] = {}, minima[kParts] = {};
   int32x4_t zeros[kParts];
   for (int p = 0; p < kParts; ++p) zeros[p] = vdupq_n_s32(weight.half() - below(Bits));
   for (int step = 0, next = 0; step < weight.steps; ++step) {
     if (step == next) {
       for (int p = 0; p < kParts; ++p) {
         scales[p] = read_scales(at, weight.scale, part + p);
+        if (weight.minimum) {
+          minima[p] = read_scales(at + kRows * weight.scale_bytes, weight.scale, part + p);
+        }
         if (!weight.affine) continue;
         zeros[p] = read_zeros(at + kRows * weight.scale_bytes, part + p) - below(Bits);
       }
@@ -145,9 +149,13 @@ void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, f
     }
 #pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) {
-      for (int t = 0; t < Tokens; ++t) {
+      for (int t = halves - 1; t < Tokens; t += halves) {
+        if (halves == 2) sums[p][t] = vaddq_s32(vshlq_n_s32(sums[p][t - 1], 8), sums[p][t]);
         const float32x4_t factor = vmulq_n_f32(scales[p], batch.scales[t]);
         total[p][t] = vfmaq_f32(total[p][t], vcvtq_f32_s32(sums[p][t]), factor);
+        if (!weight.minimum) continue;
+        const float sum = batch.scales[t] * static_cast<float>(-batch.sums[t]);
+        total[p][t] = vfmaq_n_f32(total[p][t], minima[p], sum);
       }
     }
     batch.scales += Tokens;
@@ -160,7 +168,7 @@ void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, f
   }
 }
 
-using PartSums = void (*)(const Weight&, const uint8_t*, int, Batch, float*);
+using PartSums = void (*)(const Weight&, const uint8_t*, int, Batch, int, float*);
 
 template <int Bits, bool Short, int... Counts>
 PartSums pick(int tokens, std::integer_sequence<int, Counts...>) {
@@ -207,13 +215,12 @@ void multiply(const Weight& weight, const Input& input, int halves, const Output
       const PartSums part_sums = part_sums_of(weight, count);
       float sums[kTogether * kRows];
       for (int part = 0; part * 4 < rows; part += parts_of(count)) {
-        part_sums(weight, at, part, batch_of(input, begin), sums + part * 4);
+        part_sums(weight, at, part, batch_of(input, begin), out.halves, sums + part * 4);
       }
       for (int t = 0; t < count; t += out.halves) {
         const int token = (begin + t) / out.halves;
         float* y = out.y + static_cast<std::size_t>(token) * out.stride + tile * kRows;
-        float* own = sums + t * kRows;
-        for (int r = 0; r < rows && out.halves == 2; ++r) own[r] += own[kRows + r];
+        const float* own = sums + (t + out.halves - 1) * kRows;
         for (int r = 0; r < rows; ++r) y[r] = out.accumulate ? y[r] + own[r] : own[r];
       }
     }

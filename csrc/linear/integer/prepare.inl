@@ -89,22 +89,20 @@ static inline void round_halves(const Rounding& rounding, const float* x, const 
   const std::size_t number = static_cast<std::size_t>(step) * place.together;
   const float most = largest(x + begin, count);
   const float by = most < kLeast ? 0.0f : kWide / most;
-  int32_t upper_sum = 0, lower_sum = 0;
+  int32_t sum = 0;
   for (int done = 0; done < rounding.step; done += kBlock) {
     int8_t upper[kBlock] = {}, lower[kBlock] = {};
     const int inputs = std::min(kBlock, rounding.step - done);
     halves_of(x + begin + done, std::min(inputs, count - done), by, upper, lower);
-    for (int i = 0; i < kBlock; ++i) upper_sum += upper[i];
-    for (int i = 0; i < kBlock; ++i) lower_sum += lower[i];
+    for (int i = 0; i < kBlock; ++i) sum += 256 * upper[i] + lower[i];
     int8_t* to = place.codes + static_cast<std::size_t>(begin + done) * place.together;
     put_block(upper, inputs, place.together, to);
     put_block(lower, inputs, place.together, to + 4);
   }
   const float scale = most < kLeast ? 0.0f : most / kWide;
-  place.scales[number] = 256.0f * scale;
-  place.scales[number + 1] = scale;
-  place.sums[number] = -upper_sum;
-  place.sums[number + 1] = -lower_sum;
+  place.scales[number] = place.scales[number + 1] = scale;
+  place.sums[number] = 0;
+  place.sums[number + 1] = -sum;
 }
 
 // The scale of a token, or 0 where each step has its own.

@@ -1,4 +1,4 @@
-// Table kernels with AVX-512 and BF16: look up, multiply pairs with vdpbf16ps, add in float32.
+// Table kernels with AVX-512, of two tiers: look up, multiply pairs of bf16 numbers, add in float32.
 //
 // A level that is no bf16 number (NF, powers of an odd base, learned levels, f16 and f32 weights)
 // is split into the sum of two, `high + low`: 16 bits of it count, 2^8 times more than of the
@@ -13,10 +13,10 @@
 #include "linear/table/avx512_decode.h"
 #include "linear/table/kernel.h"
 
-namespace whet::table {
+namespace whet::table::WHET_AVX512 {
 namespace {
 
-constexpr int kTokens = kAvx512Tokens;  // of a register tile
+constexpr int kTokens = kMostTokens;   // of a register tile
 constexpr int kPanelVectors = 512;      // bf16 vectors of a decoded panel: what L1 holds, nearly
 constexpr int kPanelSegments = 64;
 
@@ -108,9 +108,9 @@ void few_tokens(const Operand& w, const Multiplication& m, int tile) {
                                 [&](int k, int pair, __m512bh high, __m512bh low) {
                                   for (int t = 0; t < kT; ++t) {
                                     const __m512bh factor = pair_at(x + pair * kT + t);
-                                    sum[k][t][0] = _mm512_dpbf16_ps(sum[k][t][0], high, factor);
+                                    sum[k][t][0] = add_pairs(sum[k][t][0], high, factor);
                                     if constexpr (kTerms == 2)
-                                      sum[k][t][1] = _mm512_dpbf16_ps(sum[k][t][1], low, factor);
+                                      sum[k][t][1] = add_pairs(sum[k][t][1], low, factor);
                                   }
                                 });
         codes += Decoder::kBytes;
@@ -230,7 +230,7 @@ void multiply_block(const Block& b) {
         for (int t = 0; t < kTokensHere; ++t) {
           const __m512bh factor = pair_at(x + p * kTokensHere + t);
           for (int i = 0; i < kTiles; ++i)
-            sum[t][i] = _mm512_dpbf16_ps(sum[t][i], value[i], factor);
+            sum[t][i] = add_pairs(sum[t][i], value[i], factor);
         }
       }
       for (int t = 0; t < kTokensHere; ++t)
@@ -301,12 +301,12 @@ void many_tokens(const Operand& w, const Multiplication& m) {
 bool few(int tokens) { return tokens == 1 || tokens == 2 || tokens == 4; }
 
 std::size_t scratch_bytes(const Layout& l, int tokens) {
-  if (l.form == Form::rowwise) return rowwise_scratch_avx512(l, tokens);
+  if (l.form == Form::rowwise) return rowwise_scratch(l, tokens);
   return few(tokens) ? 0 : sizeof(Panel) + sizeof(float) * 32 * static_cast<std::size_t>(tokens);
 }
 
 void multiply(const Operand& w, const Multiplication& m) {
-  if (w.layout->form == Form::rowwise) return rowwise_avx512(w, m);
+  if (w.layout->form == Form::rowwise) return rowwise(w, m);
   with_decoder(*w.layout, w.table, [&]<class Decoder>() {
     switch (m.tokens) {
       case 1:
@@ -323,6 +323,6 @@ void multiply(const Operand& w, const Multiplication& m) {
 
 }  // namespace
 
-const Kernels kAvx512{kTokens, 2, prepare_avx512, scratch_bytes, multiply};
+const Kernels kKernels{kTokens, 2, prepare, scratch_bytes, multiply};
 
-}  // namespace whet::table
+}  // namespace whet::table::WHET_AVX512

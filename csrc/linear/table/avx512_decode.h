@@ -1,4 +1,4 @@
-// Codes to bf16 values in registers, and scales to float32, with AVX-512 (BW, BF16, VBMI).
+// Codes to bf16 values in registers, and scales to float32, with AVX-512 (BW, VBMI).
 //
 // A decoder reads blocks of one element type step by step (most often a vector), and hands on the
 // high and the low part of 32 values. Words of codes are used as indices as they are: `vpermw`
@@ -15,6 +15,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/bf16_avx512.h"
 #include "linear/table/blocks.h"
 #include "linear/table/kernel.h"
 

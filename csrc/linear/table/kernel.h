@@ -67,7 +67,12 @@ struct Kernels {
 extern const Kernels kGeneric;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2;
-extern const Kernels kAvx512;
+namespace avx512 {
+extern const Kernels kKernels;
+}
+namespace avx512bf16 {
+extern const Kernels kKernels;
+}
 #elif defined(__aarch64__)
 extern const Kernels kNeon;
 #endif

@@ -108,7 +108,8 @@ struct Borrowed {
 
 const table::Kernels* kernels_of(Tier tier) {
 #if defined(__x86_64__) || defined(_M_X64)
-  if (tier == Tier::avx512) return &table::kAvx512;
+  if (tier == Tier::avx512bf16) return &table::avx512bf16::kKernels;
+  if (tier == Tier::avx512) return &table::avx512::kKernels;
   if (tier == Tier::avx2) return &table::kAvx2;
 #elif defined(__aarch64__)
   if (tier != Tier::generic) return &table::kNeon;
@@ -118,6 +119,7 @@ const table::Kernels* kernels_of(Tier tier) {
 
 std::string refusal_of(const Planes& weight, Tier, Mode mode) {
   if (mode != Mode::bf16) return "multiplies with activations in bf16, not in 8 bits";
+  if (weight.format.minimum) return "codes with a minimum are not looked up";
   if (weight.format.sparse) return "codes of sparse weights are not looked up";
   return table::refusal(coding_of(weight.format), weight.rows, weight.cols);
 }
@@ -126,7 +128,7 @@ Aligned packed(const Planes& weight, Tier tier, Mode mode) {
   const Borrowed borrowed(weight);
   const table::Coding coding = coding_of(weight.format);
   const table::Layout layout =
-      table::planned(coding, borrowed.source, weight.rows, weight.cols, tier == Tier::avx512);
+      table::planned(coding, borrowed.source, weight.rows, weight.cols, has_avx512(tier));
   Aligned bytes(kHeader + layout.bytes);
   MatrixView view = header_for(weight, kId, tier, mode);
   view.size = bytes.size();

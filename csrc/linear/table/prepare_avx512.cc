@@ -9,7 +9,7 @@
 
 #include "linear/table/avx512.h"
 
-namespace whet::table {
+namespace whet::table::WHET_AVX512 {
 namespace {
 
 constexpr int kChunk = 64;  // inputs that are rounded together
@@ -32,19 +32,17 @@ __m512 inputs_at(const Layout& l, const float* x, int at) {
 // Rounds one token's chunk.
 void round_chunk(const Layout& l, const float* x, int at, std::uint32_t* out) {
   for (int i = 0; i < kChunk; i += 32) {
-    const __m512bh both =
-        _mm512_cvtne2ps_pbh(inputs_at(l, x, at + i + 16), inputs_at(l, x, at + i));
-    _mm512_storeu_si512(out + i / 2, (__m512i)both);
+    _mm512_storeu_si512(out + i / 2,
+                        to_bf16(inputs_at(l, x, at + i), inputs_at(l, x, at + i + 16)));
   }
 }
 
 float rounded_sum(const float* x, int count) {
   __m512 sum = _mm512_setzero_ps();
   for (int i = 0; i < count; i += 16) {
-    const __m256bh rounded =
-        _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(first_lanes(count - i), x + i));
+    const __m256i rounded = to_bf16(_mm512_maskz_loadu_ps(first_lanes(count - i), x + i));
     sum = _mm512_add_ps(
-        sum, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)rounded), 16)));
+        sum, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16)));
   }
   return _mm512_reduce_add_ps(sum);
 }
@@ -66,12 +64,12 @@ void sum_segments(const Layout& l, const float* x, int stride, int tokens, float
 
 }  // namespace
 
-void prepare_avx512(const Layout& l, const float* x, int stride, int tokens, std::byte* input,
+void prepare(const Layout& l, const float* x, int stride, int tokens, std::byte* input,
                     int first, int last) {
   auto* out = reinterpret_cast<std::uint32_t*>(input);
   const std::size_t pairs = l.width / 2;
   const bool by_token = l.form == Form::rowwise || tokens == 1;
-  const Tiling tiles = tiling(tokens, kAvx512Tokens);
+  const Tiling tiles = tiling(tokens, kMostTokens);
   std::uint32_t chunk[kChunk / 2];
   for (int k = 0; k < tiles.count; ++k) {
     const int start = tile_start(tiles, k), count = tile_start(tiles, k + 1) - start;
@@ -92,4 +90,4 @@ void prepare_avx512(const Layout& l, const float* x, int stride, int tokens, std
                  first, last);
 }
 
-}  // namespace whet::table
+}  // namespace whet::table::WHET_AVX512

@@ -1,4 +1,4 @@
-// Weights with a table for each row, with AVX-512 and BF16.
+// Weights with a table for each row, with AVX-512, of two tiers.
 //
 // A look-up serves one row, so 32 inputs of a row fill a vector, and the sum of a row is spread
 // over sixteen lanes until its end. Levels are f16, split into two bf16 numbers when a row begins.
@@ -7,7 +7,7 @@
 #include "linear/table/avx512.h"
 #include "linear/table/avx512_decode.h"
 
-namespace whet::table {
+namespace whet::table::WHET_AVX512 {
 namespace {
 
 constexpr int kRows = 4, kTokens = 6;  // of a register tile
@@ -21,8 +21,8 @@ WHET_INLINE void split_levels(const std::byte* from, int bits, Table& table) {
   __m256i high, low;
   for (int i = 0; i < count; i += 16) {
     const __m512 value = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves + i));
-    high = (__m256i)_mm512_cvtneps_pbh(value);
-    low = (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(
+    high = to_bf16(value);
+    low = to_bf16(_mm512_sub_ps(
         value, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16))));
     if (count < kLanes) break;
     _mm256_store_si256(reinterpret_cast<__m256i*>(table.high + i), high);
@@ -139,8 +139,8 @@ void whole_blocks(const Operand& w, const Multiplication& m, int row, Table* tab
       for (int i = 0; i < stop; i += kLanes * Decoder::kCount) {
         rows.block([&](int k, int v, __m512bh high, __m512bh low) {
           const __m512bh factor = as_bf16(load_vector(x + v * kVectorBytes));
-          sum[k] = _mm512_dpbf16_ps(sum[k], high, factor);
-          sum[k] = _mm512_dpbf16_ps(sum[k], low, factor);
+          sum[k] = add_pairs(sum[k], high, factor);
+          sum[k] = add_pairs(sum[k], low, factor);
         });
         x += Decoder::kCount * kVectorBytes;
       }
@@ -164,8 +164,8 @@ void split_blocks(const Operand& w, const Multiplication& m, int row, Table* tab
   for (int i = 0; i < vectors; i += Decoder::kCount) {
     rows.block([&](int k, int v, __m512bh high, __m512bh low) {
       const __m512bh factor = as_bf16(load_vector(x + v * kVectorBytes));
-      sum[k] = _mm512_dpbf16_ps(sum[k], high, factor);
-      sum[k] = _mm512_dpbf16_ps(sum[k], low, factor);
+      sum[k] = add_pairs(sum[k], high, factor);
+      sum[k] = add_pairs(sum[k], low, factor);
       if ((v + 1) % kFold) return;
       y[k] = _mm512_fmadd_ps(_mm512_set1_ps(scales[k * of_row + v / kFold]), sum[k], y[k]);
       sum[k] = _mm512_setzero_ps();
@@ -189,8 +189,8 @@ void any_blocks(const Operand& w, const Multiplication& m, int row, Table* table
     rows.block([&](int, int v, __m512bh high, __m512bh low) {
       if (i + v >= vectors) return;  // of a last block that is not full
       const __m512bh factor = as_bf16(load_vector(x + v * kVectorBytes));
-      sum = _mm512_dpbf16_ps(sum, high, factor);
-      sum = _mm512_dpbf16_ps(sum, low, factor);
+      sum = add_pairs(sum, high, factor);
+      sum = add_pairs(sum, low, factor);
       if (--walk.left > 0) return;
       y = _mm512_fmadd_ps(_mm512_set1_ps(scale_of(l, row_at(w, row), walk.group)), sum, y);
       sum = _mm512_setzero_ps();
@@ -277,7 +277,7 @@ void multiply_block(const Block& b) {
         for (int p = 0; p < kPieces; ++p)
           for (int r = 0; r < kR; ++r) {
             const __m512bh value = as_bf16(_mm512_load_si512(values + (r * kPieces + p) * kLanes));
-            for (int t = 0; t < kT; ++t) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], value, factor[t]);
+            for (int t = 0; t < kT; ++t) sum[r][t] = add_pairs(sum[r][t], value, factor[t]);
           }
         values += kR * kPieces * kLanes;
         x += kLanes;
@@ -354,13 +354,13 @@ void many_tokens(const Operand& w, const Multiplication& m) {
 
 }  // namespace
 
-std::size_t rowwise_scratch_avx512(const Layout& l, int tokens) {
+std::size_t rowwise_scratch(const Layout& l, int tokens) {
   if (tokens == 1) return (static_cast<std::size_t>(l.padded / kLanes) + 32) * kRows * 4;
   const std::size_t scales = static_cast<std::size_t>(l.groups) * decoded_rows(l) * sizeof(float);
   return values_bytes(l) + (scales + 63) / 64 * 64;
 }
 
-void rowwise_avx512(const Operand& w, const Multiplication& m) {
+void rowwise(const Operand& w, const Multiplication& m) {
   const auto run = [&]<class Decoder>() {
     m.tokens == 1 ? one_token<Decoder>(w, m) : many_tokens<Decoder>(w, m);
   };
@@ -382,4 +382,4 @@ void rowwise_avx512(const Operand& w, const Multiplication& m) {
   }
 }
 
-}  // namespace whet::table
+}  // namespace whet::table::WHET_AVX512

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from whet.formats.keeping import Keeping
     from whet.recipe.progress import Progress
     from whet.runtime.engine import Engine
-    from whet.runtime.executor import Choice, Kernels
+    from whet.runtime.executor import Choice, Inputs, Kernels
     from whet.search.ask import Found
     from whet.search.limits import Objective, Words
 
@@ -196,6 +196,7 @@ def load(
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
     cache: "Keeping | None" = None,
+    inputs: "Inputs" = "int16",
     draft: "Source | Literal[False] | None" = None,
     offline: bool = False,
     follow_links: bool = False,
@@ -204,7 +205,9 @@ def load(
 
     `executor` "auto" takes the native kernels, or the reference (torch) where these refuse;
     `kernels` "require" makes that an error. `cache` is what keys and values are kept in, e.g. "int8";
-    None: what the folder says. `draft` is a smaller model with the same tokens, whose guesses this one
+    None: what the folder says. `inputs` "int8" reads prompts faster, by kernels that round the inputs of
+    integer weights to 8 bits, where the folder does not say; "int16" adds nothing that one can measure.
+    `draft` is a smaller model with the same tokens, whose guesses this one
     checks: it writes the same text, faster where they are often right. None: the one that the folder
     has inside, if it has one; False: none.
     """
@@ -213,7 +216,14 @@ def load(
     with following_links(follow_links):
         guess = draft if draft is None or draft is False else str(draft)
         return loaded(
-            str(folder), executor, kernels, cache=cache, unpacked=None, draft=guess, offline=offline
+            str(folder),
+            executor,
+            kernels,
+            cache=cache,
+            inputs=inputs,
+            unpacked=None,
+            draft=guess,
+            offline=offline,
         )
 
 
@@ -228,6 +238,7 @@ def measure(  # noqa: PLR0913
     executor: "Choice" = "auto",
     kernels: "Kernels" = "auto",
     cache: "Keeping | None" = None,
+    inputs: "Inputs" = "int16",
     offline: bool = False,
     follow_links: bool = False,
     progress: "Progress | None" = None,
@@ -237,7 +248,8 @@ def measure(  # noqa: PLR0913
     A task is a local .jsonl file of multiple-choice questions, or the name of one of lm-eval.
 
     `draft` is a smaller model: how much faster the folder generates by its guesses is timed too.
-    `cache` is what the folder's keys and values are kept in, as `load` takes it.
+    `cache` is what the folder's keys and values are kept in, and `inputs` what its inputs are rounded to,
+    as `load` takes them.
     """
     from whet.api.measurement import measured
 
@@ -252,6 +264,7 @@ def measure(  # noqa: PLR0913
             executor=executor,
             kernels=kernels,
             cache=cache,
+            inputs=inputs,
             offline=offline,
             progress=progress,
         )

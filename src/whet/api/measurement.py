@@ -13,7 +13,7 @@ from whet.measure.tasks import refuse_tasks
 from whet.measure.tasks import tasks as scored
 from whet.recipe.progress import Progress, Silence
 from whet.runtime.engine import load
-from whet.runtime.executor import Choice, Kernels
+from whet.runtime.executor import Choice, Inputs, Kernels
 from whet.store.resolve import resolve
 
 Told = Callable[[int, int], None]
@@ -30,6 +30,7 @@ def measured(  # noqa: PLR0913
     executor: Choice,
     kernels: Kernels,
     cache: Keeping | None,
+    inputs: Inputs,
     offline: bool,
     progress: Progress | None,
 ) -> list[Record]:
@@ -48,18 +49,21 @@ def measured(  # noqa: PLR0913
         executor=executor,
         kernels=kernels,
         cache=cache,
+        inputs=inputs,
         data=data or "builtin",
         offline=offline,
         told=told,
     )
     if speed:
-        engines = [load(folder, executor, kernels, cache=cache, offline=offline)]
+        engines = [load(folder, executor, kernels, cache=cache, inputs=inputs, offline=offline)]
         if against:
             engines.append(load(against, executor, kernels, offline=offline))
         records += timed(engines, told=_reader(shown, "timed rounds"))
     if draft:
-        mine = load(folder, executor, kernels, cache=cache, draft=False, offline=offline)
-        small = load(draft, executor, kernels, offline=offline)
+        mine = load(
+            folder, executor, kernels, cache=cache, inputs=inputs, draft=False, offline=offline
+        )
+        small = load(draft, executor, kernels, inputs=inputs, offline=offline)
         records.append(guided(mine, small, data or "builtin", _reader(shown, "texts with a draft")))
     if names:
         records += scored(resolve(folder, offline), names, offline=offline)

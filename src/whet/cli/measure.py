@@ -10,7 +10,7 @@ from whet.cli.options import running, verb
 if TYPE_CHECKING:
     from whet.base.record import Record
     from whet.formats.keeping import Keeping
-    from whet.runtime.executor import Choice, Kernels
+    from whet.runtime.executor import Choice, Inputs, Kernels
 
 
 @verb("measure")
@@ -41,6 +41,7 @@ def command(  # noqa: PLR0913
     executor: "Choice",
     kernels: "Kernels",
     cache: "Keeping | None",
+    inputs: "Inputs",
     style: str,
     offline: bool,
 ) -> None:
@@ -65,6 +66,7 @@ def command(  # noqa: PLR0913
             executor=executor,
             kernels=kernels,
             cache=cache,
+            inputs=inputs,
             offline=offline,
             progress=progress,
         )

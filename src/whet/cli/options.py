@@ -50,6 +50,14 @@ def running(function: Function) -> Function:
     required = "require makes it an error (69) where a kernel refuses."
     add = (
         click.option("--executor", type=choice, default="auto", show_default=True, help=told),
+        click.option(
+            "--inputs",
+            type=click.Choice(["int16", "int8"]),
+            default="int16",
+            show_default=True,
+            help="What kernels round inputs of integer weights to, where the folder does not say: "
+            "int8 reads prompts faster and adds an error, which `whet measure --inputs int8` shows.",
+        ),
         click.option("--cache", type=click.Choice(list(KEEPINGS)), help=kept),
         click.option(
             "--kernels",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from whet.formats.keeping import Keeping
     from whet.runtime.conversation import Conversation
     from whet.runtime.engine import Engine
-    from whet.runtime.executor import Choice, Kernels
+    from whet.runtime.executor import Choice, Inputs, Kernels
     from whet.runtime.reply import Reply
     from whet.runtime.sample import Sampling
 
@@ -49,7 +49,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "see
 @click.option("--system", metavar="TEXT", help="What the model is told before a chat.")
 @click.option("--raw", is_flag=True, help="Continue PROMPT as it is, without the chat template.")
 @running
-def command(
+def command(  # noqa: PLR0913
     *,
     folder: str,
     prompt: str | None,
@@ -58,6 +58,7 @@ def command(
     executor: "Choice",
     kernels: "Kernels",
     cache: "Keeping | None",
+    inputs: "Inputs",
     draft: str | None,
     no_draft: bool,
     **asked: Any,  # noqa: ANN401
@@ -80,6 +81,7 @@ def command(
         executor=executor,
         kernels=kernels,
         cache=cache,
+        inputs=inputs,
         draft=False if no_draft else draft,
         offline=offline,
     )

@@ -10,6 +10,7 @@ from whet.formats.dense import Dense
 from whet.formats.grid import Grid
 from whet.formats.log import TunedLog, log_levels, sum_levels
 from whet.formats.minifloat import Minifloat
+from whet.formats.minimum import Minimum
 from whet.formats.quantile import quantile_levels
 from whet.formats.scaled import Scaled
 from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse, Sum
@@ -22,6 +23,8 @@ def codec_of(format_: Format) -> Codec:
     match format_:
         case Float():
             return Dense(format_)
+        case Coded(minimum=True):
+            return Minimum(format_)
         case Coded():
             return _coded(format_)
         case Sum(terms):
@@ -52,6 +55,8 @@ def _held(format_: Format) -> str:
             return "codes for some of the weights alone"
         case LowRank() | Corrected():
             return "a product"
+        case Coded():
+            return "a minimum of each group, which is read but not solved for"
         case _:
             return "plain numbers"
 

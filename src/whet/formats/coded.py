@@ -42,14 +42,15 @@ class Coded(Format):
     """Codes of one element type, and what they are scaled by.
 
     Planes: `codes`, a dense little-endian bit stream along the inputs of each row; `scale`;
-    `zero` (affine), packed along the outputs; `global` (scale type e4m3), `levels` (learned)
-    and `base` (tuned). The scale of type e8m0 is stored as its exponent + 127.
+    `zero` (affine), packed along the outputs; `minimum`, stored as scales are; `global` (scale type
+    e4m3), `levels` (learned) and `base` (tuned). The scale of type e8m0 is stored as its exponent + 127.
     """
 
     element: Element
     grouping: Grouping = 64
     affine: bool = False
     scale: ScaleType = "bf16"
+    minimum: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -74,6 +75,8 @@ class Coded(Format):
         if self.affine:
             size = (1, 1) if one else (ceil(rows * bits / 8), groups)
             planes["zero"] = Plane("U8", size)
+        if self.minimum:
+            planes["minimum"] = planes["scale"]
         if self.scale == "e4m3":
             planes["global"] = Plane("F32", (1,))
         if isinstance(self.element, Learned):
@@ -90,11 +93,22 @@ class Coded(Format):
         return SHORT.get(name, name)
 
 
+def _unfit_shift(format_: Coded) -> str | None:
+    """Return why a zero point or a minimum has no meaning in a format, or None."""
+    if (format_.affine or format_.minimum) and not isinstance(format_.element, Integer):
+        return "only integers have a zero point or a minimum"
+    if format_.minimum and (format_.affine or format_.scale in ("e8m0", "e4m3")):
+        return "a minimum goes without a zero point, and with scales of bf16, f16 or f32"
+    return None
+
+
 def _options(format_: Coded) -> list[str]:
     """Return the suffixes of a name that say what is not the default."""
     element, options = format_.element, list[str]()
     if format_.affine:
         options.append("affine")
+    if format_.minimum:
+        options.append("min")
     if isinstance(element, Log) and element.base != 2.0:
         options.append("tuned" if element.base is None else f"base{element.base!r}")
     if isinstance(element, Learned) and element.shared and format_.grouping != "tensor":
@@ -118,8 +132,8 @@ def _unfit(format_: Coded) -> str | None:
         return f"expected one of {', '.join(map(str, MINIFLOATS))}"
     if isinstance(grouping, int) and grouping < 1:
         return "a group has one weight or more"
-    if format_.affine and not isinstance(element, Integer):
-        return "only integers have a zero point"
+    if reason := _unfit_shift(format_):
+        return reason
     if isinstance(element, Log) and element.base is not None and not 1 < element.base <= 4:
         return "the base of a log format lies above 1 and is at most 4"
     if isinstance(element, Log) and (element.base or 1) ** (2 ** (element.bits - 1) - 1) > 2.0**64:

@@ -7,6 +7,7 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
 
     int4-g64            4-bit two's-complement integers, one bf16 scale for 64 inputs of a row
     int4-g64-affine     unsigned codes and a packed zero point
+    int4-g32-min-f16    unsigned codes and the minimum of a group, a number as its scale is
     int8-channel        one scale a row             int8-tensor     one scale
     fp8-e4m3-channel    fp8-e5m2, fp6-e3m2, fp6-e2m3, fp4 (e2m1)
     nf4-g64             quantiles of the normal distribution
@@ -166,7 +167,12 @@ class Sparse(Format):
     inner: Coded | Float
 
     def __post_init__(self) -> None:
-        """Refuse tables that are learned: they need not have a zero."""
+        """Refuse tables that are learned, and minima: these need not have a zero."""
+        if isinstance(self.inner, Coded) and self.inner.minimum:
+            raise RecipeError(
+                f"format {self}: {self.inner} has minima, by which no code need be zero",
+                "choose integers with a zero point or without, e.g. 2:4(int4-g64)",
+            )
         if isinstance(self.inner, Coded) and isinstance(self.inner.element, Learned):
             raise RecipeError(
                 f"format {self}: {self.inner} learns its levels, of which none need be zero",
@@ -279,6 +285,7 @@ def _coded(text: str) -> Coded:
         int(grouping[1:]) if grouping[0] == "g" else cast("Grouping", grouping),
         _taken("affine", options),
         next((s for s in get_args(ScaleType) if s != "bf16" and _taken(s, options)), "bf16"),
+        _taken("min", options),
     )
     if options:
         raise _unknown(text.strip())

@@ -10,7 +10,7 @@ class Described(TypedDict):
     """A scalar format: its element and the width of a code, and what shares a scale of which type.
 
     `group` is 0 where a row has one scale, -1 where the matrix has. `sparse`: a mask says which codes
-    are stored, whatever its pattern.
+    are stored, whatever its pattern. `minimum`: each group has one.
     """
 
     element: str
@@ -21,6 +21,7 @@ class Described(TypedDict):
     shared: bool
     scale: str
     sparse: NotRequired[bool]
+    minimum: NotRequired[bool]
 
 
 _ELEMENTS: dict[type[Element], str] = {
@@ -48,7 +49,7 @@ def described(format_: Coded | Float | Sparse) -> Described:
             scale="none",
         )  # fmt: skip
     element, grouping = format_.element, format_.grouping
-    return Described(
+    found = Described(
         element=_ELEMENTS[type(element)],
         bits=element.bits,
         exponent=element.exponent if isinstance(element, Minifloat) else 0,
@@ -57,3 +58,6 @@ def described(format_: Coded | Float | Sparse) -> Described:
         shared=isinstance(element, Learned) and element.shared,
         scale=format_.scale,
     )
+    if format_.minimum:
+        found["minimum"] = True
+    return found

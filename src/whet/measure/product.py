@@ -100,7 +100,7 @@ class Stopwatch:
         threads: int,
         model_bytes: int,
         tier: str = "",
-        precision: Precision = "int8",
+        precision: Precision = "int16",
         calm: Calm | None = None,
     ) -> None:
         self.threads, self.model_bytes, self.calm = threads, model_bytes, calm or Calm()

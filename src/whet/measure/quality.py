@@ -1,6 +1,7 @@
 """How good a saved folder is: perplexity, and its distance from the model that it was made from."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from whet.measure.windows import LENGTH, WINDOWS, Windows, windows
 from whet.model.family import find
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine, load, refuse_strangers
-from whet.runtime.executor import Choice, Kernels
+from whet.runtime.executor import Choice, Inputs, Kernels
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
 
@@ -32,6 +33,7 @@ def compare(  # noqa: PLR0913
     executor: Choice = "auto",
     kernels: Kernels = "auto",
     cache: Keeping | None = None,
+    inputs: Inputs = "int16",
     data: str = "builtin",
     count: int = WINDOWS,
     length: int = LENGTH,
@@ -43,13 +45,13 @@ def compare(  # noqa: PLR0913
 
     Both models read the same windows, so differences are paired. The first record is the
     measurement (step "measure"), the others the tokens that changed most (step "token").
-    `cache` is what the folder's keys and values are kept in; None: what it says itself.
+    `cache` is what the folder's keys and values are kept in; None: what it says itself. `inputs` is what
+    the folder's kernels round inputs to, where it does not say; the original has the finest.
     Law: a folder against itself has KL 0, top-1 agreement 1 and Δ perplexity 0, exactly.
     """
-    engine = _decoder(folder, executor, kernels, cache, offline=offline)
-    original = (
-        None if against is None else _decoder(against, executor, kernels, None, offline=offline)
-    )
+    load = partial(_decoder, executor=executor, kernels=kernels, offline=offline)
+    engine = load(folder, cache=cache, inputs=inputs)
+    original = None if against is None else load(against)
     contexts = [one.context for one in (engine, original) if one]
     found = windows(data, (original or engine).tokenizer, count, min(length, *contexts))
     if original is not None:
@@ -74,7 +76,13 @@ def _read(engine: Engine, original: Engine | None, found: Windows, told: Told | 
 
 
 def _decoder(
-    folder: str | Path, executor: Choice, kernels: Kernels, cache: Keeping | None, *, offline: bool
+    folder: str | Path,
+    *,
+    executor: Choice,
+    kernels: Kernels,
+    cache: Keeping | None = None,
+    inputs: Inputs = "int16",
+    offline: bool,
 ) -> Engine:
     """Load a folder, or say why it cannot be measured."""
     path = resolve(str(folder), offline)
@@ -86,7 +94,7 @@ def _decoder(
             f"{error.message}",
             "Its size and the error of each layer are in its report: run `whet inspect`.",
         ) from None
-    return load(path, executor, kernels, cache=cache, draft=False)
+    return load(path, executor, kernels, cache=cache, inputs=inputs, draft=False)
 
 
 def _notes(
@@ -95,6 +103,8 @@ def _notes(
     notes = {"data": found.name, "digest": found.digest, "confidence": f"{100 * CONFIDENCE:.0f} %"}
     notes |= {"against": str(against)} if against is not None else {}
     notes |= {"executor": engine.executor.name, "cache": engine.executor.notes.get("cache", "")}
+    if "activations" in engine.executor.notes:
+        notes |= {"inputs": engine.executor.notes["activations"]}
     if original is not None and original.executor.name != engine.executor.name:
         notes |= {"executor_original": original.executor.name}
     fallback = engine.fallback or (original.fallback if original else ())

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from whet.base.errors import RecipeError, UnsupportedError
 from whet.formats.keeping import Keeping
 from whet.kernels.native import missing
-from whet.runtime.executor import Choice, Executor, Kernels
+from whet.runtime.executor import Choice, Executor, Inputs, Kernels
 from whet.store.folder import Folder
 
 NATIVE = "whet.runtime.native"
@@ -24,8 +24,8 @@ class Native(Protocol):
         """Return why the kernels of this machine cannot run a folder; nothing where they can."""
         ...
 
-    def kept(self, folder: Folder, cache: Keeping | None) -> Executor:
-        """Return the folder in memory, with keys and values kept as said."""
+    def opened(self, folder: Folder, cache: Keeping | None, inputs: Inputs) -> Executor:
+        """Return the folder in memory, with keys and values kept as said, and inputs rounded so."""
         ...
 
 
@@ -43,11 +43,13 @@ def chosen(
     kernels: Kernels = "auto",
     *,
     cache: Keeping | None = None,
+    inputs: Inputs = "int16",
     unpacked: bool | None,
 ) -> Chosen:
     """Return what runs a folder; `auto` takes `native` unless something refuses.
 
-    `cache`: what keys and values are kept in; None: what the folder says.
+    `cache`: what keys and values are kept in; None: what the folder says. `inputs`: what kernels
+    round the inputs of integer weights to, where the folder does not say; the reference rounds none.
 
     Law: where kernels are required and one refuses, UnsupportedError names the reasons.
     """
@@ -55,7 +57,7 @@ def chosen(
         if kernels == "require":
             raise RecipeError("the reference executor has no kernels", "Take off one of the flags.")
         return Chosen(_reference(folder, (), cache, unpacked=unpacked))
-    found = _native(folder, cache)
+    found = _native(folder, cache, inputs)
     if not isinstance(found, tuple):
         return Chosen(found)
     if executor == "native" or kernels == "require":
@@ -72,7 +74,7 @@ def told(reasons: Sequence[str]) -> str:
     return "; ".join(reasons[:SHOWN]) + more
 
 
-def _native(folder: Folder, cache: Keeping | None) -> Executor | tuple[str, ...]:
+def _native(folder: Folder, cache: Keeping | None, inputs: Inputs) -> Executor | tuple[str, ...]:
     """Return the native executor, or why there is none."""
     lacking = missing()
     if lacking is not None:
@@ -84,7 +86,7 @@ def _native(folder: Folder, cache: Keeping | None) -> Executor | tuple[str, ...]
     if reasons:
         return reasons
     try:
-        return native.kept(folder, cache)
+        return native.opened(folder, cache, inputs)
     except UnsupportedError as error:
         return (error.message,)
 

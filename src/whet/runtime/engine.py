@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.formats.keeping import Keeping, parse_keeping
 from whet.runtime.choice import chosen
-from whet.runtime.executor import Choice, Executor, Ids, Kernels, Logits
+from whet.runtime.executor import Choice, Executor, Ids, Inputs, Kernels, Logits
 from whet.runtime.reply import Reply
 from whet.runtime.sample import Sampler, Sampling, recommended
 from whet.runtime.speculate import Speculation, Tally
@@ -37,6 +37,7 @@ def load(
     kernels: Kernels = "auto",
     *,
     cache: Keeping | None = None,
+    inputs: Inputs = "int16",
     unpacked: bool | None = False,
     draft: str | Path | Literal[False] | None = None,
     offline: bool = False,
@@ -45,18 +46,21 @@ def load(
 
     `auto` takes the native executor, or, where it refuses, the reference, and `fallback` of the
     engine says why; `kernels` = `require` makes that an error. `cache`: what keys and values are kept
-    in; None: what the folder says. `unpacked` is of the reference. `draft` is the folder of a smaller
+    in; None: what the folder says. `inputs`: what kernels round the inputs of integer weights to, where
+    the folder does not say. `unpacked` is of the reference. `draft` is the folder of a smaller
     model with the same tokens, which guesses what this one then checks; None: the folder's own, if it
     has one and can take back what it has read; False: none.
     """
     kind = None if cache is None else parse_keeping(cache)
     path = resolve(str(folder), offline)
-    found = chosen(Folder(path), executor, kernels, cache=kind, unpacked=unpacked)
+    found = chosen(Folder(path), executor, kernels, cache=kind, inputs=inputs, unpacked=unpacked)
     engine = Engine(path, found.executor, found.fallback)
     wanted = _own_draft(path) if draft is None else draft
     if not wanted or (draft is None and engine.executor.remembers):
         return engine
-    small = load(wanted, executor, kernels, unpacked=unpacked, draft=False, offline=offline)
+    small = load(
+        wanted, executor, kernels, inputs=inputs, unpacked=unpacked, draft=False, offline=offline
+    )
     engine.guided(small)
     return engine
 

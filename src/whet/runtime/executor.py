@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Choice = Literal["auto", "native", "reference"]
 Kernels = Literal["auto", "require"]
+Inputs = Literal["int16", "int8"]  # of integer weights, where the folder does not say
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from whet.graph.lower import lower, parts_of
 from whet.kernels.native import missing, native
 from whet.model.architecture import Architecture
 from whet.model.family import find
-from whet.runtime.executor import Ids, Logits
+from whet.runtime.executor import Ids, Inputs, Logits
 from whet.runtime.layouts import key_of, prepared
 from whet.runtime.saved import Saved
 from whet.runtime.sequences import Sequence, Sequences
@@ -42,12 +42,12 @@ class Settings:
     """How a folder is run.
 
     precision  what activations of integer weights are rounded to, where the folder does not say:
-               int8 with a scale for some 32 channels, or bf16
+               int16 or int8 with a scale for some 32 channels of a token, or bf16
     cache      what keys and values are kept in; None: what the folder says, or bf16
     threads    0: as many as this process may use
     """
 
-    precision: Precision = "int8"
+    precision: Precision = "int16"
     cache: Keeping | None = None
     threads: int = 0
     tokens: int = STEP
@@ -247,9 +247,9 @@ def load(folder: Folder, settings: Settings = Settings()) -> Native:
     return Native(arch, program, notes, limits.longest, read / sum(one.nbytes for one in wanted))
 
 
-def kept(folder: Folder, cache: Keeping | None) -> Native:
+def opened(folder: Folder, cache: Keeping | None, inputs: Inputs) -> Native:
     """Return a folder in memory, with keys and values kept as said; None: as the folder says."""
-    return load(folder, Settings(cache=cache))
+    return load(folder, Settings(cache=cache, precision=inputs))
 
 
 def _lowered(folder: Folder, settings: Settings) -> tuple[Saved, Graph]:

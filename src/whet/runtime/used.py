@@ -29,7 +29,7 @@ class Used:
     refused: tuple[str, ...]
 
 
-def used(folder: Folder, precision: Precision = "int8") -> tuple[Used, ...]:
+def used(folder: Folder, precision: Precision = "int16") -> tuple[Used, ...]:
     """Return the kernel of every linear weight, in the order of the model.
 
     Without the extension no kernel takes any weight, and the reason says so.

@@ -141,7 +141,7 @@ def rounded(model_bytes: int) -> int:
 
 
 def latency(
-    model_bytes: int, *, threads: int = 0, precision: Precision = "int8", tier: str = ""
+    model_bytes: int, *, threads: int = 0, precision: Precision = "int16", tier: str = ""
 ) -> Latency:
     """Return the table of this machine for models of which a token reads so many bytes.
 

@@ -92,7 +92,7 @@ class Profile:
         for number, shape in enumerate(product.shapes):
             reason = product.format.refuses(shape)
             if reason is None and missing() is None:
-                reason = refusal(product.part(number), "generic", "int8")
+                reason = refusal(product.part(number), "generic", "int16")
             if reason:
                 return reason
         return None
@@ -105,7 +105,7 @@ class Profile:
 
     def _seconds(self, term: Term, part: Part, rows: int) -> float:
         """Return the time of the arithmetic that multiplies by a matrix [s]."""
-        mode, operations = way_of(term, part, "int8").mode, 2 * term.shape[0] * term.shape[1]
+        mode, operations = way_of(term, part, "int16").mode, 2 * term.shape[0] * term.shape[1]
         rates = self.bf16 if mode == "bf16" else self.int8
         return rates.seconds(HALVES * operations if mode == "int16" else operations, rows)
 

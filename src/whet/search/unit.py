@@ -35,9 +35,6 @@ LEVELS = (
     "int6-g64",
     "int8-channel",
     "int8-g64",
-    "int6-g64 on int16-g32",
-    "int8-channel on int16-g32",
-    "int8-g64 on int16-g32",
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 )  # that a search tries unless it is told others
@@ -46,8 +43,6 @@ COSTLY = {
     "int2-g32-affine",
     "int3-g32-affine",
     "int8-g64",
-    "int6-g64 on int16-g32",
-    "int8-g64 on int16-g32",
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 }  # that wide models are not offered
@@ -59,8 +54,6 @@ TABLES = (
     "int6-g64",
     "int8-channel",
     "int8-g64",
-    "int8-channel on int16-g32",
-    "int8-g64 on int16-g32",
 )  # that an embedding is tried at
 
 

@@ -85,5 +85,6 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "executor",
         "kernels",
         "cache",
+        "inputs",
         "offline",
     }

@@ -146,7 +146,7 @@ def test_measure_shows_the_table(measure, capsys):
     assert (words, asked) == (
         ("demo",),
         {"against": "demo", "data": "x.txt", "speed": True, "tasks": [], "offline": False}
-        | {"executor": "auto", "kernels": "auto", "cache": None, "draft": None},
+        | {"executor": "auto", "kernels": "auto", "cache": None, "inputs": "int16", "draft": None},
     )
     shown = capsys.readouterr().out
     for words in (

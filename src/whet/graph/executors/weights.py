@@ -22,7 +22,7 @@ from whet.kernels.native import native
 from whet.store.array import Array, Planar
 
 Mode = Literal["int8", "token8", "bf16", "int16"]
-Precision = Literal["int8", "bf16"]
+Precision = Literal["int8", "int16", "bf16"]
 Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
@@ -86,19 +86,25 @@ class Weights(Protocol):
 def way(part: Part, precision: Precision) -> Way:
     """Return how the input of some rows is multiplied.
 
-    Without an activation format, integer weights take activations of `precision`; int8 ones have a
-    scale for some 32 channels of a token. Formats that no kernel codes are rounded in float32, and
-    so are inputs of codes that share them with a product.
+    Without an activation format, integer weights take activations of `precision`; int8 and int16
+    ones have a scale for some 32 channels of a token. Formats that no kernel codes are rounded in
+    float32 and then come in as int16, which adds nothing that one can measure; so do inputs of codes
+    that share them with a product.
     """
     activation, format_ = part.scheme.activation, part.scheme.format
-    integer = is_integer(format_)
+    if not is_integer(format_):
+        return Way("bf16", rounded=activation is not None)
     if activation is None:
-        return Way("int8" if integer and precision == "int8" else "bf16")
-    if integer and activation == IN_HALVES and _of_blocks(format_):
+        return Way("int16" if precision == "bf16" and _has_minimum(format_) else precision)
+    if activation == IN_HALVES and _of_blocks(format_):
         return Way("int16")
-    if integer and not isinstance(format_, Corrected) and _coded_by_kernels(activation):
+    if not isinstance(format_, Corrected) and _coded_by_kernels(activation):
         return Way("token8", part.fixed[0] if activation.static else 0.0)
-    return Way("bf16", rounded=True)
+    return Way("int16", rounded=True)
+
+
+def _has_minimum(format_: Format) -> bool:
+    return isinstance(format_, Coded) and format_.minimum
 
 
 def _of_blocks(format_: Format) -> bool:
@@ -234,7 +240,7 @@ def _of_all(format_: Format, plane: str) -> bool:
         return plane in WHOLE
     if plane == "levels":
         return isinstance(format_.element, Learned) and format_.element.shared
-    return plane in ("scale", "zero") and format_.grouping == "tensor"
+    return plane in ("scale", "zero", "minimum") and format_.grouping == "tensor"
 
 
 def _zeros(weight: Planar, zero: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
@@ -286,7 +292,7 @@ def _term(weight: Planar) -> Table:
     stored: Mapping[str, Array] = weight.planes
     affine = "zero" in stored
     values = meaning(weight)
-    if affine:
+    if affine or format_.minimum:
         values = np.arange(2**format_.element.bits, dtype=np.float32)
     return {
         "bits": format_.element.bits,
@@ -296,6 +302,7 @@ def _term(weight: Planar) -> Table:
         "scale": np.ascontiguousarray(stored["scale"].data),
         "scale_kind": format_.scale,
         "zero": np.ascontiguousarray(stored["zero"].data) if affine else None,
+        "minimum": np.ascontiguousarray(stored["minimum"].data) if format_.minimum else None,
         "levels": values,
         "own_levels": stored["levels"].data if values is None else None,
         "whole": float(stored["global"].data.reshape(-1)[0]) if "global" in stored else 1.0,

@@ -42,7 +42,7 @@ def words(format_: Format, activation: Activation | None, shape: Shape) -> Words
         return f"{shape[1]} inputs do not divide by the group of {format_}"
     if str(format_) in _FP4:
         return f"{format_} with quantized inputs" if inputs else _FP4[str(format_)]
-    if format_.scale not in FLOAT_SCALES:
+    if format_.scale not in FLOAT_SCALES or format_.minimum:
         return f"{format_} has no counterpart there"
     return _coded(format_, inputs) or f"{format_} has no counterpart there"
 

@@ -2,8 +2,8 @@
 
 A block is `size` numbers of a row in `nbytes`. What it means is `scale · (code − offset)`, or
 `scale · code + constant`; the two-level scales of the K-types are multiplied out, which float32 does
-exactly. A constant is a second term of a sum: a plane of ones, scaled. Read from ggml's
-`ggml-common.h` and gguf 0.19, `quants.py`.
+exactly. A constant is the minimum of a group. Read from ggml's `ggml-common.h` and gguf 0.19,
+`quants.py`.
 
 Law: the planes decode to what `gguf.dequantize` gives, bit for bit.
 """
@@ -158,7 +158,7 @@ def _nibbles_from(start: int) -> Callable[[Raw], Raw]:
 
 
 def _with_constant(bits: int, group: int, scale: str) -> str:
-    return f"int{bits}-g{group}-affine-{scale} + int2-g{group}-{scale}"
+    return f"int{bits}-g{group}-min-{scale}"
 
 
 def _d(raw: Raw) -> NDArray[np.float16]:

@@ -7,31 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.formats.bits import packed
-from whet.formats.spec import Coded, Sum, parse
+from whet.formats.spec import Coded, parse
 from whet.store.array import KINDS as DTYPES
 from whet.store.gguf.fields import Raw
 from whet.store.gguf.kinds import Kind
 
 PIECE = 1 << 21  # numbers that are taken apart at a time, about
-ONES = 0xFF  # four codes of 2 bits that mean 1
 
 
 def plane(kind: Kind, raw: Raw, name: str, shape: tuple[int, int]) -> NDArray[Any]:
     """Return one plane of a matrix from its rows of blocks, (rows, bytes)."""
     described = parse(kind.format).planes(shape)[name]
     dtype = DTYPES[described.dtype]
-    term, _, local = name.rpartition(".")
-    if local == "levels":
+    if name == "levels":
         return np.asarray([kind.levels], dtype)
-    if local == "zero":
+    if name == "zero":
         return _zeros(kind, shape, described.shape)
-    if local == "global":
+    if name == "global":
         return np.ones(described.shape, dtype)
-    if local == "codes" and term == "1":
-        return np.full(described.shape, ONES, dtype)
-    if local == "codes":
+    if name == "codes":
         return _codes(kind, raw, described.shape, shape[1])
-    part = kind.constant if term == "1" else kind.scale
+    part = kind.constant if name == "minimum" else kind.scale
     assert part is not None
     return _rows(part, kind, raw, described.shape, dtype)
 
@@ -40,22 +36,21 @@ def _zeros(kind: Kind, shape: tuple[int, int], stored: tuple[int, ...]) -> NDArr
     """Return the code that stands for 0, packed along the outputs."""
     if not kind.zero:
         return np.zeros(stored, np.uint8)
-    bits = _first(kind).element.bits
+    bits = _coded(kind).element.bits
     each = np.full((stored[1], shape[0]), kind.zero, np.uint8)
     return np.ascontiguousarray(packed(each, bits).T)
 
 
-def _first(kind: Kind) -> Coded:
+def _coded(kind: Kind) -> Coded:
     """Return the format of the codes."""
     format_ = parse(kind.format)
-    first = format_.terms[0] if isinstance(format_, Sum) else format_
-    assert isinstance(first, Coded)
-    return first
+    assert isinstance(format_, Coded)
+    return format_
 
 
 def _codes(kind: Kind, raw: Raw, shape: tuple[int, ...], cols: int) -> NDArray[Any]:
     assert kind.codes is not None
-    bits = _first(kind).element.bits
+    bits = _coded(kind).element.bits
     found = np.empty(shape, np.uint8)
     for some, blocks in _pieces(kind, raw):
         codes = kind.codes(blocks).reshape(-1, cols)
@@ -96,13 +91,13 @@ def _values(kind: Kind, blocks: Raw) -> NDArray[np.float32]:
     """Return the numbers of blocks, (blocks, size)."""
     assert kind.codes is not None
     assert kind.scale is not None
-    codes, scale, first = kind.codes(blocks), kind.scale(blocks), _first(kind)
+    codes, scale, format_ = kind.codes(blocks), kind.scale(blocks), _coded(kind)
     if kind.levels:
         units = np.asarray(kind.levels, np.float32)[codes]
     else:
-        offset = kind.zero if first.affine else 2 ** (first.element.bits - 1)
+        offset = kind.zero if format_.affine or format_.minimum else 2 ** (format_.element.bits - 1)
         units = codes.astype(np.float32) - np.float32(offset)
-    factor = _FACTORS.get(first.scale, _numbers)(scale)
+    factor = _FACTORS.get(format_.scale, _numbers)(scale)
     values = units.reshape(*factor.shape, -1) * factor[..., None]
     if kind.constant is not None:
         values += kind.constant(blocks).astype(np.float32)[..., None]

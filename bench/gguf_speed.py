@@ -1,0 +1,130 @@
+"""The same GGUF file in whet and in llama.cpp, every type of blocks, in turns.
+
+llama.cpp itself writes the files, from the reference model of bench/real_model (blocks that are already
+quantized are decoded first). In each round each engine decodes, then reads a prompt; medians over the
+rounds, and of the ratios within them::
+
+    python bench/gguf_speed.py --llamacpp ENV/bin/python
+
+ENV has llama-cpp-python. A line of JSON is written for each type to `--out`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+TYPES = {
+    "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15,
+    "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30,
+}  # of llama.h, `llama_ftype`  # fmt: skip
+PROMPT, CONTEXT, DECODED = 256, 64, 32  # tokens of a prompt; at the end of decoding, and decoded
+QUANTIZE = """
+import ctypes, sys
+import llama_cpp as c
+source, out, ftype = sys.argv[1], sys.argv[2], int(sys.argv[3])
+quiet = c.llama_log_callback(lambda level, text, data: None)
+c.llama_log_set(quiet, ctypes.c_void_p(0))
+c.llama_backend_init()
+asked = c.llama_model_quantize_default_params()
+asked.ftype, asked.allow_requantize, asked.nthread = ftype, True, 2
+sys.exit(c.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(asked)))
+"""
+
+
+@dataclass
+class Engine:
+    """A worker of bench/speed that serves one file, and the rates that it had [token/s]."""
+
+    process: "subprocess.Popen[str]"
+    decode: list[float] = field(default_factory=list)
+    prefill: list[float] = field(default_factory=list)
+
+    def ask(self, words: str) -> float:
+        """Return the answer to a request."""
+        assert self.process.stdin is not None
+        print(words, file=self.process.stdin, flush=True)
+        return float(json.loads(self._line()))
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended")
+        return line
+
+    def one_round(self) -> None:
+        """Decode, and read a prompt."""
+        self.decode.append(self.ask(f"decode {CONTEXT} {DECODED}"))
+        self.prefill.append(self.ask(f"prefill {PROMPT}"))
+
+
+def started(python: Path, script: str, file: Path, threads: int, cache: str) -> Engine:
+    """Return an engine that has loaded a file."""
+    command = [str(python), str(HERE / "speed" / script), str(file), str(threads), cache]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE / "speed"
+    )
+    engine = Engine(process)
+    engine._line()  # what it says when it is ready
+    return engine
+
+
+def quantized(python: Path, source: Path, folder: Path, kind: str) -> Path:
+    """Return the file of a type, made unless it is there."""
+    path = folder / f"{source.name.split('.')[0]}.{kind}.gguf"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        command = [str(python), "-c", QUANTIZE, str(source), str(part), str(TYPES[kind])]
+        subprocess.run(command, check=True)
+        part.replace(path)
+    return path
+
+
+def compared(given: argparse.Namespace, kind: str, file: Path) -> dict[str, float | str]:
+    """Return the rates of both engines on a file, and their ratios."""
+    ours = started(Path(sys.executable), "with_whet.py", file, given.threads, "bf16")
+    theirs = started(given.llamacpp, "with_llamacpp.py", file, given.threads, "f16")
+    for _ in range(given.rounds):
+        ours.one_round()
+        theirs.one_round()
+    found: dict[str, float | str] = {"type": kind, "bytes": float(file.stat().st_size)}
+    for name in ("decode", "prefill"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        found[f"{name} whet [token/s]"] = round(median(mine), 1)
+        found[f"{name} llama.cpp [token/s]"] = round(median(other), 1)
+        found[f"{name} ratio"] = round(median(a / b for a, b in zip(mine, other, strict=True)), 3)
+    for engine in (ours, theirs):
+        engine.process.communicate()
+    return found
+
+
+def main() -> None:
+    """Make the files, and time both engines on each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--llamacpp", type=Path, required=True, metavar="PYTHON")
+    parser.add_argument("--source", type=Path, help="a GGUF file; the reference model unless said")
+    parser.add_argument("--files", type=Path, default=Path("/tmp/whet-gguf-speed"))
+    parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf_speed.jsonl")
+    given = parser.parse_args()
+    command = [sys.executable, str(HERE / "real_model" / "reference.py")]
+    source = given.source or Path(subprocess.check_output(command, text=True).strip())
+    with given.out.open("a", encoding="utf-8") as out:
+        for kind in given.types:
+            found = compared(given, kind, quantized(given.llamacpp, source, given.files, kind))
+            print(json.dumps(found), file=out, flush=True)
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

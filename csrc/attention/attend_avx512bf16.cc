@@ -1,0 +1,1 @@
+#include "attention/attend_avx512.cc"

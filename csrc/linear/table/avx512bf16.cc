@@ -1,0 +1,1 @@
+#include "linear/table/avx512.cc"

@@ -1,0 +1,1 @@
+#include "linear/table/prepare_avx512.cc"

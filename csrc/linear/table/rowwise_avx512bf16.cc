@@ -1,0 +1,1 @@
+#include "linear/table/rowwise_avx512.cc"
