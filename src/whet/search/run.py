@@ -34,17 +34,18 @@ from whet.search.choose import (
 )
 from whet.search.clock import Clock
 from whet.search.effort import FolderCosts, FolderEffort
-from whet.search.found import recipe_of
+from whet.search.evolve import evolve
+from whet.search.folders import recipe_for, with_header
 from whet.search.gradients import Gradients
 from whet.search.guide import guided
 from whet.search.machine import kernels_of, predictor_of
-from whet.search.option import Choice, counted, total
+from whet.search.option import Choice, counted
 from whet.search.outcome import Outcome
 from whet.search.pace import paced, shown
 from whet.search.planner import Planner
 from whet.search.question import caches_of, drafts_of
 from whet.search.recover import Recovery, affordable, fits_memory, recovery
-from whet.search.refine import Evolution, Generation, Scope
+from whet.search.refine import Generation
 from whet.search.resumed import keep, kept
 from whet.search.shape import draft_of, made_of
 from whet.search.stand import FELT, Stand, stood, units_of
@@ -55,7 +56,6 @@ from whet.search.trials import Score, Trials
 from whet.search.widths import widths
 from whet.store.checkpoint import Checkpoint
 
-HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
 ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
@@ -243,7 +243,10 @@ class Run:
             choice, belief, kl = self._chosen(stand, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, belief.built(kl), self.ask.limits, belief)
             effort = self._effort(stand)
-            recipe, place = self._recipe(stand, choice, effort), self.work / f"built-{attempt}"
+            recipe, place = (
+                recipe_for(self.ask, stand, choice, effort),
+                self.work / f"built-{attempt}",
+            )
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             stand.assembly.forget()
             took = self._compressed(recipe, place, stand, effort)
@@ -296,7 +299,7 @@ class Run:
 
     def _chosen(self, stand: Stand, belief: Belief, *, fresh: bool) -> tuple[Choice, Belief, float]:
         """Return the choice to build, what is believed of it, and its KL divergence put together."""
-        belief = self._headed(stand, belief)
+        belief = with_header(self.ask, stand, belief, self._effort(stand))
         found, belief, kl = settled(stand, self.ask, belief)
         if found is None:
             raise infeasible(stand, self.ask, belief)
@@ -328,7 +331,7 @@ class Run:
         """
         place = self._kept("pilot")
         if not place.is_dir():
-            recipe, told = self._recipe(stand, found.choice, effort), (STANDING, LEARNING)
+            recipe, told = recipe_for(self.ask, stand, found.choice, effort), (STANDING, LEARNING)
             self._compressed(recipe, place, stand, effort, told)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, self.text.held.numpy())
@@ -358,51 +361,16 @@ class Run:
         if self.ask.objective != "quality" or not fresh:
             return choice, kl
         caps = [cap for cap in caps_of(stand, self.ask.limits, belief) if cap.name != "kl"]
-        told = self.teller.part(LEARNING, REFINING)
-        path = self._kept("best.json")
-        began, end = self.clock.spent, self.planner.deadlines(stand.costs).evolution_s
-        last = min(REFINED * self.clock.seconds, end)
-
-        def fitness(one: Choice, scope: Scope) -> float:
-            told((self.clock.spent - began) / max(last - began, 1e-9), "refine")
-            return stand.kl(one, all_tokens=scope == "all")
-
-        evolution = Evolution(stand.menus, caps, fitness, self.ask.seed)
+        told, path = self.teller.part(LEARNING, REFINING), self._kept("best.json")
+        last = min(REFINED * self.clock.seconds, self.planner.deadlines(stand.costs).evolution_s)
         start = kept(path, stand.menus, caps) or choice
-        with self.planner.timeline.phase(
-            "evolution", last - began, f"{len(self.text.held)} windows"
-        ):
-            for generation in evolution.run(start, self.clock.rounds_until(last)):
+        effort = f"{len(self.text.held)} windows"
+        with self.planner.timeline.phase("evolution", last - self.clock.spent, effort):
+            for generation in evolve(stand, start, caps, self.clock, last, told, self.ask.seed):
                 self.generations.append(generation)
                 keep(path, stand.menus, generation.choice)
         best = self.generations[-1]
         return (best.choice, best.kl) if best.kl < kl else (choice, kl)
-
-    def _headed(self, stand: Stand, belief: Belief) -> Belief:
-        """Learn what files have beside their tensors: the most of a few choices, and a little more."""
-        found, _, _ = settled(stand, self.ask, belief)
-        if found is None:
-            return belief
-        recipe = self._recipe(stand, found.choice, self._effort(stand))
-        real = exact_bytes(recipe, self.ask.folder)
-        tensors = stand.fixed + total(stand.menus, found.choice, "nbytes")
-        spare = HEADER * sum(len(menu.unit.sites) for menu in stand.menus)
-        return replace(belief, header=round(real - tensors) + spare)
-
-    def _recipe(self, stand: Stand, choice: Choice, effort: FolderEffort) -> Recipe:
-        described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
-        samples = effort.windows
-        return recipe_of(
-            stand.menus,
-            choice,
-            replace(self.ask.calibration, samples=samples),
-            self.ask.seed,
-            described,
-            stand.steps,
-            stand.finish,
-            solver=effort.solver,
-            draft=stand.draft,
-        )
 
     def _compressed(
         self,

@@ -17,7 +17,8 @@ from whet.store.json_file import read_json
 
 FIRST_FRACTION = 0.12  # of the sweep's time, for the first block
 OUTSIDE_FRACTION = 0.2  # of the sweep's time, for the embedding and the head
-LEAST_LEVELS = 4  # of a unit, in any time
+LEAST_LEVELS = 4  # of a unit of a block, in any time
+LEAST_OUTSIDE = 2  # of the embedding and the head, of which each takes as long as a few blocks
 USUAL_FACTORS = {0: 1.0, 1: 1.4, 4: 2.8}  # times GPTQ alone, by rounds of descent; measured at once
 
 
@@ -96,12 +97,13 @@ class Schedule:
         """Return the place of a level in the order of use; unknown ones come last."""
         return self.order.index(name) if name in self.order else len(self.order)
 
-    def has_time(self, began_s: float, done: int, share: float) -> bool:
+    def has_time(self, began_s: float, done: int, share: float, least: int) -> bool:
         """Return whether a unit that began at `began_s` on the clock is compressed to one more level.
 
-        `done` levels are; `share` is the part of the sweep's time that the unit may take.
+        It is compressed to `done` levels, and to `least` in any time; `share` is the part of the
+        sweep's time that it may take.
         """
-        if done < LEAST_LEVELS:
+        if done < least:
             return True
         spent = self.clock.spent - began_s
         return spent * (1 + 1 / done) <= share * self.seconds

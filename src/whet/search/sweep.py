@@ -28,7 +28,7 @@ from whet.search.database import Database, named, told
 from whet.search.gradients import Felt, Gradients, Heed, costs
 from whet.search.outside import Outside
 from whet.search.rounding import rounding_of
-from whet.search.schedule import OUTSIDE_FRACTION, Schedule
+from whet.search.schedule import LEAST_LEVELS, LEAST_OUTSIDE, OUTSIDE_FRACTION, Schedule
 from whet.search.unit import BRIEF, PLAIN, THOROUGH, Level, Solver, Unit
 
 Made = tuple[dict[str, Tensor], list[Record]]
@@ -162,10 +162,10 @@ class Sweep:
         until the next one counts as its time.
         """
         found: dict[Level, Written] = {}
-        began = self._now
+        began, least = self._now, LEAST_OUTSIDE if unit.layer is None else LEAST_LEVELS
         for level in levels:
-            if share is not None and not self.schedule.has_time(began, len(found), share):
-                return
+            if share is not None and not self.schedule.has_time(began, len(found), share, least):
+                break
             start, new = self._now, level.written not in found
             if new:
                 found[level.written] = self._written(unit, level.written, linears, stats)

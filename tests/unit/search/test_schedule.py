@@ -1,9 +1,11 @@
-"""A search keeps its time: by simulation, over sizes of models, speeds of machines, and estimates that err."""
+"""A search keeps its time: simulated over sizes of models, speeds of machines, and wrong estimates."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.unit.search.menus import site
 
 from whet.search import schedule as schedules
 from whet.search.clock import Clock, Timeline
@@ -22,9 +24,8 @@ from whet.search.effort import (
 )
 from whet.search.limits import limits
 from whet.search.planner import Planner, order_levels
-from whet.search.schedule import LEAST_LEVELS, Schedule
+from whet.search.schedule import LEAST_LEVELS, LEAST_OUTSIDE, Schedule
 from whet.search.unit import BRIEF, LEVELS, PLAIN, THOROUGH, Unit, level
-from tests.unit.search.menus import site
 
 LENGTH, SAMPLES = 512, 128
 SOLVER_FACTORS = {0: 1.0, 1: 1.5, 4: 3.0}
@@ -119,7 +120,7 @@ class Simulation:
     def _outside(self, schedule: Schedule) -> None:
         began = schedule.clock.spent
         for done in range(9):
-            if not schedule.has_time(began, done, schedules.OUTSIDE_FRACTION):
+            if not schedule.has_time(began, done, schedules.OUTSIDE_FRACTION, LEAST_OUTSIDE):
                 return
             each = self.model.vocabulary / (4 * self.machine.solving)
             self.machine.time += each
@@ -131,7 +132,7 @@ class Simulation:
         share = max(schedules.FIRST_FRACTION, 1 / self.model.layers)
         for name in schedule.order:
             written = {one.partition(" on ")[0] for one in done}
-            if not schedule.has_time(began, len(written), share):
+            if not schedule.has_time(began, len(written), share, LEAST_LEVELS):
                 break
             done.append(name)
             if name.partition(" on ")[0] not in written:
@@ -170,9 +171,7 @@ class Simulation:
 def of_levels():
     one = Unit("u", (site("mlp.up", 0),))
     names = {str(level(name)): level(name) for name in LEVELS}
-    bits = {
-        name: float(of.format.bits((64, 512))) / (64 * 512) for name, of in names.items()
-    }
+    bits = {name: float(of.format.bits((64, 512))) / (64 * 512) for name, of in names.items()}
     assert one.weights
     return bits, {name: of.method == "gptq" for name, of in names.items()}
 
@@ -205,7 +204,7 @@ def cheapest(model: Model, machine: Machine) -> float:
     times = ForwardTimes(model.layers, each * model.weights, each * model.vocabulary)
     levels = LEAST_LEVELS + sum(SOLVER_FACTORS.values()) / model.layers
     solve = model.layers * model.weights / machine.solving
-    outside = (LEAST_LEVELS + 1) * model.vocabulary / (4 * machine.solving)
+    outside = (LEAST_OUTSIDE + 1) * model.vocabulary / (4 * machine.solving)
     windows = 4 + 2.5 * 8
     statistics = windows * STATISTICS_COST * times.block_s * times.layers
     return (levels + 1) * solve + outside + statistics + 30 * times.forward_s
@@ -218,7 +217,7 @@ def test_more_time_is_used_for_more() -> None:
         one.run()
         sizes = one.planner.sizes
         found.append((sizes.gradients, sizes.held, sizes.swept, sum(one.levels), one.effort))
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in pairwise(found):
         assert all(a <= b for a, b in zip(less[:4], more[:4], strict=True))
         offers = list(efforts(SAMPLES, less[2]))
         assert more[4].solver.sweeps >= less[4].solver.sweeps, offers
@@ -284,7 +283,7 @@ def test_the_first_levels_keep_the_size(target: float) -> None:
 def test_sizes_of_text_grow_with_time_and_are_kept(tmp_path: Path) -> None:
     times = ForwardTimes(30, 0.1, 0.2)
     found = [plan_text(times, seconds, LENGTH, SAMPLES) for seconds in (1.0, 100.0, 1000.0, 1e6)]
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in pairwise(found):
         assert less.gradients <= more.gradients
         assert less.held <= more.held
         assert less.swept <= more.swept
