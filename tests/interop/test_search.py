@@ -13,20 +13,22 @@ from whet.base.errors import QualityError, RecipeError, StoppedError
 from whet.base.record import Record, read_records
 from whet.cli.main import code
 from whet.kernels.native import missing
-from whet.search import build, guide, recover, refine, run, scale, structure, text, trials, widths
+from whet.search import build, effort, guide, recover, refine, run, structure, trials, widths
 from whet.search.predict import Guide
+from whet.search.schedule import LEAST_LEVELS
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
 SIZE = 3_000_000  # the model is 5.3 MB, with all linears at 3 bits and the table at 8 it is 1.6 MB
 
+FORMATS = ("int2-g64-affine", "int3-g64-affine", "int4-g64", "int5-g64", "int6-g64", "int8-channel")
 SHORT = 1_850_000  # less than the blocks at 8 bits and the table at 3
 
 
 def less(patch: pytest.MonkeyPatch) -> None:
     """Search on few tokens, and end where a generation finds nothing better."""
-    patch.setattr(text, "HELD", 1024)
-    patch.setattr(text, "FELT", 512)
+    patch.setattr(effort, "HELD_TOKENS", 1024)
+    patch.setattr(effort, "GRADIENT_TOKENS", 512)
     patch.setattr(build, "TIMED", 0.0)
     patch.setattr(refine, "PATIENCE", 1)
 
@@ -43,7 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def searched(model: Path, out: Path, **asked):
     settings = {"max_size": str(SIZE), "levels": LEVELS, "samples": 4, "structures": False}
-    return whet.search(model, out=out, **(settings | {"time": "20s"} | asked))
+    settings |= {"recovery": False, "time": "2m"}  # it ends sooner, where no generation is better
+    return whet.search(model, out=out, **(settings | asked))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +176,7 @@ def test_the_result_is_trained_in_the_time_that_is_left(
     monkeypatch.setattr(run, "REFINED", 0.01)
     monkeypatch.setattr(recover, "LEAST", 10_000)
     monkeypatch.setattr(recover, "MOST", 10_000)
-    done = searched(model, tmp_path / "out", time="5m")
+    done = searched(model, tmp_path / "out", time="5m", recovery=True)
     search = one(records_of(done.path), "search")
     before, after = (search.facts[f"kl_{name}"].value for name in ("untrained", "trained"))
     assert search.facts["recovery_tokens"].value == 10_000
@@ -244,17 +247,19 @@ def test_processes_with_one_sweep_divide_the_trials(model: Path, tmp_path: Path)
     assert len(numbers) <= len(shapes) + 3  # at most those that both began with
 
 
-def test_a_wide_model_in_little_time(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scale, "WIDE", 1)
-    monkeypatch.setattr(text, "WIDE_HELD", 1024)
-    monkeypatch.setattr(text, "WIDE_FELT", 512)
-    monkeypatch.setattr(text, "WIDE_SAMPLES", 2)
-    done = searched(model, tmp_path / "out", time="5s")
-    recipe, search = (done.path / "recipe.yaml").read_text(), one(records_of(done.path), "search")
-    assert "samples: 2" in recipe
-    assert "sweeps: 1" in recipe
-    assert search.facts["size_measured"].value <= SIZE
-    assert search.facts["kl_measured"].value < 0.1
-    assert "recovery_tokens" not in search.facts
+def test_in_no_time_it_does_the_least(model: Path, tmp_path: Path) -> None:
+    done = searched(model, tmp_path / "out", time="1s", samples=32, levels=FORMATS)
+    records = records_of(done.path)
+    found = one(records, "search")
+    assert found.facts["size_measured"].value <= SIZE
+    assert found.facts["kl_measured"].value < 0.1
+    assert "recovery_tokens" not in found.facts
+    recipe = (done.path / "recipe.yaml").read_text()
+    assert "samples: 2" in recipe  # of 32, a quarter of a quarter
+    assert "sweeps: 0" in recipe
+    blocks = [r for r in records if r.step == "option" and r.site.startswith("layers.1.")]
+    written = {r.notes["level"] for r in blocks if r.notes["level"] != "as it is"}
+    assert len(written) <= LEAST_LEVELS
+    phases = {r.site: r for r in records if r.step == "phase"}
+    assert list(phases) == ["gradients", "sweep", "evolution", "folder", "measure"]
+    assert phases["folder"].notes["effort"].startswith("0 rounds of descent")

@@ -16,12 +16,12 @@ from whet.recipe.workspace import Resume
 from whet.search.answer import search
 from whet.search.ask import Ask, Found
 from whet.search.limits import Limits, Objective, duration
-from whet.search.scale import is_wide
 from whet.store.folder import Folder
 from whet.store.resolve import resolve
 from whet.train.parallel import Team
 
-HOUR, MINUTES = 3600.0, 600.0
+DEFAULT_TIME_S = 600.0  # that a search takes unless said, of a small model
+TIME_PER_WEIGHT_S = 3e-6  # and besides, for each weight: an hour for a billion
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ def searched(
 
 def _usual(folder: Folder) -> float:
     """Return the time for a model of its size, if nothing is said [s]."""
-    return HOUR if is_wide(anatomy(folder)) else MINUTES
+    weights = sum(site.shape[0] * site.shape[1] for site in anatomy(folder).sites)
+    return DEFAULT_TIME_S + TIME_PER_WEIGHT_S * weights
 
 
 def _seconds(text: str) -> float:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Generator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -60,6 +61,20 @@ def patience() -> float:
     """Return how long a process waits and times in vain: `WHET_PATIENCE`, else a quarter of a minute [s]."""
     given = os.environ.get("WHET_PATIENCE", "")
     return float(given) if given.replace(".", "", 1).isdecimal() else PATIENCE
+
+
+@contextlib.contextmanager
+def limited_patience(seconds: float) -> Generator[None]:
+    """Let this process and those that it starts wait at most so long [s], inside the context."""
+    before = os.environ.get("WHET_PATIENCE")
+    os.environ["WHET_PATIENCE"] = f"{min(patience(), max(0.0, seconds)):.3f}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WHET_PATIENCE"]
+        else:
+            os.environ["WHET_PATIENCE"] = before
 
 
 def _place(threads: int) -> Path:

@@ -11,14 +11,11 @@ from whet.base.record import Record
 from whet.formats.keeping import Keeping
 from whet.measure import apart
 from whet.measure.divergence import judged
-from whet.measure.windows import WINDOWS
-from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline, stage_leaves
 from whet.recipe.recipe import Recipe
 from whet.runtime.engine import load
 from whet.search.ask import Ask
 from whet.search.limits import Limits
-from whet.search.scale import WIDE_WINDOWS, is_wide
 from whet.store.folder import Folder
 from whet.store.writer import shard_bytes
 
@@ -57,12 +54,14 @@ class Measured:
     records: tuple[Record, ...]
 
 
-def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
-    """Measure a folder as `whet measure` does: quality, size and, if asked, speed and memory."""
+def measured(folder: Path, ask: Ask, windows: int, *, timed: bool, again: bool = True) -> Measured:
+    """Measure a folder as `whet measure` does: quality on some windows, size and, if asked, speed and memory.
+
+    A timing that was disturbed is repeated if there is time (`again`).
+    """
     original = ask.folder.path
     trim()  # another process is about to hold both models
-    wide = is_wide(anatomy(ask.folder))
-    records = apart.compare(folder, original, ask.data, WIDE_WINDOWS if wide else WINDOWS)
+    records = apart.compare(folder, original, ask.data, windows)
     facts = records[0].facts
     ppl, before = facts["ppl"].value, facts["ppl_original"].value
     found = {
@@ -71,7 +70,7 @@ def measured(folder: Path, ask: Ask, *, timed: bool) -> Measured:
         "size": float(sum(path.stat().st_size for path in folder.rglob("*.safetensors"))),
     }
     if timed:
-        found |= _timed(folder, original, ask, records, again=not wide)
+        found |= _timed(folder, original, ask, records, again=again)
     return Measured(found, tuple(records))
 
 

@@ -9,7 +9,7 @@ from whet.methods.quantize.kv_cache import KvCache
 from whet.model.site import Site
 from whet.recipe.recipe import Calibration, Recipe, Step
 from whet.search.option import Choice, Menus, chosen
-from whet.search.unit import Level
+from whet.search.unit import THOROUGH, Level, Solver
 
 
 def recipe_of(
@@ -21,13 +21,13 @@ def recipe_of(
     before: Sequence[Step] = (),
     after: Sequence[Step] = (),
     *,
-    brief: bool = False,
+    solver: Solver = THOROUGH,
     draft: tuple[Step, ...] = (),
 ) -> Recipe:
     """Return the recipe of a choice: a step for each level, with the sites that it is for.
 
-    A recipe has a step at least: where everything stays, one that changes no number. With `brief`,
-    methods do without the rounds that gain little. `draft` makes a model that guesses.
+    A recipe has a step at least: where everything stays, one that changes no number. The `solver` is
+    how long GPTQ goes on. `draft` makes a model that guesses.
     Law: every linear is selected by the one step of its unit's level, or by none if it stays, and
     before that by one for its input where the level names that.
     """
@@ -44,7 +44,7 @@ def recipe_of(
         for activation, sites in sorted(read.items(), key=lambda pair: str(pair[0]))
     )
     steps = tuple(
-        Step(level.use(brief=brief), patterns(sites, everything))
+        Step(level.use(solver=solver), patterns(sites, everything))
         for level, sites in sorted(taken.items(), key=lambda pair: str(pair[0]))
     )
     every = (*before, *inputs, *steps, *after) or (Step(KvCache(keep=USUAL)),)

@@ -5,6 +5,7 @@ from whet.base.paths import local_path
 from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
 from whet.measure import apart
+from whet.measure.rest import Rest
 from whet.model.family import find
 from whet.runtime.engine import load
 from whet.search.ask import Ask
@@ -32,3 +33,12 @@ def predictor_of(ask: Ask, folder: Folder, cache: Keeping = USUAL) -> Predictor 
         return None
     engine = load(folder.path, "native", cache=cache, draft=False)
     return calibrated(engine, latency(folder.nbytes), timed=apart.rest)
+
+
+def kernels_of(folder: Folder) -> Predictor | None:
+    """Return what says which formats this machine multiplies by, and times nothing; None without kernels."""
+    if missing():
+        return None
+    family = find(folder.config)
+    arch = family.architecture(folder.config, folder.tensors)
+    return Predictor(family, arch, latency(folder.nbytes), Rest(0.0, 0.0, ((1, 0.0),), 0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from whet.search.unit import Level, Unit
 
@@ -95,6 +96,32 @@ def beaten(menus: Menus) -> dict[str, str]:
                 )
                 break
     return found
+
+
+def off_hull(menus: Menus) -> dict[str, str]:
+    """Return the levels above the convex hull of size and loss in every unit, with the reason.
+
+    A mixture of two other levels, in this unit and others like it, is as small and loses clearly less.
+    """
+    useful: dict[str, bool] = {}
+    for menu in menus:
+        for option in menu.options[1:]:
+            name = str(option.level)
+            useful[name] = useful.get(name, False) or not _mixed(option, menu.options)
+    reason = "mixtures of two other levels are as small and lose less in every block so far"
+    return {name: reason for name, kept in useful.items() if not kept}
+
+
+def _mixed(option: Option, others: Sequence[Option]) -> bool:
+    """Return whether a mixture of two options has the size of one and clearly less loss."""
+    smaller = [one for one in others if one.nbytes <= option.nbytes and one is not option]
+    larger = [one for one in others if one.nbytes > option.nbytes]
+    least = min((one.kl for one in smaller if one.nbytes == option.nbytes), default=inf)
+    for low in smaller:
+        for high in larger:
+            share = (option.nbytes - low.nbytes) / (high.nbytes - low.nbytes)
+            least = min(least, low.kl + share * (high.kl - low.kl))
+    return least < CLEARLY * option.kl
 
 
 def _beats(one: Option, other: Option) -> bool:

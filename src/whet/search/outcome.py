@@ -8,6 +8,7 @@ from whet.search.allocate import Allocation
 from whet.search.ask import Ask
 from whet.search.build import Measured
 from whet.search.choose import Belief
+from whet.search.clock import Phase
 from whet.search.option import Choice
 from whet.search.recover import Recovery
 from whet.search.refine import Generation
@@ -37,4 +38,5 @@ class Outcome:
     trials: Trials
     generations: tuple[Generation, ...]
     recovery: Recovery | None = None
+    phases: tuple[Phase, ...] = ()
     seconds: float = 0.0

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whet.base.errors import RecipeError
+from whet.calibrate.tokens import Tokens
 from whet.formats.keeping import USUAL, Keeping
 from whet.kernels.native import missing
 from whet.measure.windows import windows
-from whet.recipe.anatomy import anatomy
 from whet.recipe.identity import check, identity
 from whet.search.ask import Ask
-from whet.search.scale import is_wide
+from whet.search.recover import affordable, fits_memory
 from whet.search.stand import units_of
-from whet.search.text import Text
 from whet.search.unit import LEVELS
 from whet.store.durable import write_json
 from whet.store.tokenizer import Tokenizer
 
 COUNTED = "weights and activations"  # in costs of levels; a sweep that counted less is not taken
+DRAFT_FRACTION = 0.03  # of the time, that a draft is trained for at least ten thousand tokens
 FEWER: tuple[Keeping, ...] = ("int8", "kv4")  # that keys and values may be kept in
 
 
@@ -45,11 +45,13 @@ def caches_of(ask: Ask) -> tuple[Keeping, ...]:
 def drafts_of(ask: Ask) -> bool:
     """Return whether models that guess are tried: where tokens are to come faster, here and now.
 
-    Not for wide models: a draft that is not trained guesses badly, and training takes memory.
+    Not where there is no time or memory to train one: a draft that is not trained guesses badly.
     """
     wanted = ask.limits.decode is not None or ask.objective == "speed"
     here = ask.target is None and missing() is None
-    return wanted and here and ask.structures and not is_wide(anatomy(ask.folder))
+    weights = sum(unit.weights for unit in units_of(ask, ask.folder))
+    trains = affordable(DRAFT_FRACTION * ask.seconds, weights) > 0 and fits_memory(weights)
+    return wanted and here and ask.structures and trains
 
 
 def share(folder: Path, mine: Mapping[str, str]) -> None:
@@ -65,11 +67,11 @@ def share(folder: Path, mine: Mapping[str, str]) -> None:
         write_json(path, mine)  # which another process may do at the same time, with the same words
 
 
-def identity_of(ask: Ask, text: Text) -> Mapping[str, str]:
+def identity_of(ask: Ask, calibrated: Tokens) -> Mapping[str, str]:
     """Return what a search that goes on must share with the one before; limits may be others.
 
     Of the text its tokens count, wherever it lies.
     """
     levels = tuple(ask.levels) or LEVELS
     asked = (levels, ask.tables, ask.skip, ask.seed, ask.structures, COUNTED)
-    return identity(repr(asked), ask.folder.digest(), text.calibrated.digest)
+    return identity(repr(asked), ask.folder.digest(), calibrated.digest)

@@ -32,6 +32,7 @@ def records(outcome: Outcome) -> Iterator[Record]:
     yield from outcome.trials.records()
     yield from _frontier(outcome)
     yield from _uniform(outcome)
+    yield from _phases(outcome)
     for one in outcome.generations:
         facts = {
             "kl": Quantity(one.kl, "nat", f"best so far; {TOGETHER}"),
@@ -39,6 +40,16 @@ def records(outcome: Outcome) -> Iterator[Record]:
         }
         yield Record("generation", str(one.number), facts)
     yield from outcome.seen.records
+
+
+def _phases(outcome: Outcome) -> Iterator[Record]:
+    """Yield the phases of the search in order, with the time planned for each and the time it took."""
+    for phase in outcome.phases:
+        facts = {
+            "planned": Quantity(phase.planned_s, "s", "estimated when the phase began"),
+            "seconds": Quantity(phase.spent_s, "s", "wall time"),
+        }
+        yield Record("phase", phase.name, facts, notes={"effort": phase.effort})
 
 
 def _search(outcome: Outcome) -> Record:

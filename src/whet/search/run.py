@@ -10,14 +10,12 @@ import shutil
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
 
 from filelock import FileLock
 
 from whet.base.errors import QualityError
 from whet.model.architecture import Architecture
 from whet.model.family import find
-from whet.recipe.anatomy import anatomy
 from whet.recipe.recipe import Recipe, Step
 from whet.search.allocate import Allocation
 from whet.search.ask import Ask, Carry
@@ -35,18 +33,20 @@ from whet.search.choose import (
     settled,
 )
 from whet.search.clock import Clock
-from whet.search.found import recipe_of
+from whet.search.effort import FolderCosts, FolderEffort
+from whet.search.evolve import evolve
+from whet.search.folders import recipe_for, with_header
 from whet.search.gradients import Gradients
 from whet.search.guide import guided
-from whet.search.machine import predictor_of
-from whet.search.option import Choice, counted, total
+from whet.search.machine import kernels_of, predictor_of
+from whet.search.option import Choice, counted
 from whet.search.outcome import Outcome
 from whet.search.pace import paced, shown
+from whet.search.planner import Planner
 from whet.search.question import caches_of, drafts_of
-from whet.search.recover import Recovery, affordable, recovery
-from whet.search.refine import Evolution, Generation, Scope
+from whet.search.recover import Recovery, affordable, fits_memory, recovery
+from whet.search.refine import Generation
 from whet.search.resumed import keep, kept
-from whet.search.scale import is_wide
 from whet.search.shape import draft_of, made_of
 from whet.search.stand import FELT, Stand, stood, units_of
 from whet.search.structure import Space, Structure, space_of
@@ -56,16 +56,16 @@ from whet.search.trials import Score, Trials
 from whet.search.widths import widths
 from whet.store.checkpoint import Checkpoint
 
-HEADER = 32  # bytes by which a linear's entry in a header may differ from format to format
 ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, LEARNING, REFINING, BUILDING, ENDING = 0.6, 0.7, 0.8, 0.9, 1.0  # where parts end, as told
-SEQUENTIAL, BRIEFLY = 0.8, 0.95  # of a loss, what compressing in order leaves, where no pilot tells
+SEQUENTIAL, BRIEFLY = (
+    0.8,
+    0.95,
+)  # of a loss, what compressing in order leaves on all text, on a part
 TRAINED = 0.03  # share of the time that a unit of training takes
-ROOMY = 1.5  # times the longest trial, that a wide model's folder takes with all text and rounds
-BRIEF = 0.65  # of the longest trial, that it takes with a quarter of the text and one round, and is measured
-PILOTED = 1.0  # of the longest trial, that two folders take
+PILOT_FRACTION = 0.1  # of the time, that a folder to learn from may take where no limit needs it
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too
 
 
@@ -78,12 +78,16 @@ class Run:
     work: Path
     carry: Carry
     teller: Teller
-    clock: Clock
+    planner: Planner
     stands: dict[Structure, Stand] = field(default_factory=dict[Structure, Stand])
     beliefs: dict[str, Belief] = field(default_factory=dict[str, Belief])
     generations: list[Generation] = field(default_factory=list[Generation])
     took: float = 0.0  # the longest trial [s]
-    brief: bool = False  # compress on less text, with fewer rounds
+
+    @property
+    def clock(self) -> Clock:
+        """The time of the search."""
+        return self.planner.clock
 
     def result(self) -> Outcome:
         """Return the folder that keeps all limits, with everything that is known of it."""
@@ -93,7 +97,6 @@ class Run:
         if best is None:
             raise self._nothing()
         stand, self.took = self._stand(best), max(self.took, trials.lasted)
-        self.brief = is_wide(anatomy(self.ask.folder)) and self.clock.left < ROOMY * self.took
         return self._built(stand, trials)
 
     @property
@@ -180,10 +183,20 @@ class Run:
         if not structure.whole:
             steps = structure.steps(self._arch, self._widths(structure))
             folder = made_of(self.ask, steps, str(structure), place / "model", self.carry, told)
-        predictor = predictor_of(self.ask, folder)
-        stand = stood(self.ask, folder, self.text, place, predictor, told)
+        predictor = predictor_of(self.ask, folder) if self._predicts() else None
+        machine = predictor or kernels_of(folder)
+        began = self.clock.spent
+        stand = stood(self.ask, folder, self.text, place, predictor, told, self.planner, machine)
+        if self.planner.sweep_s is None:
+            self.planner.sweep_s = self.clock.spent - began
         lost = 0.0 if structure.whole else stand.kl({m.unit.name: 0 for m in stand.menus})
         return replace(stand, lost=lost, steps=steps, name=str(structure))
+
+    def _predicts(self) -> bool:
+        """Return whether speed and memory are predicted: where a limit needs it, or there is time."""
+        ask = self.ask
+        wanted = ask.objective == "speed" or ask.target is not None
+        return wanted or self.planner.predicts_speed(ask.limits)
 
     def _widths(self, structure: Structure) -> tuple[int, ...]:
         """Return the width of each block of a shape, where they differ."""
@@ -195,13 +208,13 @@ class Run:
 
     def _judged(self, structure: Structure) -> Score:
         """Return what the best choice for a shape is predicted to be worth."""
-        began = perf_counter()
+        began = self.clock.spent
         stand = self._stand(structure)
         found, belief, kl = settled(stand, self.ask, self._believed(stand))
         if found is None:
             raise infeasible(stand, self.ask, belief)
         facts = predicted(stand, found.choice, kl, self.ask.limits, belief)
-        self.took = max(self.took, perf_counter() - began)
+        self.took = max(self.took, self.clock.spent - began)
         value = {"quality": facts["kl"], "size": facts["size"], "speed": -facts.get("decode", 0.0)}
         over = broken(self.ask.limits, facts, belief)
         over = {name: share - 1e-9 for name, share in over.items()}
@@ -218,20 +231,25 @@ class Run:
         """Refine the choice, build it, measure it; again with what that taught, if need be."""
         first, belief, kl = settled(stand, self.ask, self._believed(stand))
         assert first is not None, "the trial has shown that there is one"
-        if self._learns():
-            belief = self._piloted(stand, first, belief, kl)
+        effort, costs = self._effort(stand), stand.costs
+        if self._learns(costs, effort):
+            belief = self._piloted(stand, first, belief, kl, effort)
         else:
-            belief = replace(belief, sequential=BRIEFLY if self.brief else SEQUENTIAL)
+            whole = effort.windows == len(self.text.calibrated.ids)
+            belief = replace(belief, sequential=SEQUENTIAL if whole else BRIEFLY)
         choice, missed = first.choice, None
         for attempt in range(ATTEMPTS):
             belief = reachable(stand, self.ask, belief, choice)
             choice, belief, kl = self._chosen(stand, belief, fresh=attempt == 0)
             expected = predicted(stand, choice, belief.built(kl), self.ask.limits, belief)
-            recipe, place = self._recipe(stand, choice), self.work / f"built-{attempt}"
+            effort = self._effort(stand)
+            recipe, place = (
+                recipe_for(self.ask, stand, choice, effort),
+                self.work / f"built-{attempt}",
+            )
             expected["size"] = float(exact_bytes(recipe, self.ask.folder))
             stand.assembly.forget()
-            began = self.clock.spent
-            self._carried(recipe, place, stand.drafted)
+            took = self._compressed(recipe, place, stand, effort)
             seen = self._measured(stand, place)
             over = broken(self.ask.limits, seen.facts, belief)
             if all(share <= 0 for share in over.values()):
@@ -239,7 +257,7 @@ class Run:
                 found = Outcome(
                     self.ask, stand, first, choice, place, expected, seen, belief, kl, trials, told
                 )
-                return self._recovered(found, recipe, self.clock.spent - began)
+                return self._recovered(found, recipe, took)
             missed = missing_by(self.ask.limits, seen.facts, over)
             belief = learned(belief, expected, seen.facts)
         assert missed is not None, "a folder that keeps all limits has been returned"
@@ -251,12 +269,14 @@ class Run:
         `took` is what the folder took [s], which has to be made again on the way.
         """
         weights = sum(menu.unit.weights for menu in found.stand.menus)
-        use = recovery(self.clock.left - REPEATED * took, weights) if self._trains() else None
+        left = self.clock.left - REPEATED * took - self.planner.measure_s
+        use = recovery(left, weights) if self._trains(weights) else None
         if use is None:
             return found
         place = self.work / "recovered"
         recipe, told = replace(recipe, steps=(*recipe.steps, Step(use))), (BUILDING, ENDING)
-        self._carried(recipe, place, found.stand.drafted, told)
+        with self.planner.timeline.phase("recovery", left, f"{use.tokens} tokens"):
+            self._carried(recipe, place, found.stand.drafted, told)
         seen = self._measured(found.stand, place)
         over = broken(self.ask.limits, seen.facts, found.belief)
         before, after = found.seen.facts["kl"], seen.facts["kl"]
@@ -267,41 +287,52 @@ class Run:
     def _measured(self, stand: Stand, place: Path) -> Measured:
         """Return what a folder has, which takes minutes where two large models are read."""
         self.teller.part(BUILDING, ENDING)(0.0, "measure")
-        return measured(place, self.ask, timed=self._here(stand))
+        windows, again = self.planner.measured_windows(), self.planner.may_time_again()
+        planned = 2 * windows * self.planner.times.forward_s
+        with self.planner.timeline.phase("measure", planned, f"{windows} windows"):
+            return measured(place, self.ask, windows, timed=self._here(stand), again=again)
 
-    def _trains(self) -> bool:
-        """Return whether training is worth a try: for quality, of a model that fits into memory twice."""
+    def _trains(self, weights: int) -> bool:
+        """Return whether training is worth a try: for quality, of a model that fits into memory."""
         ask = self.ask
-        return ask.recovery and ask.objective == "quality" and not is_wide(anatomy(ask.folder))
+        return ask.recovery and ask.objective == "quality" and fits_memory(weights)
 
     def _chosen(self, stand: Stand, belief: Belief, *, fresh: bool) -> tuple[Choice, Belief, float]:
         """Return the choice to build, what is believed of it, and its KL divergence put together."""
-        belief = self._headed(stand, belief)
+        belief = with_header(self.ask, stand, belief, self._effort(stand))
         found, belief, kl = settled(stand, self.ask, belief)
         if found is None:
             raise infeasible(stand, self.ask, belief)
         choice, kl = self._refined(stand, found.choice, kl, belief, fresh=fresh)
         return choice, belief, kl
 
-    def _learns(self) -> bool:
+    def _effort(self, stand: Stand) -> FolderEffort:
+        """Return how the folder of a shape is compressed in the time that is left."""
+        return self.planner.folder_effort(stand.costs)
+
+    def _learns(self, costs: FolderCosts, effort: FolderEffort) -> bool:
         """Return whether there is time for a folder to learn from, besides the one that is published.
 
-        Of a wide model only if a limit depends on what it teaches.
+        Where no limit depends on what it teaches, it may take little.
         """
-        if self.clock.left < PILOTED * self.took:
+        each = self.planner.folder_s(costs, effort)
+        if self.clock.left < 2 * each + self.planner.measure_s:
             return False
         sized = all(limit.name in ("size", "bpw") for limit in self.ask.limits)
-        return not (sized and self.ask.objective == "quality" and is_wide(anatomy(self.ask.folder)))
+        needed = not sized or self.ask.objective != "quality"
+        return needed or each < PILOT_FRACTION * self.clock.seconds
 
-    def _piloted(self, stand: Stand, found: Allocation, belief: Belief, kl: float) -> Belief:
+    def _piloted(
+        self, stand: Stand, found: Allocation, belief: Belief, kl: float, effort: FolderEffort
+    ) -> Belief:
         """Build the first choice, to learn how predictions and measurements differ on this machine.
 
         Other work on a machine, at the time when its kernels were timed, makes predictions too slow.
         """
         place = self._kept("pilot")
         if not place.is_dir():
-            recipe, told = self._recipe(stand, found.choice), (STANDING, LEARNING)
-            self._carried(recipe, place, stand.drafted, told)
+            recipe, told = recipe_for(self.ask, stand, found.choice, effort), (STANDING, LEARNING)
+            self._compressed(recipe, place, stand, effort, told)
         if kl:
             real = held_out_kl(place, self.ask.folder.path, self.text.held.numpy())
             belief = compared(belief, kl, real)
@@ -330,48 +361,32 @@ class Run:
         if self.ask.objective != "quality" or not fresh:
             return choice, kl
         caps = [cap for cap in caps_of(stand, self.ask.limits, belief) if cap.name != "kl"]
-        told = self.teller.part(LEARNING, REFINING)
-        path = self._kept("best.json")
-        began = self.clock.spent / self.clock.seconds
-        last = min(REFINED, self.clock.share(BRIEF * self.took)) if self.brief else REFINED
-
-        def fitness(one: Choice, scope: Scope) -> float:
-            gone = (self.clock.spent / self.clock.seconds - began) / max(last - began, 1e-9)
-            told(gone, "refine")
-            return stand.kl(one, all_tokens=scope == "all")
-
-        evolution = Evolution(stand.menus, caps, fitness, self.ask.seed)
+        told, path = self.teller.part(LEARNING, REFINING), self._kept("best.json")
+        last = min(REFINED * self.clock.seconds, self.planner.deadlines(stand.costs).evolution_s)
         start = kept(path, stand.menus, caps) or choice
-        for generation in evolution.run(start, self.clock.until(last)):
-            self.generations.append(generation)
-            keep(path, stand.menus, generation.choice)
+        effort = f"{len(self.text.held)} windows"
+        with self.planner.timeline.phase("evolution", last - self.clock.spent, effort):
+            for generation in evolve(stand, start, caps, self.clock, last, told, self.ask.seed):
+                self.generations.append(generation)
+                keep(path, stand.menus, generation.choice)
         best = self.generations[-1]
         return (best.choice, best.kl) if best.kl < kl else (choice, kl)
 
-    def _headed(self, stand: Stand, belief: Belief) -> Belief:
-        """Learn what files have beside their tensors: the most of a few choices, and a little more."""
-        found, _, _ = settled(stand, self.ask, belief)
-        if found is None:
-            return belief
-        real = exact_bytes(self._recipe(stand, found.choice), self.ask.folder)
-        tensors = stand.fixed + total(stand.menus, found.choice, "nbytes")
-        spare = HEADER * sum(len(menu.unit.sites) for menu in stand.menus)
-        return replace(belief, header=round(real - tensors) + spare)
-
-    def _recipe(self, stand: Stand, choice: Choice) -> Recipe:
-        described = f"Found by a search: {self.ask.limits.text or 'no limits'}; {stand.name}."
-        samples = len(self.text.swept if self.brief else self.text.calibrated.ids)
-        return recipe_of(
-            stand.menus,
-            choice,
-            replace(self.ask.calibration, samples=samples),
-            self.ask.seed,
-            described,
-            stand.steps,
-            stand.finish,
-            brief=self.brief,
-            draft=stand.draft,
-        )
+    def _compressed(
+        self,
+        recipe: Recipe,
+        out: Path,
+        stand: Stand,
+        effort: FolderEffort,
+        told: tuple[float, float] = (REFINING, BUILDING),
+    ) -> float:
+        """Compress a folder; learn from the time that it takes, and return it [s]."""
+        began, planned = self.clock.spent, self.planner.folder_s(stand.costs, effort)
+        with self.planner.timeline.phase("folder", planned, str(effort)):
+            self._carried(recipe, out, stand.drafted, told)
+        took = self.clock.spent - began
+        self.planner.learn_folder(stand.costs, effort, took)
+        return took
 
     def _carried(
         self,

@@ -15,16 +15,18 @@ from whet.recipe.recipe import Step, matches
 from whet.search.ask import Ask, Told
 from whet.search.assembly import Assembly
 from whet.search.database import Database
+from whet.search.effort import FolderCosts, ForwardTimes
 from whet.search.gradients import Gradients, gradients
-from whet.search.option import Choice, Menu, Option, beaten
+from whet.search.option import Choice, Menu, Option, beaten, off_hull
+from whet.search.planner import Planner, order_levels
 from whet.search.predict import Predictor
-from whet.search.scale import is_wide
+from whet.search.schedule import USUAL_FACTORS
 from whet.search.sweep import Sweep
 from whet.search.text import Text
 from whet.search.unit import (
     LEVELS,
-    WIDE_LEVELS,
     Level,
+    Machine,
     Rejected,
     Unit,
     levels_of,
@@ -36,6 +38,7 @@ from whet.store.dialects.whet import WHET
 from whet.store.folder import Folder
 from whet.store.scheme import Scheme
 
+NO_COSTS = FolderCosts(ForwardTimes(1, 0.0, 0.0), 0.0, 0.0, 0.0, USUAL_FACTORS)
 FELT = "felt"  # the folder of the backward pass
 SHARES = (0.0, 0.15, 1.0)  # of the preparation: where the backward pass ends, and the sweep
 
@@ -45,7 +48,7 @@ class Stand:
     """A shape of the model with everything that choices are made from.
 
     `steps` make the shape from the source, `finish` is done at the end, `draft` makes a model that
-    guesses, which lies at `drafted`; `lost` is the KL divergence
+    guesses, which lies at `drafted`; `costs` are those of compressing it; `lost` is the KL divergence
     that the shape costs as it is, `forgot` what its keys and values do as they are kept in `cache`
     [nat per token]; `fixed` the size of what no unit holds [byte].
     """
@@ -56,6 +59,7 @@ class Stand:
     assembly: Assembly
     predictor: Predictor | None
     fixed: int
+    costs: FolderCosts = NO_COSTS
     lost: float = 0.0
     forgot: float = 0.0
     steps: tuple[Step, ...] = ()
@@ -100,30 +104,80 @@ def stood(
     work: Path,
     predictor: Predictor | None,
     told: Told,
+    planner: Planner,
+    machine: Machine | None = None,
 ) -> Stand:
-    """Return a shape with its options: gradients, then the sweep; what is on disk is used again."""
+    """Return a shape with its options: gradients, then the sweep; what is on disk is used again.
+
+    `machine` says which levels have no kernels, where no predictor does.
+    """
     source, original = Checkpoint(folder), Checkpoint(ask.folder)
     every = units_of(ask, folder)
-    wide = is_wide(anatomy(ask.folder))
-    offers, rejected = _offers(ask, every, predictor, WIDE_LEVELS if wide else LEVELS)
+    offers, rejected = _offers(ask, every, predictor or machine)
     work.mkdir(parents=True, exist_ok=True)
-    felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
+    with planner.timeline.phase(
+        "gradients", len(text.felt) * planner.times.gradient_s, f"{len(text.felt)} windows"
+    ):
+        felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
     place = work / "levels"
     place.mkdir(exist_ok=True)
     outside = tuple(unit.name for unit in every if unit.layer is None)
     database = Database(place, offers, outside)
     costs = _Costs(folder, predictor, ask.limits.prompt)
 
-    def screen() -> dict[str, str]:
-        first = [unit for unit in every if unit.layer == 0]
-        return beaten(_menus(first, database, costs))
+    schedule = planner.schedule(every, _order(ask, folder, every, offers), work / "schedule.json")
+    reasons: dict[str, str] = {}
+
+    def screen(fresh: Sequence[Record]) -> dict[str, str]:
+        reasons.update(_useless(ask, every, _menus(every, database, costs, fresh)))
+        return reasons
+
+    def replan() -> None:
+        planner.replan(schedule, every)
 
     heed = _share(told, *SHARES[1:])
-    Sweep(source, every, database, felt, ask.seed, heed, wide, screen).run(text.swept)
+    with planner.timeline.phase("sweep", schedule.seconds, f"{len(text.swept)} windows"):
+        Sweep(source, every, database, felt, ask.seed, heed, schedule, screen, replan).run(
+            text.swept
+        )
     menus = _menus(every, database, costs)
-    rejected += tuple(Rejected("", level, reason) for level, reason in screen().items())
+    rejected += tuple(Rejected("", level, reason) for level, reason in screen(()).items())
     assembly = Assembly(source, menus, database, text.held, original)
-    return Stand(folder, menus, rejected, assembly, predictor, _fixed(folder, every))
+    folder_costs = planner.folder_costs(schedule, every)
+    fixed = _fixed(folder, every)
+    return Stand(folder, menus, rejected, assembly, predictor, fixed, folder_costs)
+
+
+def _order(
+    ask: Ask, folder: Folder, every: Sequence[Unit], offers: Mapping[str, Sequence[Level]]
+) -> list[str]:
+    """Return the names of all levels, the most useful for the limits first."""
+    bits: dict[str, float] = {}
+    plain: dict[str, bool] = {}
+    for unit in every:
+        for one in offers[unit.name][1:]:
+            bits.setdefault(str(one), 8 * _nbytes(unit, one) / unit.weights)
+            plain.setdefault(str(one), one.method in ("gptq", "rtn"))
+    limits, target = ask.limits, None
+    if limits.bpw is not None:
+        target = limits.bpw.value
+    elif limits.size is not None:
+        room = limits.size.value - _fixed(folder, every)
+        target = 8 * room / sum(unit.weights for unit in every)
+    return order_levels(bits, plain, target)
+
+
+def _useless(ask: Ask, every: Sequence[Unit], menus: Sequence[Menu]) -> dict[str, str]:
+    """Return the levels that the blocks so far have shown to be useless, with the reason.
+
+    Where size alone is limited, those that mixtures of two others beat are useless too.
+    """
+    seen = {menu.unit.name: menu for menu in menus if len(menu.options) > 1}
+    blocks = [seen[unit.name] for unit in every if unit.layer is not None and unit.name in seen]
+    found = beaten([menu for menu in blocks if menu.unit.layer == 0])
+    if ask.limits.timed or ask.objective == "speed":
+        return found
+    return off_hull(blocks) | found
 
 
 def recosted(stand: Stand, predictor: Predictor, prompt: int) -> Stand:
@@ -137,14 +191,14 @@ def recosted(stand: Stand, predictor: Predictor, prompt: int) -> Stand:
 
 
 def _offers(
-    ask: Ask, every: Sequence[Unit], predictor: Predictor | None, usual: Sequence[str]
+    ask: Ask, every: Sequence[Unit], machine: Machine | None
 ) -> tuple[Mapping[str, tuple[Level, ...]], tuple[Rejected, ...]]:
     """Return what each unit may become, and what none of them may."""
-    levels, tables = levels_of(ask.levels or usual), levels_of(ask.tables, table=True)
+    levels, tables = levels_of(ask.levels or LEVELS), levels_of(ask.tables, table=True)
     offers: dict[str, tuple[Level, ...]] = {}
     rejected: list[Rejected] = []
     for unit in every:
-        offers[unit.name], refused = offered(unit, tables if unit.table else levels, predictor)
+        offers[unit.name], refused = offered(unit, tables if unit.table else levels, machine)
         rejected += refused
     return offers, tuple(rejected)
 
@@ -188,15 +242,18 @@ class _Costs:
         )
 
 
-def _menus(every: Sequence[Unit], database: Database, costs: _Costs) -> tuple[Menu, ...]:
-    """Return the options of every unit with all that is known of them."""
-    known = {(record.site, record.notes["level"]): record for record in database.records()}
+def _menus(
+    every: Sequence[Unit], database: Database, costs: _Costs, fresh: Sequence[Record] = ()
+) -> tuple[Menu, ...]:
+    """Return the options of every unit with all that is known of them; `fresh` is known besides."""
+    records = (*database.records(), *fresh)
+    known = {(record.site, record.notes["level"]): record for record in records}
     found: list[Menu] = []
     for unit in every:
-        records = ((one, known.get((unit.name, str(one)))) for one in database.offers[unit.name])
+        written = ((one, known.get((unit.name, str(one)))) for one in database.offers[unit.name])
         options = (
             costs.option(unit, one, record)
-            for one, record in records
+            for one, record in written
             if record is not None or one.format is None
         )
         found.append(Menu(unit, tuple(options)))

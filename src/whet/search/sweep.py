@@ -29,14 +29,19 @@ from whet.search.database import Database, named, told
 from whet.search.gradients import Felt, Gradients, costs
 from whet.search.outside import Outside
 from whet.search.rounding import rounding_of
-from whet.search.unit import Level, Unit
+from whet.search.schedule import LEAST_LEVELS, LEAST_OUTSIDE, OUTSIDE_FRACTION, Schedule
+from whet.search.unit import BRIEF, PLAIN, THOROUGH, Level, Solver, Unit
 
 Made = tuple[dict[str, Tensor], list[Record]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """A sweep under way."""
+    """A sweep under way.
+
+    The `schedule` says how many levels there is time for. `screen` returns the levels that are useless
+    by the blocks so far and some records more; `replan` is called after each block.
+    """
 
     source: Source
     units: Sequence[Unit]
@@ -44,8 +49,9 @@ class Sweep:
     gradients: Gradients
     seed: int
     heed: Report
-    quick: bool = False  # compare levels without the last rounds of their methods
-    screen: Callable[[], Collection[str]] = tuple  # levels that the first block has ruled out
+    schedule: Schedule
+    screen: Callable[[Sequence[Record]], Collection[str]] = lambda _: ()
+    replan: Callable[[], None] = lambda: None
 
     @torch.no_grad()
     def run(self, ids: Int64[Tensor, "samples time"]) -> None:
@@ -56,26 +62,39 @@ class Sweep:
             part = self.database.part(unit)
             if part >= done:
                 self.heed(part / parts, f"levels, {unit.name}")
-                self.database.keep(part, *self._outside(unit))
+                self._keep(part, self._outside(unit))
         if done >= parts:
             return
-        states = self.database.folder / "hidden-states"
-        states.mkdir(parents=True, exist_ok=True)
-        for stop in walk(self.source, ids, states):
+        hidden_states = self.database.folder / "spool"
+        hidden_states.mkdir(parents=True, exist_ok=True)
+        began = self._now
+        for stop in walk(self.source, ids, hidden_states):
             part = len(self.database.outside) + stop.layer
             if part >= done:
                 self.heed(part / parts, f"levels, block {stop.layer + 1}")
-                self.database.keep(part, *self._block(stop))
+                self._keep(part, self._block(stop, began))
+            began = self._now
+
+    @property
+    def _now(self) -> float:
+        return self.schedule.clock.spent
+
+    def _keep(self, part: int, made: Made) -> None:
+        """Make a part last, with the times that it has shown."""
+        self.schedule.keep()
+        self.database.keep(part, *made)
+        self.replan()
 
     def _outside(self, unit: Unit) -> Made:
-        """Write every level of the embedding or of the head."""
+        """Compress the embedding or the head to every level that there is time for."""
         outside = Outside(self.source, self.gradients)
         made: dict[str, Tensor] = {}
         records: list[Record] = []
         old = {unit.sites[0].role: Linear(self.source.weight(unit.sites[0]))}
         stats = {unit.sites[0].tap: outside.statistics(unit)}
         whole = _energy(unit, {role: one.weight.dense() for role, one in old.items()}, stats)
-        for level, written in self._all_written(unit, old, stats):
+        levels, share = self._levels(unit), OUTSIDE_FRACTION / len(self.database.outside)
+        for level, written in self._all_written(unit, old, stats, levels, share):
             new = written.weights[unit.sites[0].role]
             made |= named(level, written.weights)
             lost = _energy(unit, _deltas(written, old), stats)
@@ -84,41 +103,104 @@ class Sweep:
             records.append(told(unit, level, kl, error, written.fallback))
         return made, records
 
-    def _block(self, stop: Stop) -> Made:
-        """Write every level of the units of a block."""
-        felt = self.gradients.block(stop.layer)
+    def _block(self, stop: Stop, began: float) -> Made:
+        """Compress the units of a block, which `began` to be reached then on the clock [s].
+
+        The first block is done again where it shows that there is time for the thorough solver.
+        """
+        made = self._compressed(stop, began)
+        if stop.layer == 0:
+            swept = {record.notes["level"] for record in made[1]}
+            if self.schedule.choose_solver(swept - set(self.screen(made[1]))):
+                return self._compressed(stop, self._now)
+        return made
+
+    def _compressed(self, stop: Stop, began: float) -> Made:
+        """Compress the units of a block to every level that there is time for."""
+        gradients = self.gradients.block(stop.layer)
         made: dict[str, Tensor] = {}
         records: list[Record] = []
+        solving = self.schedule.solving_s
+        allowed = self._allowed(stop.layer)
         for unit in _in_order(self.units, stop):
-            judge = _Judge(unit, stop.block.linears, felt, self.gradients.ids.numel())
+            judge = _Judge(unit, stop.block.linears, gradients, self.gradients.ids.numel())
             taps = dict.fromkeys(site.tap for site in unit.sites)
             stats = {tap: stop.look(tap, Gram) for tap in taps}
-            for level, written in self._all_written(unit, stop.block.linears, stats):
+            levels = [level for level in self._levels(unit) if str(level) in allowed]
+            share = None if stop.layer else self.schedule.first_share(unit)
+            for level, written in self._all_written(unit, stop.block.linears, stats, levels, share):
                 made |= named(level, written.weights)
                 kl, error = judge.costs(level, written)
                 records.append(told(unit, level, kl, error, written.fallback))
+        spent = self._now - began - (self.schedule.solving_s - solving)
+        self.schedule.statistics.add(spent, 1.0)
         return made, records
 
+    def _allowed(self, layer: int) -> Collection[str]:
+        """Return the levels that the units of a block are compressed to."""
+        mine = (unit for unit in self.units if unit.layer == layer)
+        offered = {str(one) for unit in mine for one in self._levels(unit)}
+        if not layer:
+            return offered
+        return self.schedule.useful(layer, offered - set(self.screen(())))
+
     def _levels(self, unit: Unit) -> list[Level]:
-        """Return the levels that a unit is to be written at."""
-        offers = self.database.offers[unit.name]
-        past = self.screen() if unit.layer else frozenset[str]()
-        return [level for level in offers if level.format is not None and str(level) not in past]
+        """Return the levels that a unit may be compressed to, the most useful first."""
+        levels = [one for one in self.database.offers[unit.name] if one.format is not None]
+        return sorted(levels, key=lambda level: self.schedule.rank(str(level)))
 
     def _all_written(
-        self, unit: Unit, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
+        self,
+        unit: Unit,
+        linears: Mapping[str, Linear],
+        stats: Mapping[str, Stats],
+        levels: Sequence[Level],
+        share: float | None,
     ) -> "Iterator[tuple[Level, Written]]":
-        """Yield every level with a unit's weights, which those that differ in inputs alone share."""
+        """Yield levels with a unit's weights, which those that differ in inputs alone share.
+
+        It ends where the unit has taken its `share` of the sweep's time. What is done with a level
+        until the next one counts as its time.
+        """
         found: dict[Level, Written] = {}
-        for level in self._levels(unit):
-            if level.written not in found:
+        began, least = self._now, LEAST_OUTSIDE if unit.layer is None else LEAST_LEVELS
+        for level in levels:
+            if share is not None and not self.schedule.has_time(began, len(found), share, least):
+                break
+            start, new = self._now, level.written not in found
+            if new:
                 found[level.written] = self._written(unit, level.written, linears, stats)
             yield level, found[level.written]
+            weights = unit.weights if new else 0
+            self.schedule.record(level, weights, self._now - start, outside=unit.layer is None)
+        if unit.layer == 0:
+            self._time_solvers(unit, linears, stats, levels)
+
+    def _time_solvers(
+        self,
+        unit: Unit,
+        linears: Mapping[str, Linear],
+        stats: Mapping[str, Stats],
+        levels: Sequence[Level],
+    ) -> None:
+        """Time each solver at one level, to know what a thorough sweep and the folder would take."""
+        level = next((one.written for one in levels if one.method == "gptq"), None)
+        if level is None or self.schedule.solver == THOROUGH:
+            return
+        for solver in (PLAIN, BRIEF, THOROUGH):
+            start = self._now
+            self._written(unit, level, linears, stats, solver)
+            self.schedule.record_solver(solver, self._now - start)
 
     def _written(
-        self, unit: Unit, level: Level, linears: Mapping[str, Linear], stats: Mapping[str, Stats]
+        self,
+        unit: Unit,
+        level: Level,
+        linears: Mapping[str, Linear],
+        stats: Mapping[str, Stats],
+        solver: Solver | None = None,
     ) -> "Written":
-        use = level.use(alone=True, quick=self.quick)
+        use = level.use(alone=True, solver=solver or self.schedule.solver)
         weights, fallbacks = dict[str, Weight](), list[str]()
         for site in unit.sites:
             seed = stream_seed(self.seed, f"{level}/{site.module}")

@@ -1,4 +1,4 @@
-"""The text of a search: windows to calibrate on, and held-out ones to feel gradients and judge on."""
+"""The text of a search: windows to calibrate on, and held-out ones for gradients and to judge on."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,9 @@ from torch import Tensor
 from whet.calibrate.tokens import Tokens, calibration, spare
 from whet.recipe.anatomy import Anatomy
 from whet.recipe.recipe import Calibration
-from whet.search.scale import is_wide
+from whet.search.effort import TextSizes
 from whet.store.folder import Folder
 from whet.store.tokenizer import Tokenizer
-
-FELT = 4096  # tokens of the backward pass, about
-HELD = 16384  # held-out tokens on which choices are compared, about
-WIDE_FELT, WIDE_HELD = 2048, 2048  # the same of wide models
-WIDE_SAMPLES = 32  # windows that levels of a wide model are compared on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,16 +24,20 @@ class Text:
     held: Int64[Tensor, "held time"]
 
 
-def text_of(asked: Calibration, folder: Folder, model: Anatomy, seed: int) -> Text:
+def calibration_of(asked: Calibration, folder: Folder, model: Anatomy, seed: int) -> Tokens:
+    """Return the windows that the result is calibrated on."""
+    length = min(asked.length, model.context)
+    return calibration(asked.source, Tokenizer(folder.path), asked.samples, length, seed)
+
+
+def text_of(asked: Calibration, folder: Folder, found: Tokens, seed: int, sizes: TextSizes) -> Text:
     """Return the windows of a search. Raises FolderError where the text is too short for them."""
-    reader, length = Tokenizer(folder.path), min(asked.length, model.context)
-    wide = is_wide(model)
-    found = calibration(asked.source, reader, asked.samples, length, seed)
-    held = max(1, (WIDE_HELD if wide else HELD) // length)
-    felt = max(1, (WIDE_FELT if wide else FELT) // length)
-    apart = spare(asked.source, reader, len(found.ids), length, seed, held + felt)
-    mine = torch.linspace(0, len(apart) - 1, min(felt, max(1, len(apart) // 2))).round().long()
+    count, length = found.ids.shape
+    reader = Tokenizer(folder.path)
+    apart = spare(asked.source, reader, count, length, seed, sizes.held + sizes.gradients)
+    most = min(sizes.gradients, max(1, len(apart) // 2))
+    mine = torch.linspace(0, len(apart) - 1, most).round().long()
     others = torch.ones(len(apart), dtype=torch.bool)
     others[mine] = len(apart) == 1  # a single window serves both
-    swept = found.ids[:: max(1, len(found.ids) // WIDE_SAMPLES)] if wide else found.ids
-    return Text(found, swept, apart[mine], apart[others])
+    swept = torch.linspace(0, count - 1, min(sizes.swept, count)).round().long()
+    return Text(found, found.ids[swept], apart[mine], apart[others])

@@ -17,7 +17,6 @@ from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass
 from whet.store.scheme import Scheme
 
-QUICK_RANGES = 10  # tried for each group where levels are compared quickly
 COARSE = 3  # bits up to which drift of earlier layers is made good in full
 KEPT = "as it is"
 ON = " on "  # between the format of a weight and that of what it multiplies
@@ -31,6 +30,7 @@ LEVELS = (
     "int4-g128",
     "int4-g64",
     "int4-g32",
+    "int4-g32-affine",
     "int5-g64",
     "int6-g64",
     "int8-channel",
@@ -38,23 +38,26 @@ LEVELS = (
     "int3-g64-affine + lowrank-16",
     "2:4(int4-g64)",
 )  # that a search tries unless it is told others
-COSTLY = {
-    "int2-g128-affine",
-    "int2-g32-affine",
-    "int3-g32-affine",
-    "int8-g64",
-    "int3-g64-affine + lowrank-16",
-    "2:4(int4-g64)",
-}  # that wide models are not offered
-WIDE_LEVELS = tuple(name for name in LEVELS if name not in COSTLY)
 TABLES = (
     "int3-g64-affine",
     "int4-g64-affine",
+    "int4-g32-affine",
     "int5-g64",
     "int6-g64",
     "int8-channel",
     "int8-g64",
 )  # that an embedding is tried at
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """How many rounds of coordinate descent follow GPTQ, and how many ranges a group is tried at [1]."""
+
+    sweeps: int
+    range_steps: int
+
+
+THOROUGH, BRIEF, PLAIN = Solver(4, 20), Solver(1, 10), Solver(0, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,12 @@ class Level:
         """The level whose weights are the same, whatever they multiply."""
         return self if self.input is None else replace(self, input=None)
 
-    def use(self, *, alone: bool = False, quick: bool = False, brief: bool = False) -> LinearPass:
+    def use(self, *, alone: bool = False, solver: Solver = THOROUGH) -> LinearPass:
         """Return the pass that writes it.
 
         `alone` asks for the best for inputs that no earlier layer has changed, which is how levels
-        are compared; else the pass makes good what earlier layers have lost. `quick` leaves out the
-        rounds of coordinate descent after GPTQ, which improve all levels by about as much; `brief`
-        leaves out those after the first, which gains most.
+        are compared; else the pass makes good what earlier layers have lost. The `solver` matters to
+        GPTQ alone: descent improves all levels by about as much, and its first round gains most.
         """
         assert self.format is not None, "what stays as it is needs no pass"
         settings: dict[str, Any] = {"format": self.format}
@@ -94,10 +96,8 @@ class Level:
             settings |= dict.fromkeys(corrects, 0.0)
         elif _bits(self.format) <= COARSE:
             settings |= dict.fromkeys(corrects, 1.0)
-        if quick and self.method == "gptq":
-            settings |= {"sweeps": 0, "range_steps": QUICK_RANGES}
-        if brief and self.method == "gptq":
-            settings |= {"sweeps": 1, "range_steps": QUICK_RANGES}
+        if solver != THOROUGH and self.method == "gptq":
+            settings |= {"sweeps": solver.sweeps, "range_steps": solver.range_steps}
         if self.method == "rtn":
             settings["range"] = "mse"
         return cast("LinearPass", cast("Any", catalogue()[self.method])(**settings))

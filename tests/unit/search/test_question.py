@@ -12,7 +12,7 @@ from whet.recipe.recipe import Calibration
 from whet.search.ask import Ask
 from whet.search.limits import Limits
 from whet.search.question import identity_of, share
-from whet.search.text import text_of
+from whet.search.text import calibration_of
 from whet.search.unit import LEVELS
 from whet.store.folder import Folder
 
@@ -25,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def known(ask: Ask):
-    return identity_of(ask, text_of(ask.calibration, ask.folder, anatomy(ask.folder), ask.seed))
+    model = anatomy(ask.folder)
+    return identity_of(ask, calibration_of(ask.calibration, ask.folder, model, ask.seed))
 
 
 def about(folder: Folder, path: Path, text: str) -> Ask:

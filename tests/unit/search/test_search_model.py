@@ -12,12 +12,14 @@ from whet.calibrate.tokens import calibration, spare
 from whet.model import decoder
 from whet.recipe.anatomy import anatomy
 from whet.search.assembly import Assembly
+from whet.search.clock import Clock
 from whet.search.database import Database
 from whet.search.gradients import Gradients, gradients
 from whet.search.option import Menu, Option, total
 from whet.search.rounding import rounding_of
+from whet.search.schedule import Schedule
 from whet.search.sweep import Sweep
-from whet.search.unit import levels_of, offered, units
+from whet.search.unit import THOROUGH, levels_of, offered, units
 from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 from whet.store.tokenizer import Tokenizer
@@ -46,7 +48,10 @@ class Prepared:
         (place / "levels").mkdir()
         outside = tuple(unit.name for unit in self.units if unit.layer is None)
         self.database = Database(place / "levels", offers, outside)
-        self.sweep = Sweep(self.source, self.units, self.database, self.felt, SEED, heed)
+        # time stands still, so that every level is tried by the thorough solver
+        clock = Clock(1000.0, lambda: 0.0)
+        schedule = Schedule(clock, LEVELS, 2, 1000, 1000.0, solver=THOROUGH)
+        self.sweep = Sweep(self.source, self.units, self.database, self.felt, SEED, heed, schedule)
         self.sweep.run(self.ids)
         self.assembly = self.assembled()
 
