@@ -12,6 +12,7 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Tokens, calibration
+from whet.model.opened import opened
 from whet.recipe.assemble import output_records
 from whet.recipe.carry import Journey
 from whet.recipe.estimate import estimate, refuse_misfits
@@ -58,7 +59,7 @@ def bound(
     asked = read(recipe, [*settings, *([] if seed is None else [f"seed={seed}"])])
     if text is not None:
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
-    found = pipeline(asked, Folder(resolve(source, offline), dense=True))
+    found = pipeline(asked, opened(resolve(source, offline), dense=True))
     draft_of(found)  # so that what is wrong with it is told before any work
     return found
 
@@ -160,7 +161,7 @@ def _drafted(
         shutil.copytree(ready, made)
     elif not made.is_dir():
         carried_out(bound_plan, made, progress=told, stopped=stop)
-    small = Folder(made.replace(workspace.final / DRAFT))
+    small = opened(made.replace(workspace.final / DRAFT))
     facts = {"bytes": Quantity(small.nbytes, "byte", "weight files on disk")}
     notes = {"steps": " + ".join(step.use.name for step in bound_plan.recipe.steps)}
     return (Record("drafted", "", facts, notes=notes),)

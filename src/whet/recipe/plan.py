@@ -106,7 +106,8 @@ class Plan:
         """Return the config.json of the result."""
         config = dict(self.folder.config)
         config.pop("quantization_config", None)
-        if quantization := self.choice.config(self.schemes, self.skipped):
+        plain = {*self.skipped, *self.anatomy.account.copied_modules}
+        if quantization := self.choice.config(self.schemes, plain):
             config["quantization_config"] = quantization
         return config
 

@@ -18,10 +18,10 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record
 from whet.model import decoder
 from whet.model.family import find
+from whet.model.opened import opened
 from whet.store.array import stored
 from whet.store.checkpoint import Checkpoint
 from whet.store.dtypes import tensor_of
-from whet.store.folder import Folder
 from whet.store.shard import Shard
 
 LARGEST_ERROR = 1e-3  # relative to the logits' spread
@@ -70,7 +70,7 @@ def reload(folder: Path, probe: Path) -> Reloaded:
 @torch.inference_mode()
 def logits(folder: Path, ids: Tensor) -> Tensor:
     """Return the logits of a saved folder, holding one block at a time."""
-    source = Checkpoint(Folder(folder))
+    source = Checkpoint(opened(folder))
     try:
         family = find(source.config)
     except UnsupportedError:

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from whet.base.errors import FolderError, MissingError, UnsupportedError
 from whet.store.json_file import read_json
@@ -35,12 +36,13 @@ class Folder:
     """The configuration and the tensors of a model folder; no weight is read on opening.
 
     A GGUF file is seen as a folder too: its configuration is made of what it says, its blocks are
-    planes; with `dense` they are plain numbers. `home` is where the `files` lie.
+    planes; with `dense` they are plain numbers. `home` is where the `files` lie. `native` are the
+    types of models whose own code, which their `auto_map` names, nobody needs.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     """
 
-    def __init__(self, path: Path, *, dense: bool = False) -> None:
+    def __init__(self, path: Path, *, dense: bool = False, native: Collection[str] = ()) -> None:
         self.path = self.home = path
         self.shards: Mapping[str, Shard]
         if is_gguf(path):
@@ -53,15 +55,18 @@ class Folder:
         else:
             self.files = _files(path)
             self.config = _config(path, self.files)
-            refuse_code(path, self.files)
+            refuse_code(path, self.files, native=self.config.get("model_type") in native)
             self.shards = _shards(path, self.files)
-        self.tensors: Mapping[str, Stored] = MappingProxyType(
-            {
-                name: Stored(file, info)
-                for file, shard in self.shards.items()
-                for name, info in shard.tensors.items()
-            }
-        )
+        self.tensors: Mapping[str, Stored] = _tensors(self.shards)
+
+    def seen_as(self, names: Mapping[str, str], config: Mapping[str, Any]) -> Self:
+        """Return the folder with some tensors under other names, and with another config."""
+        found = copy(self)
+        found.config = MappingProxyType(dict(config))
+        if names:
+            found.shards = {file: shard.renamed(names) for file, shard in self.shards.items()}
+            found.tensors = _tensors(found.shards)
+        return found
 
     @cached_property
     def nbytes(self) -> int:
@@ -88,6 +93,12 @@ class Folder:
     def weight_files(self) -> tuple[Path, ...]:
         """The files that hold the weights."""
         return tuple(self.home / name for name in sorted(self.shards))
+
+
+def _tensors(shards: Mapping[str, Shard]) -> Mapping[str, Stored]:
+    """Return where each tensor lies."""
+    pairs = ((file, item) for file, shard in shards.items() for item in shard.tensors.items())
+    return MappingProxyType({name: Stored(file, info) for file, (name, info) in pairs})
 
 
 def is_gguf(path: Path) -> bool:

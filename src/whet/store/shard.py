@@ -6,11 +6,12 @@ dtype, a shape and `data_offsets` counted from the end of the header.
 
 import mmap
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from whet.base.errors import FolderError
 from whet.store.json_file import parse_json
@@ -59,6 +60,13 @@ class Shard:
         )
         _check_layout(path, self.tensors, begin, self.size)
         self._map: mmap.mmap | None = None
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the same file with some tensors under other names."""
+        found = copy(self)
+        infos = {names.get(name, name): info for name, info in self.tensors.items()}
+        found.tensors = MappingProxyType(infos)
+        return found
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor, by a plain read (nothing stays resident)."""
