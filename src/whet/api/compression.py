@@ -22,9 +22,11 @@ from whet.recipe.file import dumps, read
 from whet.recipe.identity import identity
 from whet.recipe.pipeline import Pipeline, pipeline
 from whet.recipe.progress import Progress, Silence
+from whet.recipe.reading import source_record
 from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
+from whet.runtime.layouts import root
 from whet.store.finite import find_nonfinite
 from whet.store.folder import DRAFT, Folder
 from whet.store.manifest import write_manifest
@@ -124,6 +126,7 @@ def carried_out(
         _refuse_nonfinite(bound_plan.folder)
         tokens, digests = tokens_of(bound_plan), bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
+        reading = source_record(bound_plan, root())
         told, stop = progress or Silence(), stopped or (lambda: False)
         budget = MemoryBudget(need.hidden_states)
         journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop, budget)
@@ -135,6 +138,7 @@ def carried_out(
             *plan_records(bound_plan, tokens),
             *journey.records(),
             *output_records(bound_plan, workspace.final, files),
+            reading,
             checked.record(),
             *drafted,
         )

@@ -17,6 +17,7 @@ import torch
 
 from whet.base.allocator import retain
 from whet.base.machine import peak_rss
+from whet.base.subprocesses import failure_reason
 from whet.model.opened import opened
 from whet.recipe.estimate import Estimate, estimate
 from whet.recipe.execute import Execution
@@ -50,8 +51,8 @@ def trial(bound: Pipeline, windows: tuple[int, int], memory_limit: int | None = 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     shapes = estimate(bound, memory_limit)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return replace(shapes, how=f"from shapes; the trial of one block failed: {last}")
+        why = failure_reason(done.returncode, done.stderr)
+        return replace(shapes, how=f"from shapes; the trial of one block failed: {why}")
     found = json.loads(done.stdout)
     return replace(
         shapes,
