@@ -7,7 +7,7 @@ torch.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal
 
 from whet.model.architecture import Architecture
 from whet.model.config import Config
@@ -57,7 +57,7 @@ class Account:
             yield name, "left out", why
 
     @property
-    def alone(self) -> Self:
+    def alone(self) -> "Account":
         """Return the account where a step changes the model: what is not the model is left out."""
         changed = {
             name: f"{why}, and a step changes the model" for name, why in self.copied.items()

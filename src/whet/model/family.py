@@ -133,7 +133,7 @@ class Family:
             return f"{base}.{name}"
         top, _, inner = rest.partition(".")
         if first == base and (
-            top in (head, "lm_head") or (top == base and inner.partition(".")[0] in tops)
+            top == "lm_head" or (top == base and inner.partition(".")[0] in tops)
         ):
             name, first, rest = rest, top, inner
         return f"{head}.{rest}" if first == "lm_head" and rest else name

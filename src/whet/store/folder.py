@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 from whet.base.errors import FolderError, MissingError, UnsupportedError
 from whet.store.json_file import read_json
@@ -59,7 +59,7 @@ class Folder:
             self.shards = _shards(path, self.files)
         self.tensors: Mapping[str, Stored] = _tensors(self.shards)
 
-    def seen_as(self, names: Mapping[str, str], config: Mapping[str, Any]) -> Self:
+    def seen_as(self, names: Mapping[str, str], config: Mapping[str, Any]) -> "Folder":
         """Return the folder with some tensors under other names, and with another config."""
         found = copy(self)
         found.config = MappingProxyType(dict(config))

@@ -72,7 +72,9 @@ def _reason(key: str, value: object) -> str | None:
     if key in CODE_KEYS:
         return "loads code"
     if key.startswith(CODE_PREFIXES):
-        return None if value in ATTENTION else "loads a kernel"
+        named = value.values() if isinstance(value, Mapping) else [value]
+        known = all(one is None or (isinstance(one, str) and one in ATTENTION) for one in named)
+        return None if known else "loads a kernel"
     return None
 
 

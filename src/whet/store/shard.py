@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 from whet.base.errors import FolderError
 from whet.store.json_file import parse_json
@@ -61,7 +61,7 @@ class Shard:
         _check_layout(path, self.tensors, begin, self.size)
         self._map: mmap.mmap | None = None
 
-    def renamed(self, names: Mapping[str, str]) -> Self:
+    def renamed(self, names: Mapping[str, str]) -> "Shard":
         """Return the same file with some tensors under other names."""
         found = copy(self)
         infos = {names.get(name, name): info for name, info in self.tensors.items()}
