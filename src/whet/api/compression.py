@@ -13,6 +13,7 @@ from whet.base.quantity import Quantity
 from whet.base.record import Record, append_records
 from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Heard, Tokens, calibration, ignore
+from whet.model.opened import opened
 from whet.recipe.allocation import allocated
 from whet.recipe.assemble import output_records
 from whet.recipe.carry import Journey
@@ -23,9 +24,11 @@ from whet.recipe.file import dumps, loads, read
 from whet.recipe.identity import identity
 from whet.recipe.pipeline import Pipeline, pipeline
 from whet.recipe.progress import Progress, Silence
+from whet.recipe.reading import source_record
 from whet.recipe.reload import reload
 from whet.recipe.workspace import Resume, Workspace
 from whet.report.render import write_pages
+from whet.runtime.layouts import root
 from whet.store.checkpoint import Checkpoint
 from whet.store.durable import write_atomic
 from whet.store.finite import find_nonfinite
@@ -66,7 +69,7 @@ def bound(
         asked = replace(asked, calibration=replace(asked.calibration, source=text))
     if keep_embeddings:
         asked = asked.keeping_ends()
-    found = pipeline(asked, Folder(resolve(source, offline), dense=True))
+    found = pipeline(asked, opened(resolve(source, offline), dense=True))
     draft_of(found)  # so that what is wrong with it is told before any work
     return found
 
@@ -141,6 +144,7 @@ def carried_out(
         told, stop = progress or Silence(), stopped or (lambda: False)
         tokens, digests = _read(bound_plan, told, stop), bound_plan.folder.digest()
         workspace.identify(identity(dumps(bound_plan.recipe), digests, tokens.digest))
+        reading = source_record(bound_plan, root())
         budget = MemoryBudget(need.hidden_states)
         bound_plan = _allocated(bound_plan, tokens, workspace.folder, told, stop, budget)
         journey = Journey(bound_plan, tokens, workspace.folder, workspace.final, told, stop, budget)
@@ -152,6 +156,7 @@ def carried_out(
             *plan_records(bound_plan, tokens),
             *journey.records(),
             *output_records(bound_plan, workspace.final, files),
+            reading,
             checked.record(),
             *drafted,
         )
@@ -223,7 +228,7 @@ def _drafted(
         shutil.copytree(ready, made)
     elif not made.is_dir():
         carried_out(bound_plan, made, progress=told, stopped=stop)
-    small = Folder(made.replace(workspace.final / DRAFT))
+    small = opened(made.replace(workspace.final / DRAFT))
     facts = {"bytes": Quantity(small.nbytes, "byte", "weight files on disk")}
     notes = {"steps": " + ".join(step.use.name for step in bound_plan.recipe.steps)}
     return (Record("drafted", "", facts, notes=notes),)

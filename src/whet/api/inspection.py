@@ -9,6 +9,7 @@ from pathlib import Path
 from whet.base.errors import FolderError, WhetError
 from whet.base.record import Record, read_records
 from whet.formats.keeping import PAGE, USUAL, page_bytes
+from whet.model.opened import opened
 from whet.store.folder import Folder, gguf_file
 
 DAMAGED = "`whet verify` shows what else is damaged."
@@ -53,7 +54,7 @@ class Inspection:
 
 def inspection(path: Path) -> Inspection:
     """Open a folder, check its structure, and return what it holds."""
-    folder = Folder(path)
+    folder = opened(path)
     records = folder_records(path)
     family, sizes, refusal, cache, token_bytes = _read(folder)
     quantized = folder.config.get("quantization_config")

@@ -11,8 +11,8 @@ from whet.graph.memory import plan
 from whet.graph.rewrites import history
 from whet.graph.rewrites.fold_gains import refusals
 from whet.graph.text import Section, sections
+from whet.model.opened import opened
 from whet.store.contents import Contents
-from whet.store.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def operators(path: Path, rows: int) -> Operators:
     """Lower a folder and rewrite it."""
     from whet.model.family import find
 
-    contents = Contents(Folder(path), mapped=True)
+    contents = Contents(opened(path), mapped=True)
     graph = lowered(contents)
     stages = [_stage("", "as it is lowered", 0.0, graph, rows)]
     for rewrite, found in history(graph):

@@ -8,6 +8,7 @@ from whet.api.compression import carried_out, default_out
 from whet.base.errors import RecipeError
 from whet.base.paths import local_path
 from whet.formats.keeping import parse_keeping
+from whet.model.opened import opened
 from whet.recipe.anatomy import anatomy
 from whet.recipe.pipeline import pipeline
 from whet.recipe.progress import Progress, Silence
@@ -47,7 +48,7 @@ class Wish:
 
     def ask(self) -> Ask:
         """Return the question, with the source found and its words understood."""
-        folder = Folder(resolve(self.source, self.offline), dense=True)
+        folder = opened(resolve(self.source, self.offline), dense=True)
         return Ask(
             folder=folder,
             limits=self.limits,

@@ -114,6 +114,7 @@ def _show_preview(found: "Preview", style: str) -> None:
     if style == "json":
         output.result_json(_preview_values(found))
         return
+    from whet.model.account import grouped
     from whet.report import words as say
     from whet.report.table import Table, words
 
@@ -150,6 +151,9 @@ def _show_preview(found: "Preview", style: str) -> None:
     left = tuple(plan.skipped.items())
     if left:
         output.result("\n" + output.columns(Table(words("left as it is", "why"), left)))
+    if others := grouped(plan.account):
+        heads = words("not used by the model", "what becomes of it", "why")
+        output.result("\n" + output.columns(Table(heads, others)))
 
 
 def _preview_values(found: "Preview") -> dict[str, Any]:
@@ -173,5 +177,7 @@ def _preview_values(found: "Preview") -> dict[str, Any]:
             if p.scheme
         ],
         "skipped": dict(plan.skipped),
+        "copied": dict(plan.account.copied),
+        "left_out": dict(plan.account.left_out),
         "stages": output.record_dicts(found.stages),
     }

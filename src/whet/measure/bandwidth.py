@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from whet.kernels.native import missing, native
 from whet.measure.folder import parts
 from whet.model.family import find
-from whet.store.folder import Folder
+from whet.model.opened import opened
 
 PROBE = 256 << 20  # [byte], far more than the caches hold
 BY_KERNEL = f"{PROBE >> 20} MiB read by all threads with vector loads, in the same rounds"
@@ -56,7 +56,7 @@ def token_bytes(path: Path) -> float:
     Of an embedding that is no head too it is a row, which is not counted; of experts it is the
     share that is active. Keys and values come on top.
     """
-    folder = Folder(path)
+    folder = opened(path)
     family = find(folder.config)
     arch = family.architecture(folder.config, folder.tensors.keys())
     sizes = {name: stored.info.nbytes for name, stored in folder.tensors.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from whet.base.errors import UnsupportedError
 from whet.base.quantity import Quantity
 from whet.model.family import find
+from whet.model.opened import opened
 from whet.store.folder import Folder
 
 PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
@@ -48,7 +49,7 @@ class Sizes:
 
 def sizes(path: Path) -> Sizes:
     """Return the sizes of a folder. Law: equal to the sizes of its files and tensors, exactly."""
-    folder = Folder(path)
+    folder = opened(path)
     files = sum((folder.home / name).stat().st_size for name in folder.files)
     tensors = {name: stored.info.nbytes for name, stored in folder.tensors.items()}
     whole = sum(tensors.values())

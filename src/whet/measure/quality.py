@@ -17,10 +17,10 @@ from whet.measure.intervals import CONFIDENCE
 from whet.measure.tally import Tally
 from whet.measure.windows import LENGTH, WINDOWS, Windows, windows
 from whet.model.family import find
+from whet.model.opened import opened
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine, load, refuse_strangers
 from whet.runtime.executor import Choice, Inputs, Kernels
-from whet.store.folder import Folder
 from whet.store.resolve import resolve
 
 Told = Callable[[int, int], None]  # windows done, of how many
@@ -87,7 +87,7 @@ def _decoder(
     """Load a folder, or say why it cannot be measured."""
     path = resolve(str(folder), offline)
     try:
-        find(Folder(path).config)
+        find(opened(path).config)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{path} cannot be measured on text, which needs a decoder of a known family: "

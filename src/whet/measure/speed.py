@@ -20,10 +20,10 @@ from whet.measure.memory import PROMPT as CONTEXT
 from whet.measure.memory import running
 from whet.measure.windows import windows
 from whet.measure.yardstick import calm
+from whet.model.opened import opened
 from whet.runtime.choice import told as reasons
 from whet.runtime.engine import Engine
 from whet.runtime.used import used
-from whet.store.folder import Folder
 
 PROMPT, NEW, RUNS = 256, 32, 7  # [token], [token], rounds
 MOST = 60  # rounds
@@ -125,7 +125,7 @@ def speed(  # noqa: PLR0913
 def kernels(engine: Engine) -> list[Record]:
     """Return which kernel multiplies by each weight and why others refuse (step "kernel")."""
     found: list[Record] = []
-    for one in used(Folder(engine.folder)):
+    for one in used(opened(engine.folder)):
         native = engine.executor.name == "native" and one.kernel
         notes = {"folder": engine.folder.name, "format": one.format}
         notes |= {"kernel": one.kernel if native else engine.executor.name}

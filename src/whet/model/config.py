@@ -119,7 +119,7 @@ def rope(
 ) -> Rope:
     """Return the rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` of old."""
     given = part(config, "rope_parameters") or part(config, "rope_scaling")
-    given = part(given, layer_type) if layer_type is not None and layer_type in given else given
+    given = _of_layers(given, layer_type)
     fields = {
         **{k: config[k] for k in ("rope_theta", "partial_rotary_factor") if k in config},
         **given,
@@ -137,6 +137,25 @@ def rope(
         kind=kind,
     )
     return plain if kind == "default" else _stretched(plain, fields, config)
+
+
+def _of_layers(given: Config, layer_type: str | None) -> Config:
+    """Return the rotary positions of a type of layer, where they are given for each type.
+
+    Without a type all layers must have the same.
+    """
+    if not given or not all(isinstance(value, Mapping) for value in given.values()):
+        return given
+    if layer_type is not None and layer_type in given:
+        return part(given, layer_type)
+    kinds = [part(given, name) for name in given]
+    if layer_type is not None or any(kind != kinds[0] for kind in kinds):
+        raise UnsupportedError(
+            f"config.json has rotary positions for {', '.join(given)}; expected "
+            + (f"some for {layer_type}" if layer_type else "the same for all layers"),
+            FOREIGN,
+        )
+    return kinds[0]
 
 
 def _stretched(plain: Rope, fields: Config, config: Config) -> Rope:

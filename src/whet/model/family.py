@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 
 from whet.base.errors import FolderError, UnsupportedError
 from whet.formats.keeping import keeping_of
@@ -20,12 +20,12 @@ from whet.model.uneven import uneven
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Names and readings of one family.
 
-    `modules`: the checkpoint's name of each role; `{p}` stands for the prefix, `{i}` for the block
-    and `{e}` for the expert. A family's files may carry one of several `prefixes`.
+    `modules`: the checkpoint's name of each role; `{p}` stands for the `prefix`, `{i}` for the block
+    and `{e}` for the expert.
     `stacks`: the tensors that hold all experts of a block, where they are stored together, and the
     roles in each, laid end to end.
     `ignored`: ends of the names of tensors that files may hold and that nothing needs.
@@ -35,16 +35,17 @@ class Family:
     model_types: tuple[str, ...]
     read: Callable[[Config], Architecture]
     modules: Mapping[str, str]
-    prefixes: tuple[str, ...] = ("model.",)
+    prefix: str = "model."
     transposed: bool = False
     stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     stacked_router: str = ""
     ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
 
     def architecture(self, config: Config, names: Collection[str] = ()) -> Architecture:
-        """Read a config; the tensors' `names` settle the prefix and the layout of experts."""
+        """Read a config; the tensors' `names` settle the layout of experts."""
+        self._check_embedding(names)
         arch = uneven(config, checked(self.read(config)))
-        arch = replace(arch, prefix=self._prefix(names), keeping=keeping_of(config))
+        arch = replace(arch, prefix=self.prefix, keeping=keeping_of(config))
         if arch.experts is None or not self.stacks:
             return arch
         first = next(iter(self.stacks)).format(p=arch.prefix, i=arch.experts.layers[0])
@@ -108,12 +109,42 @@ class Family:
             found[f"{self.module(arch, 'positions')}.weight"] = (rows, arch.hidden)
         return found
 
-    def strays(self, arch: Architecture, names: Collection[str]) -> tuple[str, ...]:
-        """Return the tensors of blocks, by name, that the model would not read."""
+    def blocks(self, arch: Architecture) -> str:
+        """Return how the names of all tensors in blocks begin, before the block's number."""
         first = next(name for name in self.modules.values() if "{i}" in name)
-        blocks, known = first.partition("{i}")[0].format(p=arch.prefix), self.tensors(arch)
-        inside = (name for name in names if name.startswith(blocks) and name not in known)
-        return tuple(name for name in inside if not name.endswith(self.ignored))
+        return first.partition("{i}")[0].format(p=arch.prefix)
+
+    def is_inside(self, arch: Architecture, name: str) -> bool:
+        """Return whether a tensor lies in the blocks, or in another module of the model."""
+        if name.startswith(self.blocks(arch)):
+            return True
+        outside = (role for role, template in self.modules.items() if "{i}" not in template)
+        return name.rpartition(".")[0] in {self.module(arch, role) for role in outside}
+
+    def canonical(self, name: str) -> str:
+        """Return the name that a tensor or module has in a file with a head.
+
+        The prefix of the base model is added or taken away, as transformers does on loading
+        (`rename_source_key` in `core_model_loading`), and `lm_head` is the head of every family.
+        """
+        base, tops = self._tops
+        head = self.modules["head"]
+        first, _, rest = name.partition(".")
+        if first in tops:
+            return f"{base}.{name}"
+        top, _, inner = rest.partition(".")
+        if first == base and (
+            top == "lm_head" or (top == base and inner.partition(".")[0] in tops)
+        ):
+            name, first, rest = rest, top, inner
+        return f"{head}.{rest}" if first == "lm_head" and rest else name
+
+    @cached_property
+    def _tops(self) -> tuple[str, frozenset[str]]:
+        """Return the name of the base model in one with a head, and what lies directly in it."""
+        inside = (t.format(p=self.prefix, i=0, e=0) for t in self.modules.values() if "{p}" in t)
+        parts = [name.split(".") for name in inside]
+        return parts[0][0], frozenset(part[1] for part in parts)
 
     def skipped(self, arch: Architecture) -> dict[str, str]:
         """Return the matrices that are never compressed, and why."""
@@ -131,18 +162,13 @@ class Family:
         """Return the checkpoint's name of a role."""
         return self.modules[role].format(p=arch.prefix, i=layer)
 
-    def _prefix(self, names: Collection[str]) -> str:
-        if not names:
-            return self.prefixes[0]
-        for prefix in self.prefixes:
-            start = self.modules["embed"].format(p=prefix) + "."
-            if any(name.startswith(start) for name in names):
-                return prefix
-        wanted = self.modules["embed"].format(p=self.prefixes[0])
-        raise FolderError(
-            f"the folder holds no tensor of {wanted!r}, which every {self.name} model has",
-            "Are the weights those of another model than config.json says?",
-        )
+    def _check_embedding(self, names: Collection[str]) -> None:
+        wanted = self.modules["embed"].format(p=self.prefix)
+        if names and not any(name.startswith(f"{wanted}.") for name in names):
+            raise FolderError(
+                f"the folder holds no tensor of {wanted!r}, which every {self.name} model has",
+                "Are the weights those of another model than config.json says?",
+            )
 
     def _site(self, arch: Architecture, layer: int, place: Place) -> Site:
         names = {"p": arch.prefix, "i": layer, "e": place.expert}

@@ -176,6 +176,29 @@ def _loaded(path: Path) -> tuple[PreTrainedModel, torch.dtype]:
     return model, stored
 
 
+@torch.inference_mode()
+def first_blocks(
+    path: Path, config: Path, ids: Int64[Tensor, "batch time"]
+) -> Float[Tensor, "*rest"]:
+    """Return the logits of the model of a folder that another `config.json`, of fewer blocks, tells of.
+
+    Only the tensors of those blocks are read. No code of the folder is run.
+    """
+    with _quiet():
+        told = transformers.AutoConfig.from_pretrained(
+            config, local_files_only=True, trust_remote_code=False
+        )
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path,
+            config=told,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    return model.eval()(input_ids=ids).logits.float()
+
+
 @contextmanager
 def _quiet() -> Generator[None]:
     """Keep transformers from drawing bars and telling what errors tell again."""

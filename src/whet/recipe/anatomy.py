@@ -1,9 +1,10 @@
 """What a plan needs to know of a model, whichever code runs it: its sites, and what is left alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from whet.base.errors import FolderError, UnsupportedError
+from whet.model.account import Account, account
 from whet.model.config import whole
 from whet.model.family import Family, find
 from whet.model.site import Site
@@ -29,7 +30,12 @@ class Anatomy:
     context: int  # [token]
     vocab: int
     hidden: int
-    tensors: frozenset[str]  # what of the folder belongs to the model; the rest is dropped
+    account: Account  # what becomes of each tensor of the folder
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Return the tensors of the folder that its copy has too."""
+        return self.account.used | self.account.copied.keys()
 
     @property
     def layers(self) -> int:
@@ -51,9 +57,10 @@ def anatomy(folder: Folder, *, bare: bool = False) -> Anatomy:
 
 def _decoder(folder: Folder, family: Family) -> Anatomy:
     arch = family.architecture(folder.config, folder.tensors)
-    expected = family.tensors(arch)
-    _check_tensors(folder, expected)
-    _check_strays(folder, family.strays(arch, folder.tensors))
+    _check_head(folder, family.module(arch, "head"), tied=arch.tied)
+    _check_tensors(folder, family.tensors(arch))
+    found = account(family, arch, folder.config, folder.tensors)
+    _check_depth(folder, found, arch.layers)
     return Anatomy(
         family.name,
         family.sites(arch),
@@ -61,7 +68,7 @@ def _decoder(folder: Folder, family: Family) -> Anatomy:
         arch.context,
         arch.vocab,
         arch.hidden,
-        frozenset(expected),
+        found,
     )
 
 
@@ -100,8 +107,8 @@ def _foreign(folder: Folder, unknown: UnsupportedError) -> Anatomy:
     context = whole(config, "max_position_embeddings", "n_positions", default=LONGEST)
     widest = max((site.shape[1] for site in model.sites), default=1)
     hidden = whole(config, "hidden_size", "d_model", default=widest)
-    names = frozenset(folder.tensors)
-    return Anatomy(FOREIGN, model.sites, model.skipped, context, model.vocab, hidden, names)
+    used = Account(frozenset(folder.tensors))
+    return Anatomy(FOREIGN, model.sites, model.skipped, context, model.vocab, hidden, used)
 
 
 def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -127,10 +134,24 @@ def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> N
             )
 
 
-def _check_strays(folder: Folder, strays: Sequence[str]) -> None:
-    """Refuse weights in blocks that nothing would read: the model would not be what it was."""
-    if strays:
-        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+def _check_head(folder: Folder, head: str, *, tied: bool) -> None:
+    """Refuse a model without a head; transformers would give it a random one."""
+    if not tied and not any(name.startswith(f"{head}.") for name in folder.tensors):
         raise FolderError(
-            f"{folder.path} holds {strays[0]}{more}, which its config.json does not call for", SAME
+            f"{folder.path} has no tensor {head}.weight, and its config.json says that the head is "
+            "not the embedding (tie_word_embeddings is false)",
+            'Where the head is the embedding, say "tie_word_embeddings": true; otherwise get the '
+            "missing shard, or the model with its head.",
+        )
+
+
+def _check_depth(folder: Folder, found: Account, layers: int) -> None:
+    """Refuse blocks beyond the last one that nothing tells of: the model would not be what it was."""
+    if found.deeper:
+        more = f" and {len(found.deeper) - 1} more" if len(found.deeper) > 1 else ""
+        raise FolderError(
+            f"{folder.path} holds {found.deeper[0]}{more}, beyond the {layers} blocks of its "
+            "config.json (num_hidden_layers)",
+            "If these blocks belong to the model, correct num_hidden_layers; if they predict further "
+            "tokens, say how many there are as num_nextn_predict_layers.",
         )

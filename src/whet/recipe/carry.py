@@ -15,6 +15,7 @@ from whet.base.errors import NumericalError
 from whet.base.record import Record, read_records
 from whet.calibrate.hidden_states import MemoryBudget
 from whet.calibrate.tokens import Reader, Tokens
+from whet.model.opened import opened
 from whet.model.source import Source
 from whet.recipe.anatomy import FOREIGN
 from whet.recipe.assemble import assemble
@@ -155,7 +156,7 @@ class Journey:
 
     def _source(self, number: int) -> Folder:
         """Return the folder that a stage reads."""
-        return Folder(self._left(number - 1)) if number else self.pipeline.folder
+        return opened(self._left(number - 1)) if number else self.pipeline.folder
 
     def _place(self, number: int) -> Path:
         """Return where a stage works."""
@@ -179,7 +180,7 @@ class Journey:
 
 def _refuse_nonfinite(stage: Stage, folder: Path) -> None:
     """Raise if a pass over the whole model has made a number that is none."""
-    found = find_nonfinite(Folder(folder))
+    found = find_nonfinite(opened(folder))
     if found is not None and isinstance(stage, Whole):
         name, index = found
         raise NumericalError(

@@ -50,6 +50,8 @@ def plan_records(plan: Pipeline, tokens: Tokens) -> Iterator[Record]:
     yield from (_scheme(placed) for placed in plan.placed if placed.scheme is not None)
     for module, reason in plan.skipped.items():
         yield Record("skip", module, notes={"reason": reason})
+    for name, use, reason in plan.account.unused:
+        yield Record("tensor", name, notes={"use": use, "reason": reason})
 
 
 def stage_records(plan: Pipeline) -> Iterator[Record]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from whet.base.errors import RecipeError, UnsupportedError, WhetError
 from whet.formats.spec import Float
+from whet.model.account import Account, alone
 from whet.model.family import find
 from whet.model.site import Site
 from whet.passes.model_pass import ModelPass
@@ -100,6 +101,13 @@ class Pipeline:
         return self.streamed[-1].skipped if self.streamed else {}
 
     @property
+    def account(self) -> Account:
+        """Return what becomes of each tensor of the source."""
+        found = self.anatomy.account
+        changed = any(not stage.folder.config.get("quantization_config") for stage in self.whole)
+        return found.alone if changed else found
+
+    @property
     def choice(self) -> Choice:
         """Return the dialect that the result is written in, and why."""
         coded = [stage for stage in self.streamed if stage.schemes]
@@ -181,6 +189,8 @@ def _whole(use: ModelPass, left: Folder, number: int, where: str) -> Whole:
     if why := use.refuses(left.config):
         raise RecipeError(f"{where} cannot change this model: {why}", "Use other settings there.")
     config = use.config(left.config)
+    if not config.get("quantization_config"):
+        config = alone(config)
     try:
         changed = _same(left, config, use) if use.tensorwise else _changed(left, config)
         return Whole(number, use, left, changed)

@@ -109,7 +109,8 @@ class Plan:
         config = dict(self.folder.config)
         config.pop("quantization_config", None)
         embedding = next((site for site in self.anatomy.sites if site.role == "embed"), None)
-        if quantization := self.choice.config(self.schemes, self.skipped, embedding):
+        plain = {*self.skipped, *self.anatomy.account.copied_modules}
+        if quantization := self.choice.config(self.schemes, plain, embedding):
             config["quantization_config"] = quantization
         return config
 

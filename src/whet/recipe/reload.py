@@ -16,12 +16,13 @@ from torch import Tensor
 from whet.base.errors import QualityError, UnsupportedError
 from whet.base.quantity import Quantity
 from whet.base.record import Record
+from whet.base.subprocesses import failure_reason
 from whet.model import decoder
 from whet.model.family import find
+from whet.model.opened import opened
 from whet.store.array import stored
 from whet.store.checkpoint import Checkpoint
 from whet.store.dtypes import tensor_of
-from whet.store.folder import Folder
 from whet.store.shard import Shard
 
 LARGEST_ERROR = 1e-3  # relative to the logits' spread
@@ -55,8 +56,8 @@ def reload(folder: Path, probe: Path) -> Reloaded:
     command = [sys.executable, "-m", "whet.recipe.reload", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise QualityError(f"the written folder does not load: {last}", f"It is kept at {folder}.")
+        why = failure_reason(done.returncode, done.stderr)
+        raise QualityError(f"the written folder does not load: {why}", f"It is kept at {folder}.")
     found = Reloaded(**json.loads(done.stdout))
     if not found.error <= LARGEST_ERROR:
         raise QualityError(
@@ -70,7 +71,7 @@ def reload(folder: Path, probe: Path) -> Reloaded:
 @torch.inference_mode()
 def logits(folder: Path, ids: Tensor) -> Tensor:
     """Return the logits of a saved folder, holding one block at a time."""
-    source = Checkpoint(Folder(folder))
+    source = Checkpoint(opened(folder))
     try:
         family = find(source.config)
     except UnsupportedError:

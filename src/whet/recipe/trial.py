@@ -17,6 +17,8 @@ import torch
 
 from whet.base.allocator import retain
 from whet.base.machine import peak_rss
+from whet.base.subprocesses import failure_reason
+from whet.model.opened import opened
 from whet.recipe.estimate import Estimate, estimate
 from whet.recipe.execute import Execution
 from whet.recipe.file import dumps, loads
@@ -25,7 +27,6 @@ from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Silence
 from whet.recipe.streams import TOKENS_AT_ONCE
 from whet.store.checkpoint import Checkpoint
-from whet.store.folder import Folder
 
 
 def trial(bound: Pipeline, windows: tuple[int, int], memory_limit: int | None = None) -> Estimate:
@@ -50,8 +51,8 @@ def trial(bound: Pipeline, windows: tuple[int, int], memory_limit: int | None = 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     shapes = estimate(bound, memory_limit)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return replace(shapes, how=f"from shapes; the trial of one block failed: {last}")
+        why = failure_reason(done.returncode, done.stderr)
+        return replace(shapes, how=f"from shapes; the trial of one block failed: {why}")
     found = json.loads(done.stdout)
     return replace(
         shapes,
@@ -115,7 +116,7 @@ def _size(bound: Plan, layer: int) -> int:
 def _main(source: str, work: str, samples: str, length: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     text = (Path(work) / "recipe.yaml").read_text(encoding="utf-8")
-    bound = plan(loads(text), Folder(Path(source), dense=True))
+    bound = plan(loads(text), opened(Path(source), dense=True))
     print(json.dumps(_tried(bound, int(samples), int(length), Path(work))))  # noqa: T201
 
 

@@ -21,6 +21,8 @@ EVENTS = frozenset(
         "stage",
         "scheme",
         "skip",
+        "tensor",
+        "reading",
         "block",
         "output",
         "verify",

@@ -105,7 +105,7 @@ def _tables(e: Evidence) -> Mapping[str, Table | None]:
     damage = (tables.quality, tables.tasks, tables.worst, tables.tokens)
     taken = (resources.stages, resources.sizes, resources.speed, resources.drafts)
     made = (tables.schemes, tables.environment, tables.modules, tables.provenance)
-    makers = (*damage, *taken, tables.fallbacks, tables.skipped, *made)
+    makers = (*damage, *taken, tables.fallbacks, tables.skipped, tables.unused, *made)
     return {make.__name__: make(e) for make in makers}
 
 

@@ -57,6 +57,7 @@ def _blocks(e: Evidence) -> Iterator[str]:
         ("Guesses of a smaller model", resources.drafts),
         ("Fallbacks", tables.fallbacks),
         ("Left as they were", tables.skipped),
+        ("Not used by the model", tables.unused),
         ("Schemes", tables.schemes),
         ("Time", resources.times),
         ("Environment", tables.environment),

@@ -23,6 +23,7 @@ QUALITY = (  # fact, heading
 )
 SHARES = frozenset({"top1", "delta_p_rms"})  # shown in percent
 MACHINE = ("os", "cpu", "isa", "memory", "threads", "python", "torch", "transformers")
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")  # of a block or an expert, in a name
 MANY = 600  # more rows than this are left to records.jsonl
 
 
@@ -169,13 +170,25 @@ def _left(number: int) -> str:
 def skipped(e: Evidence) -> Table | None:
     """Return the modules that were left as they were, gathered by name and reason."""
     kinds = Counter(
-        (re.sub(r"(?<=\.)\d+(?=\.|$)", "*", r.site), note(r, "reason", MISSING))
-        for r in e.every("skip")
+        (re.sub(NUMBER, "*", r.site), note(r, "reason", MISSING)) for r in e.every("skip")
     )
     if not kinds:
         return None
     rows = tuple((site, say.count(many), why) for (site, why), many in kinds.items())
     return Table((Column("module"), Column("modules", numeric=True), Column("why")), rows[:MANY])
+
+
+def unused(e: Evidence) -> Table | None:
+    """Return the tensors of the source that the model does not use, gathered by name and reason."""
+    kinds = Counter(
+        (re.sub(NUMBER, "*", r.site), note(r, "use", MISSING), note(r, "reason", MISSING))
+        for r in e.every("tensor")
+    )
+    if not kinds:
+        return None
+    rows = tuple((name, say.count(many), use, why) for (name, use, why), many in kinds.items())
+    heads = (Column("tensor"), Column("tensors", numeric=True), *words("what became of it", "why"))
+    return Table(heads, rows[:MANY])
 
 
 def modules(e: Evidence) -> Table | None:

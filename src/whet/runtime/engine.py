@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike
 
 from whet.base.errors import FolderError, RecipeError, UnsupportedError
 from whet.formats.keeping import Keeping, parse_keeping
+from whet.model.opened import opened
 from whet.runtime.choice import chosen
 from whet.runtime.executor import Choice, Executor, Ids, Inputs, Kernels, Logits
 from whet.runtime.reply import Reply
 from whet.runtime.sample import Sampler, Sampling, recommended
 from whet.runtime.speculate import Speculation, Tally
 from whet.runtime.stops import Stops
-from whet.store.folder import DRAFT, Folder
+from whet.store.folder import DRAFT
 from whet.store.json_file import read_json
 from whet.store.regular import contained
 from whet.store.resolve import resolve
@@ -53,7 +54,7 @@ def load(
     """
     kind = None if cache is None else parse_keeping(cache)
     path = resolve(str(folder), offline)
-    found = chosen(Folder(path), executor, kernels, cache=kind, inputs=inputs, unpacked=unpacked)
+    found = chosen(opened(path), executor, kernels, cache=kind, inputs=inputs, unpacked=unpacked)
     engine = Engine(path, found.executor, found.fallback)
     wanted = _own_draft(path) if draft is None else draft
     if not wanted or (draft is None and engine.executor.remembers):

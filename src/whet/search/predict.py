@@ -23,12 +23,12 @@ from whet.measure.product import Product
 from whet.measure.rest import Linears, Rest, kept, rest
 from whet.model.architecture import Architecture
 from whet.model.family import Family, find
+from whet.model.opened import opened
 from whet.model.site import Site
 from whet.runtime.engine import Engine
 from whet.runtime.native import Native
 from whet.search.profile import Profile
 from whet.store.contents import Contents
-from whet.store.folder import Folder
 from whet.store.scheme import Scheme
 
 Unit = tuple[Site, ...]
@@ -229,7 +229,7 @@ def calibrated(
     Its weights should take about as much memory as those to be predicted (`whet.measure.rest`).
     With `memory`, a fresh process loads its folder; without, memory is that of weights and cache.
     """
-    contents = Contents(Folder(engine.folder), mapped=True)
+    contents = Contents(opened(engine.folder), mapped=True)
     family = find(contents.config)
     arch = family.architecture(contents.config, contents.names())
     bare = Predictor(family, arch, cost, Rest(0.0, 0.0, ((1, 0.0),), 0))

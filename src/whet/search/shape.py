@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from whet.base.errors import RecipeError
+from whet.model.opened import opened
 from whet.recipe.recipe import Recipe, Step
 from whet.search.ask import Ask, Carry, Told
 from whet.search.structure import refused
@@ -20,7 +21,7 @@ def made_of(
     if not made.is_dir():
         recipe = Recipe("shape", steps, name, ask.calibration)
         carry(replace(recipe, seed=ask.seed), ask.folder, made, Within(told))
-    return Folder(made, dense=True)
+    return opened(made, dense=True)
 
 
 def draft_of(ask: Ask, steps: tuple[Step, ...], made: Path, carry: Carry, told: Told) -> Folder:
@@ -30,4 +31,4 @@ def draft_of(ask: Ask, steps: tuple[Step, ...], made: Path, carry: Carry, told: 
     if not made.is_dir():
         recipe = Recipe("draft", steps, calibration=ask.calibration, seed=ask.seed)
         carry(recipe, ask.folder, made, Within(told))
-    return Folder(made)
+    return opened(made)

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,13 +45,14 @@ class Folder:
     A GGUF file, or a folder that holds one, is seen as a folder too: its configuration is made of what
     it says, its blocks are planes; with `dense` they are plain numbers, and so are the codes of folders
     that were quantized. `path` is then the file, and `home` where the `files` lie; `stored_as` says what
-    a quantized source is stored in.
+    a quantized source is stored in. `native` are the types of models whose own code, which
+    their `auto_map` names, nobody needs.
     Law: a folder that opens is complete (every tensor that the index names lies, whole, where it
     says, and nothing else does), stays inside itself, and asks for no code and no pickle.
     Files that no loader reads are not opened.
     """
 
-    def __init__(self, path: Path, *, dense: bool = False) -> None:
+    def __init__(self, path: Path, *, dense: bool = False, native: Collection[str] = ()) -> None:
         self.path = self.home = path
         self.shards: Mapping[str, Shard]
         self.stored_as = ""
@@ -65,19 +67,22 @@ class Folder:
         else:
             self.files = _files(path)
             config = _config(path, self.files)
-            refuse_code(path, self.files)
+            refuse_code(path, self.files, native=config.get("model_type") in native)
             shards = _shards(path, self.files)
             config = _completed(config, path, self.files, shards)
             found = decoded(config, shards, str(path), dense=dense)
             self.config, self.shards = MappingProxyType(dict(found.config)), found.shards
             self.stored_as = found.described
-        self.tensors: Mapping[str, Stored] = MappingProxyType(
-            {
-                name: Stored(file, info)
-                for file, shard in self.shards.items()
-                for name, info in shard.tensors.items()
-            }
-        )
+        self.tensors: Mapping[str, Stored] = _tensors(self.shards)
+
+    def seen_as(self, names: Mapping[str, str], config: Mapping[str, Any]) -> "Folder":
+        """Return the folder with some tensors under other names, and with another config."""
+        found = copy(self)
+        found.config = MappingProxyType(dict(config))
+        if names:
+            found.shards = {file: shard.renamed(names) for file, shard in self.shards.items()}
+            found.tensors = _tensors(found.shards)
+        return found
 
     @cached_property
     def nbytes(self) -> int:
@@ -109,6 +114,12 @@ class Folder:
     def weight_files(self) -> tuple[Path, ...]:
         """The files that hold the weights."""
         return tuple(self.home / name for name in sorted(self.shards))
+
+
+def _tensors(shards: Mapping[str, Shard]) -> Mapping[str, Stored]:
+    """Return where each tensor lies."""
+    pairs = ((file, item) for file, shard in shards.items() for item in shard.tensors.items())
+    return MappingProxyType({name: Stored(file, info) for file, (name, info) in pairs})
 
 
 def gguf_file(path: Path) -> Path | None:

@@ -14,7 +14,6 @@ CODE_KEYS = frozenset(
 )
 CODE_PREFIXES = ("_attn_implementation", "_experts_implementation", "attn_implementation")
 ATTENTION = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"})
-TEXT_PRIVATE = frozenset({"_name_or_path", "_commit_hash", "_diffusers_version"})
 PICKLES = frozenset(
     {
         ".bin",
@@ -32,15 +31,19 @@ PICKLES = frozenset(
 )
 
 
-def refuse_code(folder: Path, files: Iterable[str]) -> None:
+def refuse_code(folder: Path, files: Iterable[str], *, native: bool = False) -> None:
     """Raise UnsafeError if a configuration of the folder asks for code to be run.
 
-    Only configurations that a loader reads are judged. Python files that none of them mentions are
-    harmless: they are neither read nor copied.
+    The code that the `auto_map` of a `native` model names is imported by nobody: whet and
+    transformers have their own. Only configurations that a loader reads are judged. Python files
+    that none of them mentions are harmless: they are neither read nor copied.
     """
     for name in files:
         if name in CONFIGS:
-            for place, why in code_requests(read_json(contained(folder, name, str(folder)))):
+            value = read_json(contained(folder, name, str(folder)))
+            if native and name == "config.json":
+                value.pop("auto_map", None)
+            for place, why in code_requests(value):
                 raise UnsafeError(
                     f"{folder / name} asks for code of the model to be run: {place} ({why})",
                     "whet runs no code of models; use a model that transformers supports itself",
@@ -71,14 +74,10 @@ def _reason(key: str, value: object) -> str | None:
     if key in CODE_KEYS:
         return "loads code"
     if key.startswith(CODE_PREFIXES):
-        return None if value in ATTENTION else "loads a kernel"
-    if key.startswith("_") and key not in TEXT_PRIVATE and not _numbers(value):
-        return "a private setting"
+        named = value.values() if isinstance(value, Mapping) else [value]
+        known = all(one is None or (isinstance(one, str) and one in ATTENTION) for one in named)
+        return None if known else "loads a kernel"
     return None
-
-
-def _numbers(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int | float) for item in value)
 
 
 def refuse_pickles(folder: Path, files: Iterable[str]) -> None:

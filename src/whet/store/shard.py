@@ -60,6 +60,10 @@ class Shard:
         _check_layout(path, self.tensors, begin, self.size)
         self._map: mmap.mmap | None = None
 
+    def renamed(self, names: Mapping[str, str]) -> "Shard":
+        """Return the same file with some tensors under other names."""
+        return RenamedShard(self, names)
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor, by a plain read (nothing stays resident)."""
         info = self.tensors[name]
@@ -152,3 +156,26 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], begin: int, siz
 
 def _damaged(path: Path, fault: str) -> FolderError:
     return FolderError(f"{path} {fault}", "download or copy the file again")
+
+
+class RenamedShard(Shard):
+    """A file of any kind, some of whose tensors are seen under other names."""
+
+    def __init__(self, shard: Shard, names: Mapping[str, str]) -> None:
+        self._shard = shard
+        self._own = {names.get(name, name): name for name in shard.tensors}
+        self.path, self.size, self.metadata = shard.path, shard.size, shard.metadata
+        infos = {new: shard.tensors[old] for new, old in self._own.items()}
+        self.tensors = MappingProxyType(infos)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
+        """Return bytes `start` to `stop` of a tensor."""
+        return self._shard.read(self._own[name], start, stop)
+
+    def chunks(self, name: str, size: int = 8 << 20) -> Iterator[bytearray]:
+        """Yield a tensor's bytes in order, at most `size` [byte] at a time."""
+        return self._shard.chunks(self._own[name], size)
+
+    def map(self, name: str) -> memoryview:
+        """Return a tensor's bytes as they lie in the file, or as they are made."""
+        return self._shard.map(self._own[name])

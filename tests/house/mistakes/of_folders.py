@@ -161,10 +161,10 @@ def a_config_of_a_deeper_model(place: Place) -> Words:
     return compress()
 
 
-@mistake(65, "model holds model.layers.0.self_attn.q_proj.bias", "does not call for", "same model")
-def a_bias_that_the_config_forgets(place: Place) -> Words:
+@mistake(65, "model holds model.layers.", "beyond the", "num_nextn_predict_layers")
+def a_block_that_the_config_forgets(place: Place) -> Words:
     def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(256)
+        tensors["model.layers.9.self_attn.q_proj.weight"] = torch.zeros(256, 256)
 
     place.weights(change)
     return compress()
@@ -215,7 +215,7 @@ def weights_that_are_a_pickle(place: Place) -> Words:
 
 @mistake(77, "model/config.json asks for code", "auto_map", "transformers supports itself")
 def code_in_the_folder(place: Place) -> Words:
-    place.model(auto_map={"AutoModelForCausalLM": "modeling.Model"})
+    place.model(model_type="own", auto_map={"AutoModelForCausalLM": "modeling.Model"})
     place.write("model/modeling.py", "open('owned', 'w')")
     return compress()
 

@@ -261,7 +261,11 @@ CODE: dict[str, tuple[str, dict[str, object]]] = {
     "attention kernel, public": ("config.json", {"attn_implementation": "evil/kernel:f"}),
     "experts kernel": ("config.json", {"_experts_implementation_internal": "evil/k"}),
     "kernel config": ("config.json", {"kernel_config": {"RMSNorm": "evil/k"}}),
-    "private setting": ("config.json", {"_loader_class": "os.system"}),
+    "attention kernel of a part": (
+        "config.json",
+        {"text_config": {"_attn_implementation_internal": "evil/kernel"}},
+    ),
+    "attention kernel by part": ("config.json", {"_attn_implementation": {"text": "evil/kernel"}}),
 }
 
 
@@ -280,6 +284,10 @@ def test_code_is_refused(case: str, single: Path):
 def test_harmless_private_settings_are_allowed(single: Path):
     harmless = {
         "_name_or_path": "org/name",
+        "_model_name_or_path": "org/name",
+        "_trainer": {"name": "sft"},
+        "time_step_limit": [0.0, {"__float__": "Infinity"}],
+        "__float__": "NaN",
         "_attn_implementation_autoset": True,
         "_attn_implementation": "sdpa",
         "_sliding_window_pattern": 6,

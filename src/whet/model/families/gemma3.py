@@ -11,7 +11,7 @@ from whet.model.names import QK_NORMS
 
 def read(config: Config) -> Architecture:
     """Read a config."""
-    arch = gemma(config)
+    arch = gemma({k: v for k, v in config.items() if k != "rope_parameters"})  # read below
     pattern = whole(config, "sliding_window_pattern", "_sliding_window_pattern", default=6)
     sliding = tuple((i + 1) % pattern != 0 for i in range(arch.layers))
     local = real(config, "rope_local_base_freq", 10_000.0)

@@ -38,7 +38,7 @@ FAMILY = Family(
     name="gpt2",
     model_types=("gpt2",),
     read=read,
-    prefixes=("transformer.", ""),
+    prefix="transformer.",
     modules={
         "embed": "{p}wte",
         "positions": "{p}wpe",

@@ -37,7 +37,7 @@ FAMILY = Family(
     name="gpt_neox",
     model_types=("gpt_neox",),
     read=read,
-    prefixes=("gpt_neox.",),
+    prefix="gpt_neox.",
     modules={
         "embed": "{p}embed_in",
         "attn.pre": "{p}layers.{i}.input_layernorm",

@@ -51,7 +51,7 @@ FAMILY = Family(
     name="opt",
     model_types=("opt",),
     read=read,
-    prefixes=("model.decoder.", "decoder."),
+    prefix="model.decoder.",
     modules={
         "embed": "{p}embed_tokens",
         "positions": "{p}embed_positions",
