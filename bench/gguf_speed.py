@@ -48,9 +48,10 @@ class Engine:
         """Return the answer to a request."""
         assert self.process.stdin is not None
         print(words, file=self.process.stdin, flush=True)
-        return float(json.loads(self._line()))
+        return float(json.loads(self.line()))
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Return the next line that the worker writes."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -70,7 +71,7 @@ def started(python: Path, script: str, file: Path, threads: int, cache: str) -> 
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE / "speed"
     )
     engine = Engine(process)
-    engine._line()  # what it says when it is ready
+    engine.line()  # what it says when it is ready
     return engine
 
 
