@@ -4,7 +4,7 @@ llama.cpp itself writes the files, from the reference model of bench/real_model 
 quantized are decoded first). In each round each engine decodes, then reads a prompt; medians over the
 rounds, and of the ratios within them::
 
-    python bench/gguf_speed.py --llamacpp ENV/bin/python
+    python bench/gguf_speed.py --llamacpp ENV/bin/python --files FOLDER
 
 ENV has llama-cpp-python. A line of JSON is written for each type to `--out`.
 """
@@ -48,9 +48,10 @@ class Engine:
         """Return the answer to a request."""
         assert self.process.stdin is not None
         print(words, file=self.process.stdin, flush=True)
-        return float(json.loads(self._line()))
+        return float(json.loads(self.line()))
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Return the next line that the worker writes."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -70,7 +71,7 @@ def started(python: Path, script: str, file: Path, threads: int, cache: str) -> 
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE / "speed"
     )
     engine = Engine(process)
-    engine._line()  # what it says when it is ready
+    engine.line()  # what it says when it is ready
     return engine
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     )
     parser.add_argument("--llamacpp", type=Path, required=True, metavar="PYTHON")
     parser.add_argument("--source", type=Path, help="a GGUF file; the reference model unless said")
-    parser.add_argument("--files", type=Path, default=Path("/tmp/whet-gguf-speed"))
+    parser.add_argument("--files", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

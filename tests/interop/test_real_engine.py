@@ -10,6 +10,7 @@ import pytest
 
 import whet
 from whet.kernels.native import missing
+from whet.runtime.engine import Engine
 from whet.runtime.sample import Sampling
 
 pytestmark = [
@@ -45,7 +46,7 @@ def gguf() -> Path:
         pytest.skip(str(error))
 
 
-def log_probabilities(engine, ids: np.ndarray) -> np.ndarray:
+def log_probabilities(engine: Engine, ids: np.ndarray) -> np.ndarray:
     executor = engine.executor
     logits = executor.step(ids, executor.new_cache(), len(ids)).astype(np.float64)
     logits -= logits.max(-1, keepdims=True)
