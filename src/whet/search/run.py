@@ -365,7 +365,7 @@ class Run:
         last = min(REFINED * self.clock.seconds, self.planner.deadlines(stand.costs).evolution_s)
         start = kept(path, stand.menus, caps) or choice
         effort = f"{len(self.text.held)} windows"
-        with self.planner.timeline.phase("evolution", last - self.clock.spent, effort):
+        with self.planner.timeline.phase("evolution", max(0.0, last - self.clock.spent), effort):
             for generation in evolve(stand, start, caps, self.clock, last, told, self.ask.seed):
                 self.generations.append(generation)
                 keep(path, stand.menus, generation.choice)
