@@ -7,6 +7,7 @@ os.environ["WHET_PATIENCE"] = "0"  # tests run side by side: no moment is calm
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,9 @@ def readings_in_this_process() -> Iterator[None]:
     """Compare readings of sources here: a process of its own would import transformers each time."""
     from whet.recipe import reading
 
+    def asked(folder: Path, blocks: int) -> dict[str, float]:
+        return asdict(reading.compare_reading(folder, blocks))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_asked", lambda path, n: asdict(reading.compare_reading(path, n)))
+        patch.setattr(reading, "_asked", asked)
         yield

@@ -17,6 +17,7 @@ BROAD = {  # where every error is caught, and why
     "store/tokenizer.py": "a library that raises bare exceptions",
 }
 SPEAKING = {
+    "recipe/reading.py",
     "recipe/reload.py",
     "recipe/trial.py",
     "store/template_worker.py",

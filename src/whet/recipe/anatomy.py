@@ -35,7 +35,7 @@ class Anatomy:
     @property
     def tensors(self) -> frozenset[str]:
         """Return the tensors of the folder that its copy has too."""
-        return self.account.used | self.account.copied.keys()
+        return frozenset({*self.account.used, *self.account.copied})
 
     @property
     def layers(self) -> int:
