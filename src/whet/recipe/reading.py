@@ -12,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
+from math import isfinite, nan, prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.base.errors import QualityError
+from whet.base.errors import QualityError, StorageError
 from whet.base.machine import free_memory
 from whet.base.quantity import Quantity
 from whet.base.record import Record
@@ -58,15 +59,23 @@ def source_record(bound: Pipeline, cache: Path) -> Record:
         return Record("reading", "", notes={"skipped": "one block exceeds half of the free memory"})
     kept = cache / "readings" / f"{_key(bound.folder, blocks)}.json"
     found = read_json(kept) if kept.is_file() else _asked(bound.folder.path, blocks)
-    if "skipped" not in found and not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, found)
+    if isfinite(found.get("error", nan)) and not kept.is_file():
+        _keep(kept, found)
     return _record(bound, found, blocks)
+
+
+def _keep(path: Path, found: Mapping[str, Any]) -> None:
+    """Keep what was found, where there is a place for it; else it is looked for again."""
+    with suppress(OSError, StorageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dict(found))
 
 
 def _record(bound: Pipeline, found: Mapping[str, Any], blocks: int) -> Record:
     if "skipped" in found:
         return Record("reading", "", notes={"skipped": str(found["skipped"])})
+    if not isfinite(found["error"]):
+        return Record("reading", "", notes={"skipped": "logits of the source are not finite"})
     result = Reloaded(found["error"], found["agreement"])
     if not result.error <= LARGEST_ERROR:
         raise QualityError(
