@@ -1,8 +1,7 @@
 """compressed-tensors, by whet or by others, seen as plain numbers.
 
-The formats that have planes are read by the dialect; three that have none are read here: fp8 in
-blocks of rows and inputs, groups that are not runs of inputs (`weight_g_idx`, act-order), and codes
-of 3, 5, 6 and 7 bits that do not cross words (versions before 0.13).
+The formats that have planes are read by the dialect; two that have none are read here: fp8 in
+blocks of rows and inputs, and groups that are not runs of inputs (`weight_g_idx`, act-order).
 """
 
 from collections.abc import Iterator, Mapping
