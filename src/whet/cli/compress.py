@@ -83,7 +83,8 @@ def command(*, style: str, dry_run: bool, **asked: Any) -> None:  # noqa: ANN401
 
     def run(resume: str) -> "Result":
         with watched() as progress, stoppable() as stop:
-            return api.compress(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+            given: dict[str, Any] = {**asked, "resume": resume}
+            return api.compress(**given, progress=progress, stopped=stop)
 
     done = run_or_restart(run, asked["resume"])
     if done.ours:

@@ -108,7 +108,8 @@ def command(
 
     def run(resume: str) -> "Found":
         with watched() as progress, stoppable() as stop:
-            return api.search(**{**asked, "resume": resume}, progress=progress, stopped=stop)
+            given: dict[str, Any] = {**asked, "resume": resume}
+            return api.search(**given, progress=progress, stopped=stop)
 
     found = run_or_restart(run, asked["resume"])
     if tensorboard is not None:

@@ -80,7 +80,7 @@ def _bare(folder: Folder) -> Anatomy:
     context = whole(config, "max_position_embeddings", "n_positions", default=LONGEST)
     hidden = whole(config, "hidden_size", "d_model", "n_embd", default=1)
     vocab = whole(config, "vocab_size")
-    return Anatomy(FOREIGN, (), {}, context, vocab, hidden, frozenset(folder.tensors))
+    return Anatomy(FOREIGN, (), {}, context, vocab, hidden, Account(frozenset(folder.tensors)))
 
 
 def _foreign(folder: Folder, unknown: UnsupportedError) -> Anatomy:

@@ -127,7 +127,7 @@ class Tokenizer:
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": generate,
         }
-        return render(self.template, self.special_tokens | given)
+        return render(self.template, {**self.special_tokens, **given})
 
     def chat_ids(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
         """Return the ids of a conversation; the template itself writes all special tokens."""

@@ -17,6 +17,7 @@ class Matrix:
     shape: tuple[int, int]
     role: str = ""
     transposed: bool = False
+    head: str | None = None
 
     @property
     def tensor(self) -> str:
