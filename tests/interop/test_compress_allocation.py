@@ -85,7 +85,7 @@ def test_presets_are_recipes(name: str) -> None:
     assert asked.allocation.bits == 5.0
 
 
-PLAIN = {"slim25", "half-depth-distilled"}  # they leave a plain model
+PLAIN = {"plain", "slim25", "half-depth-distilled"}  # they leave a plain model
 
 
 @pytest.mark.parametrize("name", sorted(set(preset_names()) - PLAIN))

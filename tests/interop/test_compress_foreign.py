@@ -20,6 +20,7 @@ from tests.interop.pipeline import (
     saved,
     tensor_bytes,
 )  # fmt: skip
+from tests.small import stop_at
 from tests.unit.model.tiny import SIZES
 from transformers import PreTrainedModel
 
@@ -71,9 +72,8 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     source = saved(made("stablelm"), tmp_path / "model")
     straight = compress(source, out=tmp_path / "straight")
-    asked = iter([False, True])
     with pytest.raises(StoppedError):
-        compress(source, out=tmp_path / "out", stopped=lambda: next(asked))
+        compress(source, out=tmp_path / "out", **stop_at(1))
     resumed = compress(source, out=tmp_path / "out", resume="required")
     assert digests(resumed.path) == digests(straight.path)
     kept = [(r.step, r.site) for r in resumed.records if r.step == "gptq"]

@@ -90,7 +90,7 @@ def compression_few() -> tuple[str, ...]:
 def test_a_model_that_transformers_runs_is_refused(tmp_path: Path) -> None:
     import transformers
 
-    config = transformers.StableLmConfig(
+    config = transformers.PhiConfig(
         vocab_size=4096, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
         num_attention_heads=4, num_key_value_heads=2,
     )  # fmt: skip

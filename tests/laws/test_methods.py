@@ -258,7 +258,8 @@ def test_every_method_is_found_and_documented() -> None:
     found = catalogue()
     assert list(found) == [
         "activation", "activations", "alps", "awq", "depth", "distill", "experts", "ffn", "finetune",
-        "gptq", "gqa", "gradient", "heads", "hidden", "hqq", "kv_cache", "magnitude", "qat", "reconstruct",
+        "gptq", "gqa", "gradient", "heads", "hidden", "hqq", "kv_cache", "magnitude", "plain", "qat",
+        "reconstruct",
         "regularise", "residual", "ria", "rtn", "smoothquant", "sparsegpt", "student", "svd", "wanda",
         "window",
     ]  # fmt: skip

@@ -139,4 +139,4 @@ def test_samples_carried_from_tap_to_tap_are_seen_as_if_they_began_anew(
         left = advance(block, carried, tmp_path / "y", 3).read(0, len(x))
         torch.testing.assert_close(left, block(x), rtol=1e-5, atol=1e-5)
     carried.delete()
-    assert {path.name for path in tmp_path.iterdir()} == {"y", "z"}
+    assert not list(tmp_path.iterdir())

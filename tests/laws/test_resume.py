@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.small import FEW, small_model
+from tests.small import FEW, small_model, stop_at
 
 import whet
 from whet.base.errors import IdentityError, MissingError, StoppedError, WhetError
@@ -39,18 +38,13 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def stop_at(part: int) -> Callable[[], bool]:
-    asked = iter(range(1000))
-    return lambda: next(asked) == part
-
-
 @pytest.mark.parametrize("part", [1, 2, 3, 4])
 def test_stopped_before_any_part_it_goes_on_to_the_same_bytes(
     model: Path, straight: dict[str, str], tmp_path: Path, part: int
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(StoppedError, match="Run the same command"):
-        whet.compress(model, "int3", set=SETTINGS, out=out, stopped=stop_at(part))
+        whet.compress(model, "int3", set=SETTINGS, out=out, **stop_at(part))
     assert not out.exists()
     whet.compress(model, "int3", set=SETTINGS, out=out, resume="required")
     assert digests(out) == straight
@@ -149,7 +143,7 @@ def test_a_changed_run_is_refused_and_keeps_what_was_done(
     out = tmp_path / "out"
     asked: dict[str, object] = {"set": SETTINGS, "out": out}
     with pytest.raises(StoppedError):
-        whet.compress(model, "int3", **asked, stopped=stop_at(2))
+        whet.compress(model, "int3", **asked, **stop_at(2))
     with pytest.raises(IdentityError, match=named):
         whet.compress(model, "int3", **(asked | change))
     assert (tmp_path / ".out.partial" / "progress.json").is_file()
@@ -158,7 +152,7 @@ def test_a_changed_run_is_refused_and_keeps_what_was_done(
 def test_a_changed_weight_is_named(tmp_path: Path) -> None:
     model, out = small_model(tmp_path / "model"), tmp_path / "out"
     with pytest.raises(StoppedError):
-        whet.compress(model, "int3", set=SETTINGS, out=out, stopped=stop_at(1))
+        whet.compress(model, "int3", set=SETTINGS, out=out, **stop_at(1))
     path = model / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-2] ^= 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.interop.pipeline import here, recipe, tensor_bytes
 from tests.laws.test_resume import digests
-from tests.small import FEW, small_model
+from tests.small import FEW, small_model, stop_at
 
 import whet
 from whet.api import compression
@@ -163,11 +163,9 @@ def test_a_stopped_run_goes_on_to_the_same_shares(
     model: Path, tmp_path: Path, asked: int, resume: whet.api.Resume, allocation: str
 ) -> None:
     step = {"use": "magnitude", "format": "sparse60-tensor(bf16)", "allocation": allocation}
-    steps, left = recipe(tmp_path / "r.yaml", [step]), iter(range(100))
+    steps = recipe(tmp_path / "r.yaml", [step])
     whet.compress(model, steps, set=FEW, out=tmp_path / "straight")
     with pytest.raises(StoppedError, match="Run the same command"):
-        whet.compress(
-            model, steps, set=FEW, out=tmp_path / "out", stopped=lambda: next(left) == asked
-        )
+        whet.compress(model, steps, set=FEW, out=tmp_path / "out", **stop_at(asked))
     whet.compress(model, steps, set=FEW, out=tmp_path / "out", resume=resume)
     assert digests(tmp_path / "out") == digests(tmp_path / "straight")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from tests.interop.pipeline import here, recipe, tensor_bytes
-from tests.laws.test_resume import digests, stop_at
-from tests.small import FEW, small_model
+from tests.laws.test_resume import digests
+from tests.small import FEW, small_model, stop_at
 
 import whet
 from whet import api
@@ -60,7 +60,7 @@ def test_stopped_in_any_stage_it_goes_on_to_the_same_bytes(
 ) -> None:
     (steps, wanted), out = straight, tmp_path / "out"
     with pytest.raises(StoppedError, match="Run the same command"):
-        whet.compress(model, steps, set=FEW, out=out, stopped=stop_at(part))
+        whet.compress(model, steps, set=FEW, out=out, **stop_at(part))
     whet.compress(model, steps, set=FEW, out=out, resume="required")
     assert digests(out) == wanted
 

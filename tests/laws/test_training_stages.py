@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.interop.pipeline import here, recipe, tensor_bytes
 from tests.laws.test_resume import digests
-from tests.small import FEW, small_model
+from tests.small import FEW, small_model, stop_at
 
 import whet
 from whet.api import compression
@@ -58,8 +58,7 @@ def test_stopped_while_it_trains_it_goes_on_to_the_same_bytes(
 ) -> None:
     steps = recipe(tmp_path / "r.yaml", ORDERS[order])
     whet.compress(model, steps, set=FEW, out=tmp_path / "straight")
-    asked = iter(range(1000))
     with pytest.raises(StoppedError, match="Run the same command"):
-        whet.compress(model, steps, set=FEW, out=tmp_path / "out", stopped=lambda: next(asked) == 3)
+        whet.compress(model, steps, set=FEW, out=tmp_path / "out", **stop_at(3))
     whet.compress(model, steps, set=FEW, out=tmp_path / "out", resume="required")
     assert digests(tmp_path / "out") == digests(tmp_path / "straight")

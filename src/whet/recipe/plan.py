@@ -231,7 +231,7 @@ def _check_selected(where: str, step: Step, left: Sequence[Site], model: Anatomy
     that is tied to an embedding follows it.
     """
     found = [site for site in left if step.selects(site)]
-    if not found and not set(step.where) <= ENDS:
+    if not found and not (step.where and set(step.where) <= ENDS):
         raise RecipeError(f"{where} selects no site that is not skipped", _sites(model))
     roles = {site.role for site in found}
     for site in found:

@@ -106,7 +106,7 @@ def an_empty_shard(place: Place) -> Words:
 
 @mistake(65, "model-00001-of-00002.safetensors is missing", INDEX, "download the missing shard")
 def a_missing_shard(place: Place) -> Words:
-    place.model()
+    (place.model() / SINGLE).unlink()
     place.write(INDEX, json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
     return compress()
 
@@ -120,7 +120,7 @@ def an_extra_shard(place: Place) -> Words:
 
 @mistake(77, INDEX, "'../base/model.safetensors'", "points outside")
 def an_index_that_escapes(place: Place) -> Words:
-    place.model()
+    (place.model() / SINGLE).unlink()
     place.write(INDEX, json.dumps({"weight_map": {"a": "../base/model.safetensors"}}))
     return compress()
 

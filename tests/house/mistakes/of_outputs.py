@@ -4,6 +4,7 @@ import errno
 import os
 
 from tests.house.mistakes.place import SHORT, Place, Words, compress, mistake, table
+from tests.small import stop_at
 
 import whet
 from whet.base.errors import StoppedError
@@ -165,14 +166,13 @@ def a_run_under_way(place: Place) -> Words:
 
 def interrupted(place: Place, at: int = 2) -> None:
     """Leave a run that was stopped before one of its parts."""
-    asked = iter(range(100))
     try:
         whet.compress(
             place.model(),
             place.path / "plain.yaml",
             set=SHORT,
             out=place.path / "out",
-            stopped=lambda: next(asked) == at,
+            **stop_at(at),
         )
     except StoppedError:
         return

@@ -149,7 +149,7 @@ table(
             "nothing_like_a_preset",
             2,
             compress(recipe="zzz"),
-            ("'zzz'", "Known: fp8, half-depth-distilled"),
+            ("'zzz'", "Known: balanced, fp8"),
         ),
         ("no_such_recipe_file", 66, compress(recipe="no.yaml"), ("no.yaml", "name of a preset")),
     ]

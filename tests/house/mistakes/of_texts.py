@@ -5,8 +5,9 @@ import os
 
 from tests.house.mistakes.place import Place, Words, compress, mistake, table
 
-GIVE = "Give a .txt or .jsonl file"
+GIVE = "Give a .txt, .jsonl or .json file"
 MEND = "Mend or remove that row"
+SAVE = "Save it as UTF-8"
 ROW = '{"text": "some words of a book"}\n'
 
 
@@ -27,14 +28,14 @@ note(
     [
         ("an_empty_text", 65, "a.txt", "", ("a.txt: 0 tokens", "at least 32", "Give more text")),
         ("a_word", 65, "a.txt", "hi", ("a.txt: 2 tokens", "at least 32", "Give more text")),
-        ("not_utf_8", 65, "a.txt", b"one\n\ntwo \xff", ("a.txt, row 3: not UTF-8", MEND)),
+        ("not_utf_8", 65, "a.txt", b"one\n\ntwo \xff", ("a.txt, row 3: not UTF-8", SAVE)),
         ("a_row_cut_off", 65, "a.jsonl", ROW + '{"text": \n', ("a.jsonl, row 2: not JSON", MEND)),
         (
             "a_row_not_utf_8",
             65,
             "a.jsonl",
             ROW.encode() + b'{"text": "\xff"}\n',
-            ("a.jsonl, row 2: not UTF-8", MEND),
+            ("a.jsonl, row 2: not UTF-8", SAVE),
         ),
         ("half_a_character", 65, "a.jsonl", '{"text": "\\ud800"}\n', ("row 1", "surrogate", MEND)),
         (

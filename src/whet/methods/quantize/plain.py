@@ -1,4 +1,8 @@
-"""Plain numbers of one type: an ordinary Hugging Face folder of any source, GGUF and quantized ones."""
+"""Plain numbers of one type: an ordinary Hugging Face folder of any source, GGUF and quantized ones.
+
+bfloat16 is float32 with 8 bits of significand, rounded to nearest even (Kalamkar et al.,
+arXiv:1905.12322, §2).
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
