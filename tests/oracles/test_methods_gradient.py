@@ -110,7 +110,7 @@ def test_magnitude_then_stores_the_same_mask_sparse(
         ).path
         for n, steps in enumerate(([first], [first, second]))
     ]
-    plain, sparse = (load(Checkpoint(Folder(folder, dense=True))) for folder in folders)
+    plain, sparse = (load(Checkpoint(Folder(folder))) for folder in folders)
     for role, linear in sparse.blocks[0].linears.items():
         assert str(linear.weight.format) == "2:4(int4-g64)"
         left = plain.blocks[0].linears[role].weight.dense()

@@ -151,7 +151,9 @@ class StatesInMemory(HiddenStates):
         cls, path: Path, shape: Shape, dtype: Dtype, budget: MemoryBudget
     ) -> "StatesInMemory":
         """Return hidden states whose memory has been taken from the budget."""
-        return cls(path, *shape, dtype, budget, [torch.empty(shape, dtype=DTYPES[dtype])])
+        with torch.inference_mode(mode=False):  # backward passes write them outside of that mode
+            held = torch.empty(shape, dtype=DTYPES[dtype])
+        return cls(path, *shape, dtype, budget, [held])
 
     @property
     def in_memory(self) -> bool:
