@@ -153,7 +153,7 @@ def measured(threads: int = 0, name: str = "") -> Profile:
     """Return the profile of this machine: `threads`, 0 for as many as the engine takes."""
     count = threads or usable()
     speeds = [float(native().read_bandwidth(PROBE, count, 1)) for _ in range(RUNS)]
-    watch = Stopwatch(count, 1, calm=calm(count))  # one copy, which caches hold
+    watch = Stopwatch(count, 1, precision="int8", calm=calm(count))  # one copy, which caches hold
     int8, bf16 = (_measured_rates(watch, PROBED[kind]) for kind in ("int8", "bf16"))
     least = watch.time(Product(PROBED["bf16"], ((16, 16),)), 1).seconds
     command = [sys.executable, "-c", EMPTY]

@@ -41,10 +41,10 @@ def arguments(function):
         ("compress", [api.compress, api.preview], {"dry_run"}),
         ("measure", [api.measure], set()),
         ("inspect", [api.inspect], {"graph"}),
-        ("explain", [api.explain], {"offline"}),
-        ("verify", [api.verify], {"offline"}),
-        ("schema", [api.schema], {"offline"}),
-        ("doctor", [api.doctor], {"offline"}),
+        ("explain", [api.explain], {"offline", "follow_links"}),
+        ("verify", [api.verify], {"offline", "follow_links"}),
+        ("schema", [api.schema], {"offline", "follow_links"}),
+        ("doctor", [api.doctor], {"offline", "follow_links"}),
     ],
 )
 def test_flags_are_arguments(verb, functions, only_here):
@@ -83,6 +83,7 @@ def test_flags_of_run_are_the_settings_of_sampling():
         "system",
         "raw",
         "executor",
+        "follow_links",
         "kernels",
         "cache",
         "inputs",

@@ -14,6 +14,7 @@ from whet.base.record import append_records
 from whet.cli import run
 from whet.cli.main import code
 from whet.formats.spec import parse
+from whet.model.account import Account
 from whet.runtime.sample import Sampling
 from whet.store.manifest import write_manifest
 from whet.store.scheme import Scheme
@@ -57,6 +58,8 @@ def test_compress_passes_its_flags_on(compress, capsys):
         "resume": "required",
         "overwrite": True,
         "seed": 7,
+        "memory": None,
+        "keep_embeddings": False,
         "offline": True,
     }
     shown = capsys.readouterr()
@@ -76,10 +79,13 @@ def preview():
     site = SimpleNamespace(module="model.layers.0.mlp.up_proj", role="mlp.up")
     scheme = Scheme(parse("int4-g64"))
     plan = SimpleNamespace(
-        folder=SimpleNamespace(nbytes=14_700_000),
+        folder=SimpleNamespace(nbytes=14_700_000, left_out=("trainer_state.json",), stored_as=""),
+        recipe=SimpleNamespace(allocation=None),
         choice=SimpleNamespace(dialect=SimpleNamespace(name="compressed-tensors"), reason="it can"),
         placed=(SimpleNamespace(site=site, scheme=scheme, note=""),),
         skipped={"lm_head": "shares its storage"},
+        account=Account(frozenset()),
+        rounds=True,
     )
     facts = {"peak_rss": examples.q(6e8, "byte"), "seconds": examples.q(40, "s")}
     need = SimpleNamespace(
@@ -107,6 +113,8 @@ def test_a_dry_run_only_looks(compress, monkeypatch, capsys):
         "calibration": None,
         "out": None,
         "seed": 3,
+        "memory": None,
+        "keep_embeddings": False,
         "offline": False,
     }
     assert compress.calls == []
@@ -119,6 +127,7 @@ def test_a_dry_run_only_looks(compress, monkeypatch, capsys):
         "about 40.0 s",
         "int4-g64",
         "lm_head",
+        "trainer_state.json",
     ):
         assert words in shown
 

@@ -103,7 +103,7 @@ def scheme(**keys: object) -> dict[str, object]:
 
 
 UNREADABLE: list[tuple[object, type[Exception]]] = [
-    ({"quant_method": "gptq"}, UnsupportedError),
+    ({"quant_method": "gptq"}, FolderError),
     ({}, UnsupportedError),
     ([], FolderError),
     (whet(version=2), FolderError),

@@ -61,6 +61,12 @@ def decoded(
         return Decoded(config, shards, source.describe(asked) if source else "")
     words = dict(asked) | {KIND: config.get("model_type"), SIZES: sizes_of(config)}
     weights = tuple(source.weights(words, _held(shards, where)))
+    if not weights and not isinstance(source, CompressedSource | OwnSource):
+        raise FolderError(
+            f"{where}: config.json says that the model is stored as {source.describe(asked)}, and no "
+            "tensor is",
+            "restore config.json: a folder of plain numbers has no quantization_config",
+        )
     return _seen(config, shards, weights, source.describe(asked), dense=dense)
 
 
