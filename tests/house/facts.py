@@ -244,6 +244,31 @@ def gguf() -> str:
     return plain(Table(heads, tuple(rows)))
 
 
+def real_model() -> str:
+    """A real model in whole files, the newest row of each setting; the largest file first."""
+    with (RESULTS / "real-model.jsonl").open(encoding="utf-8") as lines:
+        newest = {(row["tool"], row["setting"]): row for row in map(json.loads, lines)}
+    rows = sorted(newest.values(), key=lambda row: -row["bytes"])
+    heads = words("tool", "setting") + numbers(
+        "file", "KL [nat]", "same top 1", "decode [token/s]", "prefill [token/s]", "made in"
+    )
+    return plain(Table(heads, tuple(_real_row(row) for row in rows)))
+
+
+def _real_row(row: dict[str, Any]) -> tuple[str, ...]:
+    quality = row["quality"]["wikitext2-valid.txt"]
+    return (
+        row["tool"],
+        f"`{row['setting']}`" if row["tool"] == "whet" else row["setting"],
+        say.size(row["bytes"]),
+        f"{quality['kl_nat']:.4f} ± {2 * quality['kl_nat_standard_error']:.4f}",
+        f"{100 * quality['top1']:.1f} %",
+        say.count(round(row["decode"])),
+        say.count(round(row["prefill"])),
+        say.duration(row["seconds"]),
+    )
+
+
 FACTS: Mapping[str, Callable[[], str]] = {
     "verbs": verbs,
     "recipes": lambda: entries(api.recipes(), "recipe", "steps", "what"),
@@ -256,6 +281,7 @@ FACTS: Mapping[str, Callable[[], str]] = {
     "gguf": gguf,
     "peers": peers,
     "presets": presets,
+    "real model": real_model,
     "rewrites": rewrites,
     "search": searches,
     "speed": speed,

@@ -126,4 +126,4 @@ def test_what_multiplies_is_told(tmp_path: Path):
     found = next(one for one in used(folder) if one.module.endswith("q_proj"))
     assert found.format == "int4-g32 + lowrank-4"
     assert found.kernel.count(" + ") == 2
-    assert found.kernel.endswith("activations int8 and bf16")
+    assert found.kernel.endswith("activations int16 and bf16")
