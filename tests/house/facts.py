@@ -250,7 +250,7 @@ def real_model() -> str:
         newest = {(row["tool"], row["setting"]): row for row in map(json.loads, lines)}
     rows = sorted(newest.values(), key=lambda row: -row["bytes"])
     heads = words("tool", "setting") + numbers(
-        "file", "KL [nat]", "same top 1", "decode [token/s]", "prefill [token/s]", "made in"
+        "file", "KL [nat]", "same top 1", "decode [token/s]", "prefill [token/s]"
     )
     return plain(Table(heads, tuple(_real_row(row) for row in rows)))
 
@@ -265,7 +265,6 @@ def _real_row(row: dict[str, Any]) -> tuple[str, ...]:
         f"{100 * quality['top1']:.1f} %",
         say.count(round(row["decode"])),
         say.count(round(row["prefill"])),
-        say.duration(row["seconds"]),
     )
 
 
