@@ -239,7 +239,7 @@ def main() -> None:
         for row in rows:
             line = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "tool": row.tool}
             line |= {"setting": row.setting, "bytes": folder_bytes(row.path), **row.facts}
-            line |= {"quality": quality[row.path], **speed[row.path]}
+            line |= {"quality": quality[row.path], **speed[row.path], "rounds": ROUNDS}
             results.write(json.dumps(line) + "\n")
             print(json.dumps(line))
 
