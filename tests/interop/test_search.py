@@ -145,7 +145,7 @@ def test_keys_and_values_in_fewer_bits(model: Path, tmp_path: Path) -> None:
     if reason := missing():
         pytest.skip(reason)
     asked = {"max_size": None, "max_kl": 0.05, "max_memory": "10GB@100", "objective": "size"}
-    done = searched(model, tmp_path / "out", cache=("bf16", "int8", "kv2"), time="60s", **asked)
+    done = searched(model, tmp_path / "out", cache=("bf16", "int8", "kv2"), time="10m", **asked)
     records = records_of(done.path)
     tried = [r for r in records if r.step == "trial" and r.notes["state"] == "complete"]
     kept = {r.notes["structure"].rpartition(" in ")[2]: r.facts for r in tried}
@@ -193,7 +193,7 @@ def test_a_smaller_shape_where_no_level_is_small_enough(
     monkeypatch.setattr(structure, "FFN", (0.0, 0.25))
     monkeypatch.setattr(trials, "TRAINED", (0,))
     monkeypatch.setattr(widths, "NARROWEST", 32)
-    asked = {"levels": ("int8-channel",), "structures": True, "time": "60s"}
+    asked = {"levels": ("int8-channel",), "structures": True, "time": "10m"}
     done = searched(model, tmp_path / "out", max_size=str(SHORT), recovery=False, **asked)
     assert (done.path / "model.safetensors").stat().st_size <= SHORT
     tried = [r for r in records_of(done.path) if r.step == "trial"]

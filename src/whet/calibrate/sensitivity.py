@@ -11,50 +11,35 @@ that of the pivots dⱼ of H = L D Lᵀ in place of the diagonal of H (QuIP, arX
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from whet.calibrate.backward import BackwardPass, BlockGradients, Report
-from whet.calibrate.hidden_states import MemoryBudget
+from whet.calibrate.backward import BlockGradients
 from whet.formats.codecs import codec_of
 from whet.formats.element import Integer
 from whet.formats.spec import Coded, Format
-from whet.model.source import Source
 
 DAMPING = 0.1  # ridge ÷ mean of H's diagonal: few tokens are seen, so small pivots are noise
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Predicted KL divergence [nat per token] of each format of a linear, all others left alone."""
+    """Predicted KL divergence [nat per token] of each format of a linear, all others left alone.
 
-    layer: int
+    `layer` is None for the embedding and the head.
+    """
+
+    layer: int | None
     role: str
     kl: Mapping[Format, float]
 
 
-def sensitivities(
-    source: Source,
-    ids: Int64[Tensor, "samples time"],
-    formats: Sequence[Format],
-    folder: Path,
-    seed: int,
-    report: Report,
-    budget: MemoryBudget,
-) -> Iterator[Sensitivity]:
-    """Yield the sensitivities of every linear in a block, from the last block to the first."""
-    walk = BackwardPass(source, ids, folder, seed, report, budget)
-    for found in walk.blocks():
-        yield from _of_block(found, formats, ids.numel())
-    walk.delete()
-
-
-def _of_block(
+def block_sensitivities(
     found: BlockGradients, formats: Sequence[Format], tokens: int
 ) -> Iterator[Sensitivity]:
+    """Yield the sensitivities of a block's linears, of which a backward pass has seen some tokens."""
     last, factor = torch.empty(0), 1.0
     for role, g in found.gradients.items():
         read, weight = found.inputs[role], found.block.linears[role].weight.dense()
@@ -71,13 +56,14 @@ def rounding_loss(
 ) -> float:
     """Return ½ Σ F ΔW² of rounding to nearest [nat per token], F being the Fisher information's diagonal.
 
-    Integers in groups have an error of step²/12; other formats are rounded.
+    Integers in groups have an error of step²/12; other formats are rounded, those with minima among
+    them, since what other programs have quantized often lies on a grid of that kind.
     Law: close to the loss of rounding, for weights without a grid of their own.
     """
     inputs = weight.shape[1]
     if isinstance(format_, Coded) and isinstance(format_.element, Integer):
         size = format_.group(inputs)
-        if inputs % size == 0 and format_.grouping != "tensor":
+        if inputs % size == 0 and format_.grouping != "tensor" and not format_.minimum:
             return _uniform_noise(weight, fisher, format_, size)
     codec = codec_of(format_)
     rounded = codec.decode(codec.encode(weight), (weight.shape[0], inputs))

@@ -11,8 +11,8 @@ ENOUGH = 2  # units after which there is something to tell
 class Pace:
     """Times of units of work; the first report, where an earlier run had stopped, tells no pace.
 
-    Law: the time left is never less than that of the units that are not begun, nor more than what is
-    left of `within`, the time that the whole may take [s].
+    Law: the time left is never less than that of the units that are not begun. Work that is given a
+    time, `within`, has what is left of it [s].
     """
 
     def __init__(
@@ -41,10 +41,9 @@ class Pace:
 
     def left(self) -> float | None:
         """Return the time that is left [s], or None while, or once, it cannot be told."""
+        if self.within is not None:
+            return self.within - self.elapsed if self.elapsed < self.within else None
         if self._at is None or self._seen < ENOUGH or self.done >= self.total:
             return None
         unit, units = max(self._recent), self.total - self.done
-        found = max(unit * units - (self._now() - self._at), unit * (units - 1))
-        if self.within is None:
-            return found
-        return min(found, self.within - self.elapsed) if self.elapsed < self.within else None
+        return max(unit * units - (self._now() - self._at), unit * (units - 1))

@@ -49,8 +49,8 @@ def watched() -> Generator[Progress]:
 
 def told(pace: Pace) -> str:
     """Return the time that is left, in words to stand at the end of a line."""
-    left = pace.left()
-    return "" if left is None else f", about {duration(left)} left"
+    left, bound = pace.left(), "about" if pace.within is None else "at most"
+    return "" if left is None else f", {bound} {duration(left)} left"
 
 
 class Lines:

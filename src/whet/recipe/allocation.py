@@ -14,8 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from whet.base.errors import RecipeError, StoppedError
+from whet.calibrate.backward import BackwardPass
 from whet.calibrate.hidden_states import MemoryBudget
-from whet.calibrate.sensitivity import sensitivities
+from whet.calibrate.sensitivity import Sensitivity, block_sensitivities
+from whet.calibrate.sensitivity_outside import outside_sensitivities
 from whet.formats.spec import Format
 from whet.model.site import Site
 from whet.passes.linear_pass import LinearPass
@@ -27,15 +29,16 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
 from whet.store.scheme import Scheme
 
-Losses = Mapping[tuple[int, str], Mapping[Format, float]]  # (layer, role) -> KL by format
+Losses = Mapping[tuple[int | None, str], Mapping[Format, float]]  # (layer, role) -> KL by format
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Linears of a block that get the same format, and the step that rounds them."""
+    """Linears that get the same format, the formats to choose from, and the step that rounds them."""
 
     step: int
     sites: tuple[Site, ...]
+    formats: tuple[Format, ...]
 
     def nbytes(self, bound: Plan, format_: Format) -> int:
         """Return the exact size in a format [byte]."""
@@ -47,18 +50,24 @@ class Group:
 
     def loss(self, losses: Losses, format_: Format) -> float:
         """Return the KL divergence that the format causes [nat per token]."""
-        return sum(losses[s.layer or 0, s.role][format_] for s in self.sites)
+        return sum(losses[s.layer, s.role][format_] for s in self.sites)
 
 
-def groups_of(bound: Plan) -> tuple[Group, ...]:
-    """Return the groups of linears in blocks that steps round. Law: each is in one group."""
-    found: dict[tuple[int, int, str], list[Site]] = defaultdict(list)
+def groups_of(bound: Plan, asked: Allocation) -> tuple[Group, ...]:
+    """Return the groups of linears that steps round. Law: each is in one group.
+
+    The embedding and the head are among them where they have formats to choose from.
+    """
+    found: dict[tuple[int, int | None, str], list[Site]] = defaultdict(list)
     for placed in bound.placed:
         site = placed.site
-        if site.layer is not None and placed.scheme is not None:
+        if placed.scheme is not None and asked.formats_of(site):
             index = next(i for i in placed.steps if _rounds(bound.recipe.steps[i]))
             found[index, site.layer, _general(site.tap)].append(site)
-    return tuple(Group(step, tuple(sites)) for (step, _, _), sites in found.items())
+    return tuple(
+        Group(step, tuple(sites), asked.formats_of(sites[0]))
+        for (step, _, _), sites in found.items()
+    )
 
 
 def without_sensitivities(recipe: Recipe, folder: Folder) -> Recipe:
@@ -68,10 +77,10 @@ def without_sensitivities(recipe: Recipe, folder: Folder) -> Recipe:
         return recipe
     bound = _bound(recipe, folder)
     alike = {
-        (site.layer or 0, site.role): {
-            f: site.shape[0] * site.shape[1] * 4.0 ** -_bits(f, site) for f in asked.formats
+        (site.layer, site.role): {
+            f: site.shape[0] * site.shape[1] * 4.0 ** -_bits(f, site) for f in group.formats
         }
-        for group in groups_of(bound)
+        for group in groups_of(bound, asked)
         for site in group.sites
     }
     return _expanded(bound, asked, alike)
@@ -90,7 +99,7 @@ def allocated(
     asked = recipe.allocation
     assert asked is not None, "only recipes with an allocation are allocated"
     bound = _bound(recipe, source.folder)
-    if not groups_of(bound):
+    if not groups_of(bound, asked):
         return replace(recipe, allocation=None)
 
     def heed(done: float, what: str) -> None:
@@ -99,8 +108,19 @@ def allocated(
             raise StoppedError(f"stopped at {what}", "Run the same command to go on.")
 
     some = ids[: asked.samples, : asked.length].contiguous()
-    found = sensitivities(source, some, asked.formats, work, recipe.seed, heed, budget)
-    return _expanded(bound, asked, {(s.layer, s.role): s.kl for s in found})
+    walk = BackwardPass(source, some, work, recipe.seed, heed, budget)
+    losses = {(s.layer, s.role): s.kl for s in _sensitivities(walk, asked)}
+    walk.delete()
+    return _expanded(bound, asked, losses)
+
+
+def _sensitivities(walk: BackwardPass, asked: Allocation) -> Iterator[Sensitivity]:
+    for found in walk.blocks():
+        yield from block_sensitivities(found, asked.formats, walk.ids.numel())
+    if asked.tables:
+        yield from outside_sensitivities(
+            walk.source, walk.ids, walk.entering(), walk.leaving(), asked.tables
+        )
 
 
 def _bound(recipe: Recipe, folder: Folder) -> Plan:
@@ -114,11 +134,11 @@ def _bound(recipe: Recipe, folder: Folder) -> Plan:
 
 def _expanded(bound: Plan, asked: Allocation, losses: Losses) -> Recipe:
     """Return the recipe with a step for each format that is chosen."""
-    groups = groups_of(bound)
+    groups = groups_of(bound, asked)
     items = [
         Item(
-            tuple(group.nbytes(bound, f) for f in asked.formats),
-            tuple(group.loss(losses, f) for f in asked.formats),
+            tuple(group.nbytes(bound, f) for f in group.formats),
+            tuple(group.loss(losses, f) for f in group.formats),
         )
         for group in groups
     ]
@@ -130,7 +150,7 @@ def _expanded(bound: Plan, asked: Allocation, losses: Losses) -> Recipe:
             f"formats need {8 * least / _weights(bound):.3f} [bit per weight]",
             "Ask for more bits, or allow smaller formats in allocation.formats.",
         )
-    picked = {g: asked.formats[number] for g, number in zip(groups, chosen, strict=True)}
+    picked = {g: g.formats[number] for g, number in zip(groups, chosen, strict=True)}
     steps = [
         one
         for index, step in enumerate(bound.recipe.steps)
@@ -146,11 +166,16 @@ def _split(step: Step, picked: Mapping[Group, Format], bound: Plan) -> Iterator[
         return
     where: dict[Format, list[str]] = defaultdict(list)
     for group, format_ in picked.items():
-        where[format_] += [f"layers.{s.layer}.{_general(s.role)}" for s in group.sites]
+        where[format_] += [_pattern(s) for s in group.sites]
     for format_, names in sorted(where.items(), key=lambda pair: str(pair[0])):
         use = replace(step.use, format=format_)  # type: ignore[type-var]
         yield Step(use, tuple(dict.fromkeys(names)))
-    outside = [p.site.role for p in bound.placed if p.site.layer is None and step.selects(p.site)]
+    inside = {site.module for group in picked for site in group.sites}
+    outside = [
+        p.site.role
+        for p in bound.placed
+        if p.site.layer is None and p.site.module not in inside and step.selects(p.site)
+    ]
     if outside:
         yield Step(step.use, tuple(outside))
 
@@ -170,6 +195,11 @@ def _fixed(bound: Plan, groups: Sequence[Group]) -> int:
     inside = {site.module for group in groups for site in group.sites}
     rest = ((p.site, p.scheme) for p in bound.placed if p.site.module not in inside)
     return sum(bound.choice.dialect.nbytes(site, scheme) for site, scheme in rest if scheme)
+
+
+def _pattern(site: Site) -> str:
+    """Return the pattern that selects a site of a block, or one outside."""
+    return site.role if site.layer is None else f"layers.{site.layer}.{_general(site.role)}"
 
 
 def _rounds(step: Step) -> bool:

@@ -99,8 +99,8 @@ def dumps(recipe: Recipe) -> str:
         "seed": recipe.seed,
     }
     if recipe.allocation:
-        asked = asdict(recipe.allocation)
-        data["allocation"] = asked | {"formats": [str(f) for f in recipe.allocation.formats]}
+        asked, named = recipe.allocation, ("formats", "tables")
+        data["allocation"] = asdict(asked) | {n: [str(f) for f in getattr(asked, n)] for n in named}
     if recipe.draft:
         data["draft"] = [_plain_step(step) for step in recipe.draft]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
@@ -204,8 +204,8 @@ def _steps_named(data: dict[str, Any], place: str, setting: str) -> list[dict[st
 def _allocation(parsed: Any) -> Allocation | None:  # noqa: ANN401
     if parsed is None:
         return None
-    formats = tuple(parsed.formats)
-    return Allocation(parsed.bits, formats, parsed.samples, parsed.length)
+    formats, tables = tuple(parsed.formats), tuple(parsed.tables)
+    return Allocation(parsed.bits, formats, tables, parsed.samples, parsed.length)
 
 
 def _step(parsed: Any) -> Step:  # noqa: ANN401
@@ -239,7 +239,8 @@ def _explained(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
     where = [part for part in first["loc"] if part not in step_models()]
     inner = where[1:] if where[0] == "steps" and len(where) > 1 else where
-    place = ".".join(f"step {part + 1}" if isinstance(part, int) else part for part in inner)
+    of_step = where[0] in ("steps", "draft")
+    place = ".".join(_counted(part, of_step=of_step) for part in inner)
     given = str(where[-1])
     if first["type"] == "extra_forbidden":
         return RecipeError(f"{place}: unknown field", _nearest(given, _known(first["loc"])))
@@ -258,6 +259,13 @@ def _explained(error: ValidationError) -> RecipeError:
     return RecipeError(
         f"{place}: {first['msg'].removeprefix('Value error, ')}{found}", hint or FIELDS
     )
+
+
+def _counted(part: int | str, *, of_step: bool) -> str:
+    """Return a part of the place of a complaint; numbers count from 1."""
+    if isinstance(part, str):
+        return part
+    return f"step {part + 1}" if of_step else f"{part + 1}"
 
 
 def _known(loc: tuple[int | str, ...]) -> Iterable[str]:

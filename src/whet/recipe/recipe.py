@@ -27,6 +27,8 @@ class Calibration:
 class Allocation:
     """Mixed precision: each linear in a block gets one of `formats`, so that all have `bits` together.
 
+    The embedding and the head get one of `tables`; without any, what their step says.
+
     `bits` is the size ÷ the number of the weights that the steps round, embedding and head included
     [bit per weight]. Which linears get more follows from their sensitivity, measured on `samples`
     windows of at most `length` tokens of the calibration text.
@@ -34,8 +36,13 @@ class Allocation:
 
     bits: float
     formats: tuple[Format, ...]
+    tables: tuple[Format, ...] = ()
     samples: int = 8
     length: int = 256
+
+    def formats_of(self, site: Site) -> tuple[Format, ...]:
+        """Return the formats that a site may get; none where its step's format holds."""
+        return self.tables if site.layer is None else self.formats
 
 
 @dataclass(frozen=True, slots=True)

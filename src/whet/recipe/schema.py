@@ -51,6 +51,10 @@ def allocation_model() -> type[Strict]:
             list[format_],
             Described(min_length=1, max_length=64, description="what a linear may get"),
         ),
+        "tables": (
+            list[format_],
+            Described([], max_length=64, description="what embedding and head may get"),
+        ),
         "samples": (int, Described(8, ge=1, le=100_000, description="windows [1]")),
         "length": (int, Described(256, ge=8, le=1_048_576, description="of each [token]")),
     }

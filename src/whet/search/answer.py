@@ -53,6 +53,7 @@ def search(
         commit(workspace.folder, 1)
         progress.start(PARTS, "search", within=ask.seconds)
         planner = plan_of(ask, tokens, clock, (ask.sweep or workspace.folder) / "text.json")
+        planner.timeline.say = progress.note
         text = text_of(ask.calibration, ask.folder, tokens, ask.seed, planner.sizes)
         run = Run(ask, text, workspace.folder, carry, Teller(progress, stopped), planner)
         outcome = run.result()

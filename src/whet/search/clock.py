@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from whet.report.words import duration
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -57,16 +59,23 @@ class Phase:
     effort: str = ""
 
 
+def _nobody(_: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(slots=True)
 class Timeline:
-    """The phases of a search in order, as planned and as they were."""
+    """The phases of a search in order, as planned and as they were; `say` is told what is planned."""
 
     clock: Clock
     phases: list[Phase] = field(default_factory=list[Phase])
+    say: Callable[[str], None] = _nobody
 
     @contextmanager
     def phase(self, name: str, planned_s: float, effort: str = "") -> Generator[None]:
         """Record a phase; one that fails is recorded too."""
+        if planned_s > 0:
+            self.say(f"{name}: {duration(planned_s)} planned{effort and f', {effort}'}")
         began = self.clock.spent
         try:
             yield

@@ -69,8 +69,12 @@ class Gradients:
 
     def entering(self) -> Float[Tensor, "samples time hidden"]:
         """Return the gradient at what the embedding gives."""
-        states = open_states(self.folder / "gradient.bin")
+        states = self.entered()
         return states.read(0, states.samples)
+
+    def entered(self) -> HiddenStates:
+        """Return the same, to be read in parts."""
+        return open_states(self.folder / "gradient.bin", MemoryBudget(0))
 
     def leaving(self) -> HiddenStates:
         """Return what the head reads."""

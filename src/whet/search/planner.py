@@ -10,6 +10,7 @@ from whet.search.clock import Clock, Timeline
 from whet.search.effort import (
     MARGIN_FRACTION,
     MEASURE_FRACTION,
+    STATISTICS_COST,
     Deadlines,
     FolderCosts,
     FolderEffort,
@@ -20,7 +21,7 @@ from whet.search.effort import (
     plan_folder,
     plan_measurement,
 )
-from whet.search.schedule import Schedule
+from whet.search.schedule import LEAST_LEVELS, LEAST_OUTSIDE, Schedule
 from whet.search.unit import Unit
 
 if TYPE_CHECKING:
@@ -74,13 +75,28 @@ class Planner:
         """Return what a folder costs, by what a sweep has shown so far."""
         inside = sum(unit.weights for unit in units if unit.layer is not None)
         outside = sum(unit.weights for unit in units if unit.layer is None)
+        statistics_s = STATISTICS_COST * self.times.block_s
+        if schedule.statistics.work:
+            statistics_s = schedule.statistics.each / max(1, self.sizes.swept)
         return FolderCosts(
             times=self.times,
-            statistics_s=schedule.statistics.each / max(1, self.sizes.swept),
+            statistics_s=statistics_s,
             solve_s=schedule.solve_s() * inside,
-            outside_s=schedule.outside.each * outside,
+            outside_s=(schedule.outside.each or schedule.solve_s()) * outside,
             factors=schedule.factors,
         )
+
+    def may_sweep(self, schedule: Schedule, units: Sequence[Unit]) -> bool:
+        """Return whether the least sweep leaves time for the most thorough folder, and to measure it."""
+        costs = self.folder_costs(schedule, units)
+        statistics_s = self.times.layers * self.sizes.swept * costs.statistics_s
+        least_s = statistics_s + LEAST_LEVELS * costs.solve_s + LEAST_OUTSIDE * costs.outside_s
+        return least_s + self.folder_s(costs, self.offers[0]) + self.measure_s <= self.clock.left
+
+    @property
+    def estimate_s(self) -> float:
+        """Time of estimating what levels cost: one product as large as a pass, for each window [s]."""
+        return self.sizes.gradients * self.times.forward_s
 
     def replan(self, schedule: Schedule, units: Sequence[Unit]) -> None:
         """Move the end of a sweep to where what comes after it keeps the time."""

@@ -124,8 +124,12 @@ class Run:
     def _more(self, found: bool) -> bool:  # noqa: FBT001 (of `Trials.run`)
         """Return whether there is time for another trial as long as the longest.
 
-        Where nothing that keeps all limits was found, all the time is for finding it.
+        Where nothing that keeps all limits was found, all the time is for finding it; where there was no
+        time for a sweep, there is none for other shapes.
         """
+        whole = self.stands.get(Structure())
+        if found and whole is not None and not whole.swept:
+            return False
         share = TRIED if found else 1.0
         return self.clock.spent + self.took < share * self.clock.seconds
 
@@ -358,7 +362,7 @@ class Run:
         self, stand: Stand, choice: Choice, kl: float, belief: Belief, *, fresh: bool
     ) -> tuple[Choice, float]:
         """Return a better choice of the same cost, as far as time allows."""
-        if self.ask.objective != "quality" or not fresh:
+        if self.ask.objective != "quality" or not fresh or not stand.swept:
             return choice, kl
         caps = [cap for cap in caps_of(stand, self.ask.limits, belief) if cap.name != "kl"]
         told, path = self.teller.part(LEARNING, REFINING), self._kept("best.json")

@@ -60,6 +60,7 @@ class Schedule:
     outside: Rate = field(default_factory=Rate)  # per weight and level
     levels: dict[str, Rate] = field(default_factory=dict[str, Rate])  # per weight
     solvers: dict[int, Rate] = field(default_factory=dict[int, Rate])  # by rounds of descent
+    probed: Rate = field(default_factory=Rate)  # GPTQ alone on one linear, per weight
     began_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +87,12 @@ class Schedule:
         alone = self.solvers[PLAIN.sweeps].seconds
         if alone > 0:
             self.factors |= {n: max(1.0, rate.seconds / alone) for n, rate in self.solvers.items()}
+
+    def probe(self, solver: Solver, weights: int, seconds: float) -> None:
+        """Take the time of a solver on one linear, before the sweep."""
+        self.record_solver(solver, seconds)
+        if solver == PLAIN:
+            self.probed.add(seconds, float(weights))
 
     @property
     def solving_s(self) -> float:
@@ -145,8 +152,9 @@ class Schedule:
     def solve_s(self) -> float:
         """Return the time of GPTQ alone at one level, for a weight of a block [s]."""
         rates = [rate.each for rate in self.levels.values() if rate.work]
-        typical = sorted(rates)[len(rates) // 2] if rates else 0.0
-        return typical / self.factors[self.solver.sweeps]
+        if not rates:
+            return self.probed.each
+        return sorted(rates)[len(rates) // 2] / self.factors[self.solver.sweeps]
 
     def keep(self) -> None:
         """Write what was timed, for a run that goes on."""

@@ -1,6 +1,6 @@
 """What a search knows of one shape of a model: its units, what each option costs, how to judge a choice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from whet.search.ask import Ask, Told
 from whet.search.assembly import Assembly
 from whet.search.database import Database
 from whet.search.effort import FolderCosts, ForwardTimes
+from whet.search.estimate import Expected, estimates
 from whet.search.gradients import Gradients, gradients
 from whet.search.option import Choice, Menu, Option, beaten, off_hull
 from whet.search.planner import Planner, order_levels
 from whet.search.predict import Predictor
+from whet.search.probe import time_solvers
 from whet.search.schedule import USUAL_FACTORS
 from whet.search.sweep import Sweep
 from whet.search.text import Text
@@ -40,6 +42,7 @@ from whet.store.scheme import Scheme
 
 NO_COSTS = FolderCosts(ForwardTimes(1, 0.0, 0.0), 0.0, 0.0, 0.0, USUAL_FACTORS)
 FELT = "felt"  # the folder of the backward pass
+COSTS = ("kl", "error")  # of an option, as records name them
 SHARES = (0.0, 0.15, 1.0)  # of the preparation: where the backward pass ends, and the sweep
 
 
@@ -50,13 +53,14 @@ class Stand:
     `steps` make the shape from the source, `finish` is done at the end, `draft` makes a model that
     guesses, which lies at `drafted`; `costs` are those of compressing it; `lost` is the KL divergence
     that the shape costs as it is, `forgot` what its keys and values do as they are kept in `cache`
-    [nat per token]; `fixed` the size of what no unit holds [byte].
+    [nat per token]; `fixed` the size of what no unit holds [byte]. Where it is not `swept`, options have
+    estimates of what they cost.
     """
 
     folder: Folder
     menus: Sequence[Menu]
     rejected: Sequence[Rejected]
-    assembly: Assembly
+    assembly: Assembly | Expected
     predictor: Predictor | None
     fixed: int
     costs: FolderCosts = NO_COSTS
@@ -68,6 +72,7 @@ class Stand:
     draft: tuple[Step, ...] = ()
     drafted: Path | None = None
     name: str = "as it is"
+    swept: bool = True
 
     def kl(self, choice: Choice, *, all_tokens: bool = True) -> float:
         """Return the KL divergence of a choice from the original on held-out text [nat per token]."""
@@ -109,7 +114,8 @@ def stood(
 ) -> Stand:
     """Return a shape with its options: gradients, then the sweep; what is on disk is used again.
 
-    `machine` says which levels have no kernels, where no predictor does.
+    Without time for a sweep, options have the costs that the gradients lead one to expect. `machine`
+    says which levels have no kernels, where no predictor does.
     """
     source, original = Checkpoint(folder), Checkpoint(ask.folder)
     every = units_of(ask, folder)
@@ -124,28 +130,41 @@ def stood(
     outside = tuple(unit.name for unit in every if unit.layer is None)
     database = Database(place, offers, outside)
     costs = _Costs(folder, predictor, ask.limits.prompt)
-
     schedule = planner.schedule(every, _order(ask, folder, every, offers), work / "schedule.json")
+    time_solvers(source, every, felt, schedule)
+    swept = bool(database.done) or planner.may_sweep(schedule, every)
+    if swept:
+        sweep = Sweep(source, every, database, felt, ask.seed, _share(told, *SHARES[1:]), schedule)
+        useless = _swept(ask, sweep, costs, text, planner)
+        rejected += tuple(Rejected("", level, reason) for level, reason in useless.items())
+        menus = _menus(every, offers, costs, database.records())
+    else:
+        with planner.timeline.phase("estimate", planner.estimate_s, "no level is tried"):
+            menus = _menus(every, offers, costs, tuple(estimates(source, every, offers, felt)))
+    assembly = Assembly(source, menus, database, text.held, original)
+    known = assembly if swept else Expected(assembly, whole=folder.path == ask.folder.path)
+    folder_costs, fixed = planner.folder_costs(schedule, every), _fixed(folder, every)
+    return Stand(folder, menus, rejected, known, predictor, fixed, folder_costs, swept=swept)
+
+
+def _swept(
+    ask: Ask, sweep: Sweep, costs: "_Costs", text: Text, planner: Planner
+) -> Mapping[str, str]:
+    """Sweep; return the levels that turned out useless, with the reason."""
+    every, database, schedule = sweep.units, sweep.database, sweep.schedule
     reasons: dict[str, str] = {}
 
     def screen(fresh: Sequence[Record]) -> dict[str, str]:
-        reasons.update(_useless(ask, every, _menus(every, database, costs, fresh)))
+        records = (*database.records(), *fresh)
+        reasons.update(_useless(ask, every, _menus(every, database.offers, costs, records)))
         return reasons
 
     def replan() -> None:
         planner.replan(schedule, every)
 
-    heed = _share(told, *SHARES[1:])
     with planner.timeline.phase("sweep", schedule.seconds, f"{len(text.swept)} windows"):
-        Sweep(source, every, database, felt, ask.seed, heed, schedule, screen, replan).run(
-            text.swept
-        )
-    menus = _menus(every, database, costs)
-    rejected += tuple(Rejected("", level, reason) for level, reason in screen(()).items())
-    assembly = Assembly(source, menus, database, text.held, original)
-    folder_costs = planner.folder_costs(schedule, every)
-    fixed = _fixed(folder, every)
-    return Stand(folder, menus, rejected, assembly, predictor, fixed, folder_costs)
+        replace(sweep, screen=screen, replan=replan).run(text.swept)
+    return screen(())
 
 
 def _order(
@@ -225,7 +244,7 @@ class _Costs:
         if record is None:
             nbytes = sum(_stored(site, self.folder) for site in unit.sites)
             return self.timed(unit, Option(one, 0.0, nbytes))
-        kl, error = record.facts["kl"].value, record.facts["error"].value
+        kl, error = (record.facts[name].value if name in record.facts else 0.0 for name in COSTS)
         return self.timed(unit, Option(one, kl, _nbytes(unit, one), error))
 
     def timed(self, unit: Unit, option: Option) -> Option:
@@ -243,14 +262,16 @@ class _Costs:
 
 
 def _menus(
-    every: Sequence[Unit], database: Database, costs: _Costs, fresh: Sequence[Record] = ()
+    every: Sequence[Unit],
+    offers: Mapping[str, Sequence[Level]],
+    costs: _Costs,
+    records: Iterable[Record],
 ) -> tuple[Menu, ...]:
-    """Return the options of every unit with all that is known of them; `fresh` is known besides."""
-    records = (*database.records(), *fresh)
+    """Return the options of every unit of which there is a record, and to stay as it is."""
     known = {(record.site, record.notes["level"]): record for record in records}
     found: list[Menu] = []
     for unit in every:
-        written = ((one, known.get((unit.name, str(one)))) for one in database.offers[unit.name])
+        written = ((one, known.get((unit.name, str(one)))) for one in offers[unit.name])
         options = (
             costs.option(unit, one, record)
             for one, record in written

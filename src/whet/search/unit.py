@@ -31,6 +31,7 @@ LEVELS = (
     "int4-g64",
     "int4-g32",
     "int4-g32-affine",
+    "int4-g32-min-f16",
     "int5-g64",
     "int6-g64",
     "int8-channel",
