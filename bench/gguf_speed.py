@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf_speed.jsonl")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf-speed.jsonl")
     given = parser.parse_args()
     command = [sys.executable, str(HERE / "real_model" / "reference.py")]
     source = given.source or Path(subprocess.check_output(command, text=True).strip())

@@ -41,11 +41,14 @@ def refuse_code(folder: Path, files: Iterable[str], *, native: bool = False) -> 
     """Raise UnsafeError if a configuration of the folder asks for code to be run.
 
     The code that the `auto_map` of a `native` model names is imported by nobody: whet and
-    transformers have their own, and a tokenizer that lies as `tokenizer.json` needs none. Only configurations that a loader reads are judged. Python files
-    that none of them mentions are harmless: they are neither read nor copied.
+    transformers have their own, and a tokenizer that lies as `tokenizer.json` needs none. Only
+    configurations that a loader reads are judged. Python files that none of them mentions are
+    harmless: they are neither read nor copied.
     """
     names = tuple(files)
-    needless = {"config.json", *({SETTINGS} if TOKENIZER in names else ())} if native else set[str]()
+    needless = (
+        {"config.json", *({SETTINGS} if TOKENIZER in names else ())} if native else set[str]()
+    )
     for name in names:
         if name in CONFIGS:
             value = read_json(contained(folder, name, str(folder)))

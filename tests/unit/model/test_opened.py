@@ -177,7 +177,11 @@ def test_code_of_a_family_of_ours_is_not_needed(family: str, tmp_path: Path):
 @pytest.mark.parametrize("name", ["tok.XTokenizer", ["tok.XTokenizer", None], [None, "tok.X"]])
 def test_code_of_a_tokenizer_is_not_needed_beside_its_file(name: object, tmp_path: Path):
     path = written(tmp_path, "llama", dict)
-    settings = {"auto_map": {"AutoTokenizer": name}, "tokenizer_class": "XTokenizer", "eos_token": "<e>"}
+    settings = {
+        "auto_map": {"AutoTokenizer": name},
+        "tokenizer_class": "XTokenizer",
+        "eos_token": "<e>",
+    }
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     (path / "tok.py").write_text("raise SystemExit")
     with pytest.raises(UnsafeError) as refused:
