@@ -33,8 +33,8 @@ class Inspection:
 
     `refusal` says why whet has no blocks for the model, where it has none; `schemes` counts the
     modules of each number format, where the folder's records tell them. `cache` is what keys and
-    values are kept in, and `token_bytes` what those of a token take [byte]. `unused` are the tensors that the model
-    does not read, and why; numbers of blocks stand as `*`.
+    values are kept in, and `token_bytes` what those of a token take [byte]. `unused` are
+    the tensors that the model does not read, and why; numbers of blocks stand as `*`.
     """
 
     path: Path
