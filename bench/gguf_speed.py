@@ -20,7 +20,8 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 TYPES = {
     "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15,
-    "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30,
+    "Q5_K_M": 17, "Q6_K": 18, "IQ3_XXS": 23, "IQ4_NL": 25, "IQ3_S": 26, "IQ4_XS": 30, "BF16": 32,
+    "TQ1_0": 36, "TQ2_0": 37,
 }  # of llama.h, `llama_ftype`  # fmt: skip
 PROMPT, CONTEXT, DECODED = 256, 64, 32  # tokens of a prompt; at the end of decoding, and decoded
 QUANTIZE = """
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf_speed.jsonl")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf-speed.jsonl")
     given = parser.parse_args()
     command = [sys.executable, str(HERE / "real_model" / "reference.py")]
     source = given.source or Path(subprocess.check_output(command, text=True).strip())

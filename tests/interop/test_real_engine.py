@@ -75,3 +75,17 @@ def test_the_engine_adds_nothing_to_a_gguf_file(gguf: Path):
     assert kept["int8"] >= 10 * kept["int16"]  # what the flag trades for speed
     exactly = whet.load(gguf, cache="f32")
     assert divergence(known, log_probabilities(exactly, ids)) <= 1e-6
+
+
+@pytest.mark.parametrize("format_", ["int8-channel", "int4-g64", "int3-g64-affine"])
+def test_the_engine_adds_nothing_to_a_folder(format_: str, gguf: Path, tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    steps = (
+        f"- use: rtn\n  format: {format_}\n- use: rtn\n  where: [embed, head]\n  format: int8-g64\n"
+    )
+    recipe.write_text(f"name: rounded\nsteps:\n{steps}")
+    whet.compress(gguf, recipe=str(recipe), out=tmp_path / "out")
+    exact = whet.load(tmp_path / "out", executor="reference")
+    ids = np.asarray(exact.encode(TEXT), np.int64)
+    found = log_probabilities(whet.load(tmp_path / "out", kernels="require"), ids)
+    assert divergence(log_probabilities(exact, ids), found) <= 1e-4

@@ -33,7 +33,8 @@ class Inspection:
 
     `refusal` says why whet has no blocks for the model, where it has none; `schemes` counts the
     modules of each number format, where the folder's records tell them. `cache` is what keys and
-    values are kept in, and `token_bytes` what those of a token take [byte].
+    values are kept in, and `token_bytes` what those of a token take [byte]. `unused` are
+    the tensors that the model does not read, and why; numbers of blocks stand as `*`.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Inspection:
     stock: tuple[Stock, ...]
     schemes: Mapping[str, int]
     skipped: int
+    unused: Mapping[str, str]
     records: tuple[Record, ...]
 
 
@@ -76,8 +78,23 @@ def inspection(path: Path) -> Inspection:
         _stock(folder),
         dict(schemes.most_common()),
         sum(record.step == "skip" for record in records),
+        unused_tensors(folder),
         records,
     )
+
+
+def unused_tensors(folder: Folder) -> dict[str, str]:
+    """Return the tensors that the model does not read, and why; none where it has no family."""
+    from whet.model.account import account, grouped
+    from whet.model.family import find
+
+    try:
+        family = find(folder.config)
+        arch = family.architecture(folder.config, folder.tensors)
+    except WhetError:
+        return {}
+    found = account(family, arch, folder.config, folder.tensors)
+    return {name: why for name, _, why in grouped(found)}
 
 
 def folder_records(path: Path) -> tuple[Record, ...]:

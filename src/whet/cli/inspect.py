@@ -64,6 +64,7 @@ def _show(found: "Inspection") -> None:
         ("formats", ", ".join(f"{n:,} × {name}" for name, n in found.schemes.items())),
         ("recipe", summary.recipe_name(e)),
     ]
+    rows += [("not read", f"{name}: {why}") for name, why in found.unused.items()]
     rows += [(line.label, f"{line.number} {line.interval}") for line in _measured(e)]
     output.result(output.pairs((name, told) for name, told in rows if told) + "\n")
     stock = tuple(

@@ -18,6 +18,7 @@ from whet.model.site import Site, Stack
 from whet.model.uneven import uneven
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
+BASE_MODEL = "Model"  # how the names of transformers' classes without a head end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Family:
         """Read a config; the tensors' `names` settle the layout of experts."""
         self._check_embedding(names)
         arch = uneven(config, checked(self.read(config)))
+        self._check_head(arch, names)
         arch = replace(arch, prefix=self.prefix, keeping=keeping_of(config))
         if arch.experts is None or not self.stacks:
             return arch
@@ -170,6 +172,18 @@ class Family:
                 "Are the weights those of another model than config.json says?",
             )
 
+    def _check_head(self, arch: Architecture, names: Collection[str]) -> None:
+        """Refuse a model without a head; transformers would give it a random one."""
+        head = self.modules["head"]
+        if names and not arch.tied and not any(name.startswith(f"{head}.") for name in names):
+            raise FolderError(
+                f"the folder has no tensor {head}.weight, and its config.json says that the head is "
+                "not the embedding (tie_word_embeddings is false)",
+                'Where the head is the embedding, say "tie_word_embeddings": true; for a model that '
+                'has none, name its class, e.g. "architectures": ["LlamaModel"]; otherwise get the '
+                "missing shard.",
+            )
+
     def _site(self, arch: Architecture, layer: int, place: Place) -> Site:
         names = {"p": arch.prefix, "i": layer, "e": place.expert}
         return Site(
@@ -231,10 +245,17 @@ def find(config: Config) -> Family:
             f"config.json has model_type = {kind!r}; known families: {', '.join(families())}",
             FOREIGN,
         )
-    classes = listed(config, "architectures", str)
-    if classes and not any(name.endswith(LANGUAGE_MODELS) for name in classes):
-        raise UnsupportedError(
-            f"config.json has architectures = {list(classes)}, which is no language model with a head",
-            FOREIGN,
-        )
+    _check_classes(found, config)
     return found
+
+
+def _check_classes(family: Family, config: Config) -> None:
+    """Refuse a model whose class has no head for tokens: its folder must stay one of that class."""
+    classes = listed(config, "architectures", str)
+    if not classes or any(name.endswith(LANGUAGE_MODELS) for name in classes):
+        return
+    if all(name.endswith(BASE_MODEL) for name in classes):
+        what = f"a model without a head ({family.modules['head']}.weight)"
+    else:
+        what = "a model for another task than predicting tokens"
+    raise UnsupportedError(f"config.json has architectures = {list(classes)}: {what}", FOREIGN)

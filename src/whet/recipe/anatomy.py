@@ -57,7 +57,6 @@ def anatomy(folder: Folder, *, bare: bool = False) -> Anatomy:
 
 def _decoder(folder: Folder, family: Family) -> Anatomy:
     arch = family.architecture(folder.config, folder.tensors)
-    _check_head(folder, family.module(arch, "head"), tied=arch.tied)
     _check_tensors(folder, family.tensors(arch))
     found = account(family, arch, folder.config, folder.tensors)
     _check_depth(folder, found, arch.layers)
@@ -132,17 +131,6 @@ def _check_tensors(folder: Folder, expected: Mapping[str, tuple[int, ...]]) -> N
                 f"expected one of {', '.join(sorted(FLOATS))}",
                 "Was the model compressed by something that config.json does not tell of?",
             )
-
-
-def _check_head(folder: Folder, head: str, *, tied: bool) -> None:
-    """Refuse a model without a head; transformers would give it a random one."""
-    if not tied and not any(name.startswith(f"{head}.") for name in folder.tensors):
-        raise FolderError(
-            f"{folder.path} has no tensor {head}.weight, and its config.json says that the head is "
-            "not the embedding (tie_word_embeddings is false)",
-            'Where the head is the embedding, say "tie_word_embeddings": true; otherwise get the '
-            "missing shard, or the model with its head.",
-        )
 
 
 def _check_depth(folder: Folder, found: Account, layers: int) -> None:

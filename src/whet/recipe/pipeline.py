@@ -133,9 +133,23 @@ class Pipeline:
 def pipeline(recipe: Recipe, folder: Folder) -> Pipeline:
     """Bind a recipe to a model folder, stage after stage.
 
-    One with an allocation is bound as if all weights were alike: the size is that of the result.
+    One with an allocation is bound as if all weights were alike: the size is that of the result. What
+    codes of the source stand for is read in 16 bits where it is stored as plain numbers.
     """
     refuse_compressed(folder)
+    found = _pipeline(recipe, folder)
+    names = _stored_plain(found.stages[0]) & folder.decoded
+    return _pipeline(recipe, folder.rounded(names)) if names else found
+
+
+def _stored_plain(stage: Stage) -> frozenset[str]:
+    """Return the tensors of the source that a stage leaves as the numbers that they are."""
+    if isinstance(stage, Plan):
+        return stage.copied
+    return frozenset[str]() if stage.use.tensorwise else frozenset(stage.folder.tensors)
+
+
+def _pipeline(recipe: Recipe, folder: Folder) -> Pipeline:
     bare = all(isinstance(s.use, ModelPass) and s.use.tensorwise for s in recipe.steps)
     found = anatomy(folder, bare=bare)
     recipe = replace(recipe, precision=settled(recipe, found))

@@ -16,6 +16,7 @@ from whet.store.json_file import read_json
 from whet.store.loaded import FOLDERS, INDEX, files_left_out, is_side_file
 from whet.store.refusals import refuse_code, refuse_pickles
 from whet.store.regular import contained
+from whet.store.rounded import RoundedShard, half_of
 from whet.store.shard import Shard, TensorInfo
 from whet.store.sources import decoded
 
@@ -82,6 +83,18 @@ class Folder:
         if names:
             found.shards = {file: shard.renamed(names) for file, shard in self.shards.items()}
             found.tensors = _tensors(found.shards)
+        return found
+
+    @property
+    def decoded(self) -> frozenset[str]:
+        """The tensors that codes stand for, seen as float32."""
+        return frozenset[str]().union(*(shard.decoded for shard in self.shards.values()))
+
+    def rounded(self, names: Collection[str]) -> "Folder":
+        """Return the folder with some float32 tensors in the 16-bit type of the model."""
+        found, half = copy(self), half_of(self.config)
+        found.shards = {f: RoundedShard(shard, names, half) for f, shard in self.shards.items()}
+        found.tensors = _tensors(found.shards)
         return found
 
     @cached_property

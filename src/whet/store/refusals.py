@@ -7,6 +7,7 @@ from whet.base.errors import UnsafeError
 from whet.store.json_file import read_json
 from whet.store.loaded import CONFIGS
 from whet.store.regular import contained
+from whet.store.tokenizer_settings import CODE, SETTINGS, TOKENIZER
 
 # Keys by which a configuration makes a loader import or download code (CVE-2026-4372 and its kin).
 CODE_KEYS = frozenset(
@@ -14,6 +15,11 @@ CODE_KEYS = frozenset(
 )
 CODE_PREFIXES = ("_attn_implementation", "_experts_implementation", "attn_implementation")
 ATTENTION = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"})
+NO_CODE = "whet runs no code of models; use a model that transformers supports itself"
+NO_TOKENIZER = (
+    "whet runs no code of models, and the folder has no tokenizer.json, which needs none: write one where "
+    "you trust the code, with transformers AutoTokenizer.from_pretrained(A).save_pretrained(A)"
+)
 PICKLES = frozenset(
     {
         ".bin",
@@ -35,18 +41,23 @@ def refuse_code(folder: Path, files: Iterable[str], *, native: bool = False) -> 
     """Raise UnsafeError if a configuration of the folder asks for code to be run.
 
     The code that the `auto_map` of a `native` model names is imported by nobody: whet and
-    transformers have their own. Only configurations that a loader reads are judged. Python files
-    that none of them mentions are harmless: they are neither read nor copied.
+    transformers have their own, and a tokenizer that lies as `tokenizer.json` needs none. Only
+    configurations that a loader reads are judged. Python files that none of them mentions are
+    harmless: they are neither read nor copied.
     """
-    for name in files:
+    names = tuple(files)
+    needless = (
+        {"config.json", *({SETTINGS} if TOKENIZER in names else ())} if native else set[str]()
+    )
+    for name in names:
         if name in CONFIGS:
             value = read_json(contained(folder, name, str(folder)))
-            if native and name == "config.json":
-                value.pop("auto_map", None)
+            if name in needless:
+                value.pop(CODE, None)
             for place, why in code_requests(value):
                 raise UnsafeError(
                     f"{folder / name} asks for code of the model to be run: {place} ({why})",
-                    "whet runs no code of models; use a model that transformers supports itself",
+                    NO_TOKENIZER if native and name == SETTINGS else NO_CODE,
                 )
 
 

@@ -49,6 +49,8 @@ class Shard:
     raises FolderError within a second and without reading the data.
     """
 
+    decoded: frozenset[str] = frozenset()  # tensors that codes stand for, in float32
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = regular(path)
@@ -167,6 +169,7 @@ class RenamedShard(Shard):
         self.path, self.size, self.metadata = shard.path, shard.size, shard.metadata
         infos = {new: shard.tensors[old] for new, old in self._own.items()}
         self.tensors = MappingProxyType(infos)
+        self.decoded = frozenset(new for new, old in self._own.items() if old in shard.decoded)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor."""

@@ -226,9 +226,9 @@ def a_kernel_in_the_config(place: Place) -> Words:
     return ["run", "model", "Hello"]
 
 
-@mistake(77, "model/tokenizer_config.json asks for code", "auto_map")
+@mistake(77, "model/tokenizer_config.json asks for code", "auto_map", "has no tokenizer.json")
 def code_in_the_tokenizer(place: Place) -> Words:
-    place.model()
+    (place.model() / "tokenizer.json").unlink()
     place.write("model/tokenizer_config.json", json.dumps({"auto_map": {"A": "tok.T"}}))
     return ["measure", "model"]
 

@@ -148,7 +148,7 @@ def test_windows_begin_where_the_config_says():
         ({"model_type": "bert"}, UnsupportedError, ["'bert'", "llama", "qwen3_moe"]),
         ({"model_type": None}, UnsupportedError, ["None"]),
         ({"text_config": {}}, UnsupportedError, ["known families"]),
-        ({"architectures": ["LlamaForSequenceClassification"]}, UnsupportedError, ["with a head"]),
+        ({"architectures": ["LlamaForSequenceClassification"]}, UnsupportedError, ["another task"]),
         ({"hidden_size": None}, FolderError, ["hidden_size = None", "positive integer"]),
         ({"hidden_size": "32"}, FolderError, ["hidden_size = '32'"]),
         ({"num_hidden_layers": 0}, FolderError, ["num_hidden_layers = 0"]),

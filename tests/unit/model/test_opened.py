@@ -19,6 +19,8 @@ from whet.model.opened import opened
 from whet.recipe.anatomy import anatomy
 from whet.store.checkpoint import Checkpoint
 from whet.store.folder import Folder
+from whet.store.resolve import demo
+from whet.store.side_files import copy_side_files
 
 Tensors = dict[str, Tensor]
 Change = Callable[[Tensors], Tensors]
@@ -170,6 +172,45 @@ def test_code_of_a_family_of_ours_is_not_needed(family: str, tmp_path: Path):
     assert distance(path) < 1e-4
     with pytest.raises(UnsafeError):
         opened(written(tmp_path, family, dict, auto_map=own, model_type="other"))
+
+
+@pytest.mark.parametrize("name", ["tok.XTokenizer", ["tok.XTokenizer", None], [None, "tok.X"]])
+def test_code_of_a_tokenizer_is_not_needed_beside_its_file(name: object, tmp_path: Path):
+    path = written(tmp_path, "llama", dict)
+    settings = {
+        "auto_map": {"AutoTokenizer": name},
+        "tokenizer_class": "XTokenizer",
+        "eos_token": "<e>",
+    }
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (path / "tok.py").write_text("raise SystemExit")
+    with pytest.raises(UnsafeError) as refused:
+        opened(path)
+    assert "has no tokenizer.json" in refused.value.hint
+    (path / "tokenizer.json").write_bytes((demo() / "tokenizer.json").read_bytes())
+    copy_side_files(opened(path), into := tmp_path / "into")
+    found = json.loads((into / "tokenizer_config.json").read_text())
+    own = "XTokenizer" in str(name)
+    assert found == {
+        "tokenizer_class": "PreTrainedTokenizerFast" if own else "XTokenizer",
+        "eos_token": "<e>",
+    }
+    assert not (into / "tok.py").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_missing_head_is_named(family: str, tmp_path: Path):
+    held = source(family)
+    known, untied = find(held.config), {**held.config, "tie_word_embeddings": False}
+    head = known.modules["head"]
+    names = [name for name in held.names() if not name.startswith(head)]
+    with pytest.raises(FolderError, match=f"no tensor {head}.weight"):
+        known.architecture(untied, names)
+    for tied in (True, False):
+        with pytest.raises(UnsupportedError, match=f"without a head .*{head}.weight"):
+            find({**held.config, "architectures": ["XModel"], "tie_word_embeddings": tied})
+    with pytest.raises(UnsupportedError, match="another task"):
+        find({**held.config, "architectures": ["XForSequenceClassification"]})
 
 
 def test_positions_by_layer_type_are_read_or_refused():

@@ -66,6 +66,8 @@ class GgufShard(Shard):
             if name not in names.UNREAD and not name.endswith((names.SCALE, names.INPUT_SCALE)):
                 self._see(name, described)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos)
+        numbers = (n for n, v in self._virtual.items() if not (v.plane or v.described.kind.plain))
+        self.decoded = frozenset(numbers)
 
     @property
     def block_types(self) -> frozenset[str]:

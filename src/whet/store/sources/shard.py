@@ -40,6 +40,8 @@ class DecodedShard(Shard):
         own = {name: info for name, info in shard.tensors.items() if name not in hidden}
         made = {name: _info(item) for name, item in seen.items()}
         self.tensors = MappingProxyType(own | made)
+        numbers = (n for n, item in seen.items() if not item.plane and item.dtype == "F32")
+        self.decoded = shard.decoded | frozenset(numbers)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return bytes `start` to `stop` of a tensor."""
