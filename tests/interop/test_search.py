@@ -15,7 +15,6 @@ from whet.cli.main import code
 from whet.kernels.native import missing
 from whet.search import build, effort, guide, recover, refine, run, structure, trials, widths
 from whet.search.predict import Guide
-from whet.search.schedule import LEAST_LEVELS
 from whet.store.manifest import verify
 
 LEVELS = ("int3-g64-affine", "int4-g64", "int8-channel")
@@ -257,9 +256,6 @@ def test_in_no_time_it_does_the_least(model: Path, tmp_path: Path) -> None:
     recipe = (done.path / "recipe.yaml").read_text()
     assert "samples: 2" in recipe  # of 32, a quarter of a quarter
     assert "sweeps: 0" in recipe
-    blocks = [r for r in records if r.step == "option" and r.site.startswith("layers.1.")]
-    written = {r.notes["level"] for r in blocks if r.notes["level"] != "as it is"}
-    assert len(written) <= LEAST_LEVELS
     phases = {r.site: r for r in records if r.step == "phase"}
-    assert list(phases) == ["gradients", "sweep", "evolution", "folder", "measure"]
+    assert list(phases) == ["gradients", "estimate", "folder", "measure"]  # no level is tried
     assert phases["folder"].notes["effort"].startswith("0 rounds of descent")

@@ -167,8 +167,9 @@ def order_levels(
     """Return levels by name, the most useful first.
 
     `bits` are those of a weight, `plain` says whether GPTQ writes it, which costs least. Those nearest to
-    the `target` size [bit per weight] are useful most, one that is no larger before all others, so that
-    the size can be kept; without a target the middle of the range comes first.
+    the `target` size [bit per weight] are useful most, one that is no larger before all others, and then
+    the smallest: units that are offered less may need the room. Without a target the middle of the
+    range comes first.
     """
     middle = sorted(bits.values())[len(bits) // 2] if target is None else target
 
@@ -177,4 +178,5 @@ def order_levels(
 
     found = sorted(bits, key=key)
     below = [name for name in found if bits[name] <= middle]
-    return [*below[:1], *(name for name in found if name not in below[:1])]
+    first = dict.fromkeys([*below[:1], min(found, key=lambda name: (not plain[name], bits[name]))])
+    return [*first, *(name for name in found if name not in first)]
