@@ -14,7 +14,7 @@ namespace {
 const Solver& solver() {
   const Tier tier = chosen_tier();
 #if defined(__x86_64__)
-  if (tier == Tier::avx512) return solver_avx512();
+  if (has_avx512(tier)) return solver_avx512();
   if (tier == Tier::avx2) return solver_avx2();
 #elif defined(__aarch64__)
   if (tier != Tier::generic) return solver_neon();
