@@ -77,7 +77,9 @@ class Streams:
         with arithmetic(self.precision):
             working = advance(block, self.working, paths["working"], self.batch)
             if self.reference is not None:
-                ideal = advance(reference, self.reference, paths["reference"], self.batch)
+                ideal = advance(
+                    reference, self.reference, paths["reference"], self.batch, rounds=True
+                )
         few = self.probe.samples
         states = {"working": working} | ({"reference": ideal} if ideal else {})
         states["probe"] = advance(block, Carried(self.probe), paths["probe"], few)
