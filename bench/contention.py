@@ -109,7 +109,15 @@ def main() -> None:
     parser.add_argument("--recipe", default="int4-fast")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    command = [sys.executable, "-m", "whet", "compress", str(asked.source), "--recipe", asked.recipe]
+    command = [
+        sys.executable,
+        "-m",
+        "whet",
+        "compress",
+        str(asked.source),
+        "--recipe",
+        asked.recipe,
+    ]
     command += ["--calibration", str(asked.calibration)] if asked.calibration else []
     cases = line_of([measured(command) for _ in range(asked.rounds)])
     line = {

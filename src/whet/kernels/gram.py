@@ -10,20 +10,31 @@ The native extension rounds and multiplies in one go (csrc/solve/gram.h); torch 
 """
 
 from functools import cached_property
-from typing import Any
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from whet.kernels.arithmetic import sums_codes
 from whet.kernels.native import missing, native
+from whet.kernels.threads import workers
 
 WIDE = 1024  # from this many channels on, only the lower triangle is computed
 STRIP = 512  # columns of one strip of that triangle
 LEVELS = 127  # on either side of zero; a sum of 2¹⁷ products fits 32 bits
 LEAST, MOST = 256, 1 << 17  # tokens
 NARROWEST = 256  # channels from which codes are faster
+
+
+@runtime_checkable
+class Codes(Protocol):
+    """Activations rounded to 8 bits, as the native extension holds them."""
+
+    scale: NDArray[np.float32]
+    energy: NDArray[np.float32]  # the sum of squares of each channel, not rounded
 
 
 class Factor:
@@ -48,11 +59,11 @@ class Factor:
         return self._x if self._minus is None else self._x - self._minus
 
     @cached_property
-    def native(self) -> Any:
+    def native(self) -> "Codes":
         """The codes as the native extension holds them."""
         x = self._x.contiguous().numpy()
         minus = None if self._minus is None else self._minus.contiguous().numpy()
-        return native().Codes(x, minus, native().chosen_tier(), torch.get_num_threads())
+        return native().Codes(x, minus, native().chosen_tier(), workers())
 
     def energy(self) -> Float[Tensor, "channels"]:
         """Return the sum of the squares of each channel."""
@@ -110,7 +121,7 @@ def _added(total: Tensor, left: Factor, right: Factor) -> bool:
     """Add the products of codes by the native extension; return whether it could."""
     if missing() is not None or not total.is_contiguous():
         return False
-    tier, threads = native().chosen_tier(), torch.get_num_threads()
+    tier, threads = native().chosen_tier(), workers()
     native().add_products(total.numpy(), left.native, right.native, tier, threads)
     return True
 

@@ -1,8 +1,8 @@
 """Products of activations and plain numbers, both rounded to 8 bits, where an original is followed.
 
-What compares a compressed model with its original averages over thousands of tokens; what rounding adds to the
-original's activations, half a per cent, is as random as the tokens are, and is no part of what is
-multiplied by the compressed model's own activations, which are never rounded.
+What compares a compressed model with its original averages over thousands of tokens. What rounding
+adds to the original's activations, half a per cent, is as random as the tokens are, and unrelated to
+the compressed model's own activations, which are never rounded: they would seem to drift by it.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from whet.formats.weight import Weight
 from whet.kernels.arithmetic import sums_codes
 from whet.kernels.described import described
 from whet.kernels.native import missing, native
+from whet.kernels.threads import workers
 
 FORMAT = parse("int8-g64")
 
@@ -31,7 +32,11 @@ def rounded(weight: Weight) -> Callable[[Tensor], Tensor] | None:
         return None
     form = smaller_group(FORMAT, weight.shape[1])
     codec = codec_of(form)
-    if not isinstance(codec, Scalar) or not isinstance(form, spec.Coded) or form.refuses(weight.shape):
+    if (
+        not isinstance(codec, Scalar)
+        or not isinstance(form, spec.Coded)
+        or form.refuses(weight.shape)
+    ):
         return None
     dense = weight.dense()
     params = codec.fit(dense, Search("minmax"))
@@ -44,7 +49,7 @@ def rounded(weight: Weight) -> Callable[[Tensor], Tensor] | None:
     def multiplied(x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         flat = x.reshape(-1, x.shape[-1])
         y = torch.empty(len(flat), matrix.rows)
-        matrix.multiply_into(flat.contiguous().numpy(), y.numpy(), torch.get_num_threads())
+        matrix.multiply_into(flat.contiguous().numpy(), y.numpy(), workers())
         return y.unflatten(0, x.shape[:-1])
 
     return multiplied

@@ -33,6 +33,10 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.writer import write_shard
 
 SAVE_INTERVAL_S = 60.0  # between saves of hidden states that are in memory: what a kill costs
+RETAINED = 128 << 20  # freed memory that stays with the process [byte],
+RETAINED_STATES = (
+    1 << 30
+)  # and, where hidden states may be in memory, as much more: blocks take it again
 HIDDEN_STATES = "hidden-states"  # the folder of those that are saved, or too large for memory
 RUN = "run.jsonl"  # what concerns this run and not its result: times, memory, the command
 
@@ -70,7 +74,7 @@ class Execution:
 
         Law: a kill costs at most the part under way and those since hidden states were last saved.
         """
-        retain()
+        retain(RETAINED + min(self.budget.limit, RETAINED_STATES))
         plan = allotted(self.plan, self.source, self.ids, self.work, self.stopped)
         replace(self, plan=plan)._run()
 

@@ -16,7 +16,8 @@ from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.spec import Float, Format
 from whet.formats.weight import written
 from whet.kernels.arithmetic import arithmetic
-from whet.methods.solve.threads import concurrent
+from whet.kernels.threads import concurrent
+from whet.methods.solve.threads import SMALL
 from whet.model.block import Block
 from whet.model.fold import fold
 from whet.model.linear import Linear
@@ -118,7 +119,8 @@ class Rewriter:
         stats = self.look(part, reference, tap, kinds) if kinds else Stats((), due[0][0].shape[1])
         jobs = [partial(self._rewritten, part, stats, site, index) for site, index in due]
         with arithmetic(self.plan.recipe.precision):
-            every = concurrent(jobs, [site.shape[0] * site.shape[1] for site, _ in due])
+            small = all(site.shape[0] * site.shape[1] <= SMALL for site, _ in due)
+            every = concurrent(jobs) if small and len(jobs) > 1 else [job() for job in jobs]
         for (site, index), done in zip(due, every, strict=True):
             part.linears[site.role].replace(done.weight)
             yield _record(self._pass(index, site).name, site, done, stats)

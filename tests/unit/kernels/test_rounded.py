@@ -9,7 +9,8 @@ from whet.kernels.rounded import rounded
 from whet.model.linear import Linear, held
 
 pytestmark = pytest.mark.skipif(
-    missing() is not None or not has_codes(), reason="needs a processor that multiplies 8-bit integers"
+    missing() is not None or not has_codes(),
+    reason="needs a processor that multiplies 8-bit integers",
 )
 
 
