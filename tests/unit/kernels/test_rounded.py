@@ -33,8 +33,9 @@ def test_a_product_in_8_bits_is_near(cols: int) -> None:
 def test_codes_and_exact_arithmetic_are_not_rounded() -> None:
     with arithmetic("mixed"):
         assert rounded(drawn(8, 64, "int4-g64")) is None
-    with arithmetic("exact"):
-        assert rounded(drawn(8, 64)) is None
+    for precision in ("exact", "fast"):
+        with arithmetic(precision):
+            assert rounded(drawn(8, 64)) is None
 
 
 def test_only_a_linear_that_may_round_does() -> None:
