@@ -1,11 +1,13 @@
 """SmolLM2-135M-Instruct beside llama.cpp, llm-compressor and AutoRound: whole files, same weights, same text.
 
     python bench/real_model/run.py WORK --whet VENV --llama VENV --calibration calibration.txt \
-        --valid wikitext2-valid.txt valid.txt [--only 'whet *'] [--time 20m]
+        --valid wikitext2-valid.txt valid.txt [--only 'whet *'] [--time 20m] \
+        [--llm-compressor VENV] [--turns 3]
 
 WORK keeps the source folder, the files and what was measured. Each row is made once, its time and peak
 memory those of the process that made it; then all rows are judged by `judge.py` and timed in turns
-(decode after 64 tokens, prefill of 256). Rows are appended to `bench/results/real-model.jsonl`.
+(decode after 64 tokens, prefill of 256). With `--turns` folders are made so many times, all in turn, and
+`seconds` is the median; `seconds_each` lists them. Rows are appended to `bench/results/real-model.jsonl`.
 Standard library only.
 """
 
@@ -32,6 +34,7 @@ TYPES = ("Q4_K_M", "Q3_K_M", "IQ4_XS")
 RECIPES = ("near-lossless", "balanced", "small", "int8", "int4", "int4-fast", "int3")
 SIZES = ("105.5MB", "93.5MB", "90.9MB")
 ROUNDS = 5
+ENGINES = ("whet", "llama.cpp")  # tools that also run what they make
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Row:
     setting: str
     path: Path
     facts: dict[str, Any]
+    command: tuple[str, ...] = ()  # that makes it, if it can be made again by itself
 
     @property
     def name(self) -> str:
@@ -60,11 +64,13 @@ class Bench:
     valid: tuple[Path, ...]
     windows: int
     time: str
-    only: str
+    only: tuple[str, ...]
+    llm_compressor: Path | None = None
+    turns: int = 1
 
     def wanted(self, name: str) -> bool:
         """Return whether a row is asked for."""
-        return fnmatchcase(name, self.only)
+        return any(fnmatchcase(name, pattern) for pattern in self.only)
 
     def python(self, venv: Path) -> str:
         """Return the interpreter of an environment."""
@@ -157,7 +163,41 @@ def _ours(setting: str, command: list[str], out: Path) -> Row:
     facts: dict[str, Any] = made(command)
     if (peak := run_peak(out)) is not None:
         facts["peak_bytes"] = peak
-    return Row("whet", setting, out, facts)
+    return Row("whet", setting, out, facts, tuple(command))
+
+
+def with_llmcompressor(bench: Bench) -> list[Row]:
+    """Return its GPTQ in groups of 64, calibrated on as many tokens; embedding and head stay as they are.
+
+    In float32, which is twice as fast as bfloat16 on processors that do not multiply that.
+    """
+    if bench.llm_compressor is None or not bench.wanted("llm-compressor GPTQ int4-g64"):
+        return []
+    out, job = bench.work / "llm-compressor-int4", bench.work / "llm-compressor-int4.json"
+    places = {"model": source(bench), "calibration": bench.calibration.resolve(), "out": out}
+    sizes = {"bits": 4, "group": 64, "samples": SAMPLES, "length": 512}
+    options = {"method": "gptq", "symmetric": True, "dtype": "float32"}
+    order = {name: str(place) for name, place in places.items()} | sizes
+    order |= {"package": "llmcompressor", "options": options}
+    job.write_text(json.dumps(order), encoding="utf-8")
+    adapter = HERE.parent / "peers" / "with_llmcompressor.py"
+    command = (bench.python(bench.llm_compressor), str(adapter), str(job))
+    facts: dict[str, Any] = made(list(command))
+    told = json.loads((out / "peer.json").read_text(encoding="utf-8"))
+    facts |= {"own_seconds": told["seconds"], "peak_bytes": told["peak_rss_gib"] * 2**30}
+    return [Row("llm-compressor", "GPTQ int4-g64", out, facts, command)]
+
+
+def make_again(bench: Bench, rows: list[Row]) -> None:
+    """Make folders again, all in turn, and tell of each the median time and every one [s]."""
+    again = [row for row in rows if row.command]
+    for row in again:
+        row.facts["seconds_each"] = [row.facts["seconds"]]
+    for _ in range(bench.turns - 1):
+        for row in again:
+            row.facts["seconds_each"].append(made(list(row.command))["seconds"])
+    for row in again:
+        row.facts["seconds"] = median(row.facts["seconds_each"])
 
 
 def judged(bench: Bench, rows: list[Row]) -> dict[Path, dict[str, Any]]:
@@ -207,6 +247,7 @@ def timed(bench: Bench, rows: list[Row]) -> dict[Path, dict[str, float]]:
         if row.tool == "llama.cpp"
         else Worker(bench.python(bench.whet), "with_whet.py", row.path, "bf16")
         for row in rows
+        if row.tool in ENGINES
     }
     works = {"decode": "decode 112 48", "prefill": "prefill 256"}
     taken = {path: {name: [] for name in works} for path in workers}
@@ -229,17 +270,20 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, nargs="+", required=True)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--time", default="20m", help="of each search")
-    parser.add_argument("--only", default="*")
+    parser.add_argument("--only", nargs="+", default=["*"])
+    parser.add_argument("--llm-compressor", type=Path, help="environment with llmcompressor")
+    parser.add_argument("--turns", type=int, default=1, help="times that each folder is made")
     asked = vars(parser.parse_args())
-    bench = Bench(**asked | {"valid": tuple(asked["valid"])})
+    bench = Bench(**asked | {name: tuple(asked[name]) for name in ("valid", "only")})
     bench.work.mkdir(parents=True, exist_ok=True)
-    rows = with_llamacpp(bench) + with_whet(bench)
+    rows = with_llamacpp(bench) + with_whet(bench) + with_llmcompressor(bench)
+    make_again(bench, rows)
     quality, speed = judged(bench, rows), timed(bench, rows)
     with RESULTS.open("a", encoding="utf-8") as results:
         for row in rows:
             line = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "tool": row.tool}
             line |= {"setting": row.setting, "bytes": folder_bytes(row.path), **row.facts}
-            line |= {"quality": quality[row.path], **speed[row.path], "rounds": ROUNDS}
+            line |= {"quality": quality[row.path], **speed.get(row.path, {}), "rounds": ROUNDS}
             results.write(json.dumps(line) + "\n")
             print(json.dumps(line))
 

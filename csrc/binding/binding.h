@@ -6,6 +6,7 @@
 namespace whet {
 
 void bind_cpu(nanobind::module_& module);
+void bind_gram(nanobind::module_& module);
 void bind_linear(nanobind::module_& module);
 void bind_plan(nanobind::module_& module);
 void bind_solve(nanobind::module_& module);

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/team.h"
@@ -18,6 +19,9 @@ namespace {
 
 using Plane = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Outputs = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+constexpr int kTokensAtOnce = 512;
 
 constexpr std::initializer_list<const char*> kModes = {"int8", "token8", "bf16", "int16"};
 constexpr std::initializer_list<const char*> kElements = {
@@ -177,6 +181,23 @@ nb::object multiplied(const Opened& opened, const Rows& x, int threads) {
       numbers, {x.shape(0), static_cast<std::size_t>(matrix.rows())}, owner));
 }
 
+// The same into an array that is there already, some tokens at a time, so that they stay in caches.
+void multiply_into(const Opened& opened, const Rows& x, const Outputs& y, int threads) {
+  const Matrix& matrix = *opened.matrix;
+  const std::size_t tokens = x.shape(0), rows = static_cast<std::size_t>(matrix.rows());
+  const auto cols = static_cast<std::size_t>(matrix.cols());
+  if (x.shape(1) != cols || y.shape(0) != tokens || y.shape(1) != rows) {
+    throw nb::value_error("arrays are [tokens, columns] and [tokens, rows]");
+  }
+  nb::gil_scoped_release release;
+  Team team(threads);
+  Aligned input(matrix.input_bytes(kTokensAtOnce)), scratch(matrix.scratch_bytes(kTokensAtOnce, threads));
+  for (std::size_t first = 0; first < tokens; first += kTokensAtOnce) {
+    const int some = static_cast<int>(std::min<std::size_t>(kTokensAtOnce, tokens - first));
+    product(team, matrix, x.data() + first * cols, some, y.data() + first * rows, input, scratch);
+  }
+}
+
 // Times of multiplying a batch of ones by each matrix in turn, round after round [s].
 std::vector<double> seconds(const std::vector<Opened*>& opened, int tokens, int threads,
                             int rounds) {
@@ -242,7 +263,9 @@ void bind_linear(nb::module_& module) {
           [](const Opened& self, int tokens) { return self.matrix->input_bytes(tokens); },
           nb::arg("tokens"), "Memory of a prepared input [byte].")
       .def("multiply", &multiplied, nb::arg("x"), nb::arg("threads") = 1,
-           "x·Wᵀ for rows of float32.");
+           "x·Wᵀ for rows of float32.")
+      .def("multiply_into", &multiply_into, nb::arg("x").noconvert(), nb::arg("y").noconvert(),
+           nb::arg("threads"), "Write x·Wᵀ to an array.");
 }
 
 }  // namespace whet

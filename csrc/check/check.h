@@ -54,5 +54,7 @@ void check_integer(Report& report);
 void check_table(Report& report);
 void check_attention(Report& report);
 void check_rows(Report& report);
+void check_solve(Report& report);
+void check_gram(Report& report);
 
 }  // namespace whet::check

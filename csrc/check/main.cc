@@ -72,7 +72,9 @@ int main(int count, char** names) {
   } kAll[] = {{"integer", check_integer},
               {"table", check_table},
               {"attention", check_attention},
-              {"rows", check_rows}};
+              {"rows", check_rows},
+              {"solve", check_solve},
+              {"gram", check_gram}};
   std::printf("tiers:");
   for (whet::Tier tier : whet::tiers()) std::printf(" %s", whet::tier_name(tier));
   std::printf("\n");

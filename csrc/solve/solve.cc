@@ -9,12 +9,9 @@
 #include "base/team.h"
 
 namespace whet {
-namespace {
-
-const Solver& solver() {
-  const Tier tier = chosen_tier();
+const Solver& solver_of(Tier tier) {
 #if defined(__x86_64__)
-  if (tier == Tier::avx512) return solver_avx512();
+  if (has_avx512(tier)) return solver_avx512();
   if (tier == Tier::avx2) return solver_avx2();
 #elif defined(__aarch64__)
   if (tier != Tier::generic) return solver_neon();
@@ -22,6 +19,8 @@ const Solver& solver() {
   (void)tier;
   return solver_generic();
 }
+
+namespace {
 
 // Calls work(first, scratch) for each panel; threads take the next one that is left.
 template <class Work>
@@ -43,13 +42,13 @@ void each_panel(const Solver& solver, int inputs, int outputs, const Grid& grid,
 }  // namespace
 
 void solve_columns(const Columns& problem, const Grid& grid, int threads) {
-  const Solver& chosen = solver();
+  const Solver& chosen = solver_of(chosen_tier());
   each_panel(chosen, problem.inputs, problem.outputs, grid, threads,
              [&](int first, float* scratch) { chosen.columns(problem, grid, first, scratch); });
 }
 
 int64_t solve_sweep(const Sweep& problem, const Grid& grid, int threads) {
-  const Solver& chosen = solver();
+  const Solver& chosen = solver_of(chosen_tier());
   std::atomic<int64_t> changed{0};
   each_panel(chosen, problem.inputs, problem.outputs, grid, threads,
              [&](int first, float* scratch) {

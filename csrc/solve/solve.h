@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/cpu.h"
 #include "solve/grid.h"
 
 namespace whet {
@@ -42,6 +43,7 @@ struct Solver {
   int64_t (*sweep)(const Sweep& problem, const Grid& grid, int first, float* scratch);
 };
 
+const Solver& solver_of(Tier tier);
 const Solver& solver_generic();
 const Solver& solver_avx2();
 const Solver& solver_avx512();

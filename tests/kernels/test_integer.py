@@ -180,3 +180,14 @@ def test_damaged_layouts_are_refused():
             native().Matrix(view[:cut], "generic")
     with pytest.raises(native().LayoutError):
         native().Matrix(aligned[start + 1 : start + 1 + len(layout)], "generic")
+
+
+def test_a_product_may_be_written_to_an_array():
+    weight = Weight("int4-g32", 20, 96)
+    matrix = native().Matrix(laid_out(weight), "generic")
+    x = inputs(1100, weight.cols)
+    found = np.full((len(x), weight.rows), np.nan, np.float32)
+    matrix.multiply_into(x, found, 2)
+    assert found.tobytes() == matrix.multiply(x).tobytes()
+    with pytest.raises(ValueError, match="tokens"):
+        matrix.multiply_into(x, found[:-1], 1)

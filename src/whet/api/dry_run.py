@@ -1,5 +1,6 @@
 """What a run would do and need, found without doing it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +27,25 @@ class Preview:
 
 def previewed(bound: Pipeline, out: Path, memory_limit: int | None = None) -> Preview:
     """Return what carrying out a plan would need; raise if it cannot fit."""
-    need = trial(bound, _windows(bound), memory_limit)
+    need = _tried(bound, memory_limit)
     refuse_misfits(need, out)
     small, stages = draft_of(bound), tuple(stage_records(bound))
     drafted = 0 if small is None else small.weights_bytes
     return Preview(bound, out, bound.weights_bytes, need, stages, drafted)
 
 
-def _windows(bound: Pipeline) -> tuple[int, int]:
-    """Return how many windows of text a run has; no text is read where statistics need none."""
-    if bound.needs_statistics:
-        samples, length = tokens_of(bound).ids.shape
-        return samples, length
-    source = bound.recipe.calibration.source
+def _tried(bound: Pipeline, memory_limit: int | None) -> Estimate:
+    """Return what a trial finds; the text is read meanwhile, and seldom holds less than was asked for.
+
+    No text is read where statistics need none.
+    """
+    source, asked = bound.recipe.calibration.source, windows_of(bound)
     if not source.startswith("hf:"):
         text_files(source)  # so that a text that is not there is told now
-    return windows_of(bound)
+    if not bound.needs_statistics:
+        return trial(bound, asked, memory_limit)
+    with ThreadPoolExecutor(1) as beside:
+        tried = beside.submit(trial, bound, asked, memory_limit)
+        samples, length = tokens_of(bound).ids.shape
+        found = tried.result()
+    return found if asked == (samples, length) else trial(bound, (samples, length), memory_limit)

@@ -38,10 +38,13 @@ class Carried:
         return None if self._stand is None else self._stand.tap
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Moment | None]:
-        """Return the residual stream where the samples stand, and the moment, if within the block."""
+        """Return the residual stream where the samples stand, and the moment, if within the block.
+
+        They may be the very numbers that are kept, and are not to be written over.
+        """
         if self._stand is None:
-            return self.inputs.read(start, stop), None
-        stream, x = self._stand.stream.read(start, stop), self._stand.x.read(start, stop)
+            return self.inputs.view(start, stop), None
+        stream, x = self._stand.stream.view(start, stop), self._stand.x.view(start, stop)
         return stream, Moment(self._stand.tap, x, stream)
 
     def write(self, start: int, moment: Moment, came: Tensor) -> None:

@@ -103,6 +103,10 @@ class HiddenStates(ABC):
     def read(self, start: int, stop: int) -> Float[Tensor, "batch time hidden"]:
         """Return samples `start` to `stop` in float32."""
 
+    def view(self, start: int, stop: int) -> Float[Tensor, "batch time hidden"]:
+        """Return what `read` does, but perhaps the very numbers: not to be written over."""
+        return self.read(start, stop)
+
     @abstractmethod
     def save(self) -> None:
         """Return when the numbers are safely on disk, at `path`."""
@@ -169,6 +173,10 @@ class StatesInMemory(HiddenStates):
     def read(self, start: int, stop: int) -> Float[Tensor, "batch time hidden"]:
         """Return a copy of samples `start` to `stop` in float32."""
         return self.held[0][start:stop].to(torch.float32, copy=True)
+
+    def view(self, start: int, stop: int) -> Float[Tensor, "batch time hidden"]:
+        """Return samples `start` to `stop` in float32, as they lie if they are stored so."""
+        return self.held[0][start:stop].float()
 
     def save(self) -> None:
         """Write the file, under its name only once it is whole."""

@@ -102,9 +102,9 @@ class Cross(Statistic):
     def add(self, seen: Seen) -> None:
         """Account for some tokens; those without a reference are not seen."""
         if seen.reference is not None:
-            drift = (seen.reference - seen.x).float()
-            self.energy += drift.square().sum(0)
-            add_product(self.total, Factor(drift), seen.factor)
+            drift = Factor(seen.reference.float(), seen.x.float())
+            add_product(self.total, drift, seen.factor)
+            self.energy += drift.energy()
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:
@@ -136,9 +136,9 @@ class Residual(Statistic):
         """Account for some tokens; those whose residual stream is unknown are not seen."""
         if seen.drift is not None:
             self._widen(seen.drift.shape[1])
-            drift = seen.drift.float()
-            self.energy += drift.square().sum(0)
-            add_product(self.total, Factor(drift), seen.factor)
+            drift = Factor(seen.drift.float())
+            add_product(self.total, drift, seen.factor)
+            self.energy += drift.energy()
             self.tokens += len(seen.x)
 
     def merge(self, other: Statistic) -> None:

@@ -111,7 +111,7 @@ def observe(
     inputs.rewind(block.taps, tap)
     if reference_inputs is not None:
         reference_inputs.rewind(block.taps, tap)
-    with held(_linears(block, reference)):
+    with held(_linears(block)), held(_linears(reference), rounds=True):
         for start in range(0, samples, batch):
             seen = _carry(block, inputs, tap, start, batch)
             ideals: dict[str, Tensor] = {}
@@ -126,18 +126,23 @@ def observe(
 
 
 @torch.no_grad()
-def advance(block: Tapped, inputs: Carried, into: Path, batch: int = 8) -> HiddenStates:
-    """Run what is left of a block over all samples; return what leaves it."""
+def advance(
+    block: Tapped, inputs: Carried, into: Path, batch: int = 8, *, rounds: bool = False
+) -> HiddenStates:
+    """Run what is left of a block over all samples; return what leaves it.
+
+    With `rounds`, weights that are plain numbers may be rounded to 8 bits, and what they read.
+    """
     made = inputs.inputs.like(into)
-    with held(_linears(block)):
+    with held(_linears(block), rounds=rounds):
         for start in range(0, inputs.inputs.samples, batch):
             hidden, since = inputs.read(start, start + batch)
             made.write(start, block(hidden) if since is None else block(hidden, since=since))
     return made
 
 
-def _linears(*blocks: Tapped | None) -> Iterator[Linear]:
-    return (linear for block in blocks if block is not None for linear in block.linears.values())
+def _linears(block: Tapped | None) -> Iterator[Linear]:
+    return iter(()) if block is None else iter(block.linears.values())
 
 
 def drift(hidden: HiddenStates, ideal: HiddenStates, batch: int = 8) -> float:

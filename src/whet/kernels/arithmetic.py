@@ -19,7 +19,8 @@ def arithmetic(precision: str) -> Generator[None]:
     """Multiply in float32 (`exact`), or round factors to bfloat16 and add in float32 (`fast`).
 
     `mixed` multiplies activations by weights in float32. In `mixed` and `fast`, sums of products of
-    two activations may round these to 8 bits (`whet.kernels.gram`).
+    two activations may round these to 8 bits (`whet.kernels.gram`), and so may the products of a
+    model that is only compared with (`whet.kernels.rounded`).
     """
     mkldnn: Any = torch.backends.mkldnn  # whose stubs do not know `matmul`
     backend = mkldnn.matmul

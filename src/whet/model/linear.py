@@ -1,6 +1,6 @@
 """A linear layer whose weight is in any format."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from whet.formats.activate import quantized
 from whet.formats.activation import Activation
 from whet.formats.weight import Weight
 from whet.kernels.linear import decoded, reference
+from whet.kernels.rounded import rounded
 
 
 class Linear(nn.Module):
@@ -35,7 +36,9 @@ class Linear(nn.Module):
         self.register_buffer("input_scale", input_scale)
         self._planes: tuple[str, ...] = ()
         self._holds = False  # whether the weight stays decoded once it was used
+        self._rounds = False  # whether it may then be rounded to 8 bits, and its input too
         self._decoded: Tensor | None = None
+        self._product: Callable[[Tensor], Tensor] | None = None
         self.replace(weight)
 
     def replace(self, weight: Weight) -> None:
@@ -44,7 +47,7 @@ class Linear(nn.Module):
             delattr(self, _buffer(name))
         for name, plane in weight.planes.items():
             self.register_buffer(_buffer(name), plane)
-        self._decoded = None
+        self._decoded = self._product = None
         self._planes, self.format, self.shape = tuple(weight.planes), weight.format, weight.shape
 
     @property
@@ -61,24 +64,32 @@ class Linear(nn.Module):
         y = self._multiplied(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
-    def hold(self, *, holds: bool) -> None:
+    def hold(self, *, holds: bool, rounds: bool = False) -> None:
         """Keep the weight decoded from its first use on, or no longer."""
-        self._holds, self._decoded = holds, None
+        self._holds, self._rounds = holds, rounds
+        self._decoded = self._product = None
 
     def _multiplied(self, x: Tensor) -> Tensor:
-        if self._holds and self._decoded is None:
-            self._decoded = decoded(self.weight)
+        if self._holds and self._decoded is None and self._product is None:
+            self._product = rounded(self.weight) if self._rounds else None
+            self._decoded = decoded(self.weight) if self._product is None else None
+        if self._product is not None:
+            return self._product(x)
         if self._decoded is None:
             return reference(x, self.weight)
         return functional.linear(x.to(self._decoded.dtype), self._decoded).to(x.dtype)
 
 
 @contextmanager
-def held(linears: Iterable[Linear]) -> Generator[None]:
-    """Decode small weights once, while many samples pass. Law: the outputs are the same."""
+def held(linears: Iterable[Linear], *, rounds: bool = False) -> Generator[None]:
+    """Decode small weights once, while many samples pass. Law: the outputs are the same.
+
+    With `rounds` plain weights and their inputs may be rounded to 8 bits, where that is quicker and
+    the arithmetic allows it.
+    """
     every = list(linears)
     for linear in every:
-        linear.hold(holds=True)
+        linear.hold(holds=True, rounds=rounds)
     try:
         yield
     finally:

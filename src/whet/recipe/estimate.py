@@ -14,7 +14,7 @@ from whet.model.family import Family, find
 from whet.recipe.parts import HELD
 from whet.recipe.pipeline import Pipeline, Stage, Whole
 from whet.recipe.plan import Placed, Plan
-from whet.recipe.streams import TOKENS_AT_ONCE
+from whet.recipe.streams import windows_at_once
 
 FLOAT = 4  # [byte]
 
@@ -102,7 +102,7 @@ def _working(sizes: Sequence[tuple[int, int]], hidden: int, *, statistics: bool)
     widest = max((cols for _, cols in sizes), default=0)
     gathered = 5 * widest**2 * FLOAT if statistics else 0
     tallest = max((rows for rows, _ in sizes), default=0)
-    batch = TOKENS_AT_ONCE * (4 * tallest + 8 * hidden) * FLOAT
+    batch = windows_at_once(hidden, 1) * (4 * tallest + 8 * hidden) * FLOAT
     return 2 * weights + 6 * largest * FLOAT + gathered + batch
 
 

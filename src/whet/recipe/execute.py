@@ -33,6 +33,10 @@ from whet.store.checkpoint import Checkpoint
 from whet.store.writer import write_shard
 
 SAVE_INTERVAL_S = 60.0  # between saves of hidden states that are in memory: what a kill costs
+RETAINED = 128 << 20  # freed memory that stays with the process [byte],
+RETAINED_STATES = (
+    1 << 30
+)  # and, where hidden states may be in memory, as much more: blocks take it again
 HIDDEN_STATES = "hidden-states"  # the folder of those that are saved, or too large for memory
 RUN = "run.jsonl"  # what concerns this run and not its result: times, memory, the command
 
@@ -70,7 +74,7 @@ class Execution:
 
         Law: a kill costs at most the part under way and those since hidden states were last saved.
         """
-        retain()
+        retain(RETAINED + min(self.budget.limit, RETAINED_STATES))
         plan = allotted(self.plan, self.source, self.ids, self.work, self.stopped)
         replace(self, plan=plan)._run()
 
@@ -151,7 +155,7 @@ class Execution:
     def leave(self, streams: Streams) -> Streams:
         """Compress the head, and keep the logits of a few tokens for the reload check."""
         trim()  # a head is larger than the holes that blocks leave
-        original, working = self._head(), self._head()
+        original, working = self._heads()
         records = list(self._rewriter(streams).rewrite(working, original))
         logits = working(streams.probe.read(0, streams.probe.samples))
         write_shard(self.work / PROBE, {"ids": probed(self.ids), "logits": logits})
@@ -161,14 +165,18 @@ class Execution:
     def _rewriter(self, streams: Streams) -> Rewriter:
         return Rewriter(self.plan, streams.look, streams.touched, streams.flows)
 
-    def _head(self) -> decoder.Head:
-        """Return the head; a tied one multiplies by the compressed embedding."""
+    def _heads(self) -> tuple[decoder.Head, decoder.Head]:
+        """Return the head twice; a tied one multiplies by the compressed embedding."""
         family, arch = self._kind
         if not arch.tied:
-            return decoder.head(self.source, family, arch)
-        embedding = self._embedding()
+            return decoder.head(self.source, family, arch), decoder.head(self.source, family, arch)
+        embedding, other = self._embedding(), self._embedding()
         list(Rewriter(self.plan, _nothing).rewrite(embedding, embedding))
-        return decoder.head(self.source, family, arch, embedding)
+        other.linear.replace(embedding.linear.weight)
+        other.linear.activation = embedding.linear.activation
+        other.linear.input_scale = embedding.linear.input_scale
+        heads = (decoder.head(self.source, family, arch, tied) for tied in (other, embedding))
+        return next(heads), next(heads)
 
     def _embedding(self) -> decoder.Embedding:
         return decoder.embedding(self.source, *self._kind)

@@ -72,8 +72,9 @@ class Recipe:
     """Steps in order, over the sites that no pattern of `skip` names.
 
     `precision` is the arithmetic of calibration: `exact` float32; `mixed`, in which statistics are
-    sums over inputs rounded to 8 bits; or `fast`, in which moreover factors of matrix products are
-    rounded to bfloat16 and added up in float32. `auto` is `fast` for wide models on processors that
+    sums over inputs rounded to 8 bits, and the uncompressed model is followed with weights and inputs
+    in 8 bits; or `fast`, in which moreover other factors of matrix products are rounded to bfloat16
+    and added up in float32. `auto` is `fast` for wide models on processors that
     multiply bfloat16, `mixed` on those that multiply 8-bit integers; a plan says which it was.
     `draft` are the steps that make, from the same source, a smaller model that guesses for this one
     (`whet.store.folder.DRAFT`).

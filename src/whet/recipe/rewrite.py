@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Protocol, cast, runtime_checkable
 
@@ -15,6 +16,8 @@ from whet.calibrate.statistics import Statistic, Stats
 from whet.formats.spec import Float, Format
 from whet.formats.weight import written
 from whet.kernels.arithmetic import arithmetic
+from whet.kernels.threads import concurrent
+from whet.methods.solve.threads import SMALL
 from whet.model.block import Block
 from whet.model.fold import fold
 from whet.model.linear import Linear
@@ -114,14 +117,21 @@ class Rewriter:
         """Rewrite linears that read the same, each by its step."""
         kinds = tuple({kind: None for s, index in due for kind in self._pass(index, s).needs})
         stats = self.look(part, reference, tap, kinds) if kinds else Stats((), due[0][0].shape[1])
-        for site, index in due:
-            linear, use = part.linears[site.role], self._pass(index, site)
-            seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
-            with arithmetic(self.plan.recipe.precision):
-                done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
-            linear.replace(done.weight)
-            yield _record(use.name, site, done, stats)
+        jobs = [partial(self._rewritten, part, stats, site, index) for site, index in due]
+        with arithmetic(self.plan.recipe.precision):
+            small = all(site.shape[0] * site.shape[1] <= SMALL for site, _ in due)
+            every = concurrent(jobs) if small and len(jobs) > 1 else [job() for job in jobs]
+        for (site, index), done in zip(due, every, strict=True):
+            part.linears[site.role].replace(done.weight)
+            yield _record(self._pass(index, site).name, site, done, stats)
         self.touched(part, tap)
+
+    def _rewritten(self, part: Part, stats: Stats, site: Site, index: int) -> Rewrite:
+        """Return what the pass of a step makes of a linear, with all that it says of it."""
+        use, linear = self._pass(index, site), part.linears[site.role]
+        seed = stream_seed(self.plan.recipe.seed, f"{index}/{site.module}")
+        done = use.rewrite(linear.weight.dense(), stats, site.role, seed)
+        return replace(done, facts=dict(done.facts))
 
     def _pass(self, index: int, site: Site) -> LinearPass:
         return self.plan.passes[index, site.module]

@@ -24,9 +24,16 @@ from whet.recipe.flow import Flowing, flowing
 from whet.recipe.parts import probed
 from whet.recipe.rewrite import Kinds, Part
 
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 2048  # that go through a block together; of narrow models so many times more,
+MOST_TIMES, NARROW = 4, 1024  # as their hidden channels go into these: short steps are shared badly
 NAMES = ("working", "reference", "probe", "ideal")
 Embed = Callable[[Tensor], Tensor]  # tokens [batch time] -> hidden [batch time hidden]
+
+
+def windows_at_once(hidden: int, length: int) -> int:
+    """Return how many windows of so many tokens go through a block together."""
+    times = max(1, min(MOST_TIMES, NARROW // hidden))
+    return max(1, times * TOKENS_AT_ONCE // length)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +54,7 @@ class Streams:
     @property
     def batch(self) -> int:
         """Return how many windows go through a block at once."""
-        return max(1, TOKENS_AT_ONCE // self.working.inputs.time)
+        return windows_at_once(self.working.inputs.hidden, self.working.inputs.time)
 
     def look(self, part: Part, reference: Part, tap: str, kinds: Kinds) -> Stats:
         """Gather statistics at one tap; the uncompressed model is run only for statistics of pairs."""
@@ -77,7 +84,9 @@ class Streams:
         with arithmetic(self.precision):
             working = advance(block, self.working, paths["working"], self.batch)
             if self.reference is not None:
-                ideal = advance(reference, self.reference, paths["reference"], self.batch)
+                ideal = advance(
+                    reference, self.reference, paths["reference"], self.batch, rounds=True
+                )
         few = self.probe.samples
         states = {"working": working} | ({"reference": ideal} if ideal else {})
         states["probe"] = advance(block, Carried(self.probe), paths["probe"], few)
@@ -138,7 +147,7 @@ def entered(
     }
     made["probe"].write(0, working(few))
     made["ideal"].write(0, reference(few))
-    batch = max(1, TOKENS_AT_ONCE // ids.shape[1])
+    batch = windows_at_once(hidden, ids.shape[1])
     for start in range(0, len(ids), batch):
         some = ids[start : start + batch]
         made["working"].write(start, working(some))

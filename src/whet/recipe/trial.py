@@ -25,7 +25,7 @@ from whet.recipe.file import dumps, loads
 from whet.recipe.pipeline import Pipeline
 from whet.recipe.plan import Plan, plan
 from whet.recipe.progress import Silence
-from whet.recipe.streams import TOKENS_AT_ONCE
+from whet.recipe.streams import windows_at_once
 from whet.store.checkpoint import Checkpoint
 
 
@@ -69,7 +69,7 @@ def _tried(bound: Plan, samples: int, length: int, work: Path) -> dict[str, floa
     Embedding and head are rounded once: one batch goes through a plan that keeps them.
     """
     retain()
-    batch = max(1, TOKENS_AT_ONCE // length)
+    batch = windows_at_once(bound.anatomy.hidden, length)
     few, more = min(batch, samples), min(2 * batch, samples)
     twice, ends = _timed(bound, more, length, work)
     slope = 0.0

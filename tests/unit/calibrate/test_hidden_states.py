@@ -1,5 +1,6 @@
 import errno
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -44,6 +45,15 @@ def test_what_is_read_is_a_copy(tmp_path: Path, budget: MemoryBudget) -> None:
     states.write(0, torch.ones(1, 2, 3))
     states.read(0, 1).zero_()
     assert torch.equal(states.read(0, 1), torch.ones(1, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_a_view_is_what_would_be_read(
+    tmp_path: Path, budget: MemoryBudget, dtype: Literal["F32", "BF16"]
+) -> None:
+    states = create_states(tmp_path / "x", (4, 2, 3), dtype, budget)
+    states.write(0, torch.randn(4, 2, 3))
+    assert torch.equal(states.view(1, 3), states.read(1, 3))
 
 
 def test_bf16_rounds_once_and_halves_the_size(tmp_path: Path, budget: MemoryBudget) -> None:

@@ -3,6 +3,7 @@ import torch
 
 from whet.kernels.arithmetic import arithmetic, has_codes
 from whet.kernels.gram import NARROWEST, STRIP, WIDE, Factor, add_gram, add_product
+from whet.kernels.native import missing, native
 
 
 def activations(tokens: int, channels: int) -> torch.Tensor:
@@ -47,3 +48,44 @@ def test_products_of_two_activations(precision: str, left: int, right: int) -> N
         add_product(total, Factor(x[300:]), Factor(y[300:]))
     size = x.square().sum(0).sqrt()[:, None] * y.square().sum(0).sqrt()
     assert ((total - 1 - x.T @ y) / size).abs().max() < 0.01
+
+
+@pytest.mark.skipif(missing() is not None, reason="needs the native extension")
+@pytest.mark.parametrize(("tokens", "channels"), [(1, 3), (257, 64), (300, 130)])
+def test_native_sums_are_those_of_torch(tokens: int, channels: int) -> None:
+    draw = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(tokens, channels, generator=draw) for _ in range(2))
+    left, right = Factor(y, x), Factor(x)
+    codes = left.codes.double().T @ right.codes.double()
+    expected = 1 + codes.float().mul_(left.scale[:, None]) * right.scale
+    for tier in native().tiers():
+        for threads in (1, 3):
+            ours, theirs = (
+                native().Codes(y.numpy(), x.numpy(), tier, threads),
+                native().Codes(x.numpy(), None, tier, threads),
+            )
+            total = torch.ones(channels, channels)
+            native().add_products(total.numpy(), ours, theirs, tier, threads)
+            torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
+            assert torch.equal(torch.tensor(ours.scale), left.scale)
+            energy = torch.tensor(ours.energy)
+            torch.testing.assert_close(energy, (y - x).square().sum(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(missing() is not None, reason="needs the native extension")
+def test_native_sums_of_one_factor_are_symmetric() -> None:
+    codes = native().Codes(activations(50, 130).numpy(), None, "generic", 2)
+    total = torch.zeros(130, 130)
+    native().add_products(total.numpy(), codes, codes, "generic", 2)
+    torch.testing.assert_close(total, total.T)
+
+
+@pytest.mark.skipif(missing() is not None, reason="needs the native extension")
+def test_native_sums_refuse_other_shapes() -> None:
+    one, other = (native().Codes(activations(n, 8).numpy(), None, "generic", 1) for n in (8, 9))
+    with pytest.raises(ValueError, match="same tokens"):
+        native().add_products(torch.zeros(8, 8).numpy(), one, other, "generic", 1)
+    with pytest.raises(ValueError, match="left channels"):
+        native().add_products(torch.zeros(8, 9).numpy(), one, one, "generic", 1)
+    with pytest.raises(ValueError, match="same shape"):
+        native().Codes(activations(8, 8).numpy(), activations(8, 9).numpy(), "generic", 1)

@@ -3,6 +3,8 @@ import torch
 from tests.blocks import demo_block
 
 from whet.formats.spec import Coded, parse
+from whet.kernels.arithmetic import arithmetic, sums_codes
+from whet.kernels.threads import concurrent
 from whet.methods.solve.equalise import as_folded, readers
 from whet.methods.solve.groups import spread, sums
 from whet.methods.solve.nearest import nearest, weight_error
@@ -36,6 +38,26 @@ def test_a_small_matrix_is_solved_by_one_thread() -> None:
     with pytest.raises(KeyError), threads_for(1):
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def test_jobs_side_by_side_return_what_each_returns_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode(), arithmetic("mixed"):
+            seen = concurrent([lambda: (torch.is_inference_mode_enabled(), sums_codes())] * 3)
+        assert seen == [(True, is_set_in("mixed"))] * 3
+        assert concurrent([lambda: 1, lambda: 2]) == [1, 2]
+        with pytest.raises(ValueError, match="second"):
+            concurrent([lambda: 1, lambda: int("second")])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_set_in(precision: str) -> bool:
+    with arithmetic(precision):
+        return sums_codes()
 
 
 def test_plain_floats_are_written_as_they_are() -> None:

@@ -18,9 +18,9 @@ from whet.formats.minifloat import Minifloat
 from whet.formats.scaled import Scaled
 from whet.formats.table import Table
 from whet.kernels.native import missing, native
+from whet.kernels.threads import workers
 from whet.methods.solve.factor import Factor
 from whet.methods.solve.lattice import Lattice, Masked, Members
-from whet.methods.solve.threads import workers
 
 Settings = dict[str, Any]
 

@@ -51,9 +51,10 @@ def nearest_kept(
 
 
 def _squares(matrix: Float[Tensor, "out in"]) -> float:
-    """Return the sum of squares; squared in float32, added up in double precision."""
-    parts = (matrix[rows] for rows in slabs(*matrix.shape))
-    return sum(float(part.float().square().sum(dtype=torch.float64)) for part in parts)
+    """Return the sum of squares: of each row in float32, of these in double precision."""
+    parts = (matrix[rows].float() for rows in slabs(*matrix.shape))
+    norms = (torch.linalg.vector_norm(part, dim=1) for part in parts)
+    return sum(float(norm.double().square().sum()) for norm in norms)
 
 
 def weight_error(new: Weight, old: Float[Tensor, "out in"]) -> Quantity:

@@ -1,6 +1,7 @@
 """What a second-order method works on, made of statistics: the factor of H, and the drift."""
 
 from dataclasses import replace
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from whet.methods.solve.target import Drift, corrected
 from whet.methods.solve.trust import explained, trusted
 
 FACTORS: WeakKeyDictionary[Gram, dict[tuple[int, float, bool], Factor]] = WeakKeyDictionary()
+_ONE_AT_A_TIME = Lock()  # linears of one input are solved side by side
 ENOUGH = 2.0  # tokens an input below which damping grows
 
 
@@ -21,11 +23,12 @@ def factored(gram: Gram, damping: float, *, act_order: bool = True) -> Factor:
     Damping grows where there are few tokens. Raises NumericalError where no damping is enough.
     """
     damping *= max(1.0, ENOUGH * len(gram.total) / gram.tokens)
-    known = FACTORS.setdefault(gram, {})
     key = (gram.tokens, damping, act_order)
-    if key not in known:
-        known[key] = factor(gram.symmetric(), damping, act_order=act_order)
-    return known[key]
+    with _ONE_AT_A_TIME:
+        known = FACTORS.setdefault(gram, {})
+        if key not in known:
+            known[key] = factor(gram.symmetric(), damping, act_order=act_order)
+        return known[key]
 
 
 def drift_of(stats: Stats, factor: Factor, alpha: float, rho: float) -> Drift:
