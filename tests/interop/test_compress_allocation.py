@@ -39,12 +39,13 @@ def mixed(path: Path, bits: float, **more: object) -> Path:
     return recipe(path, STEPS, allocation=asked)
 
 
+@pytest.mark.parametrize("tables", [[], ["int4-g16", "int6-g16", "int8-g16"]])
 @pytest.mark.parametrize("case", ["llama-tied", "llama"])
 def test_the_size_is_known_before_and_the_recipe_gives_the_same_bytes(
-    case: str, tmp_path: Path
+    case: str, tables: list[str], tmp_path: Path
 ) -> None:
     source = saved(tiny(case), tmp_path / "model")
-    asked = mixed(tmp_path / "r.yaml", 10.0)
+    asked = mixed(tmp_path / "r.yaml", 9.6 if tables else 10.0, tables=tables)
     before = whet.preview(source, asked)
     done = compress(source, asked)
     folder = Folder(done.path)

@@ -192,7 +192,7 @@ def test_a_smaller_shape_where_no_level_is_small_enough(
     monkeypatch.setattr(structure, "FFN", (0.0, 0.25))
     monkeypatch.setattr(trials, "TRAINED", (0,))
     monkeypatch.setattr(widths, "NARROWEST", 32)
-    asked = {"levels": ("int8-channel",), "structures": True, "time": "10m"}
+    asked = {"levels": ("int8-channel",), "structures": True, "time": "2m"}
     done = searched(model, tmp_path / "out", max_size=str(SHORT), recovery=False, **asked)
     assert (done.path / "model.safetensors").stat().st_size <= SHORT
     tried = [r for r in records_of(done.path) if r.step == "trial"]

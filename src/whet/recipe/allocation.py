@@ -174,7 +174,7 @@ def _split(step: Step, picked: Mapping[Group, Format], bound: Plan) -> Iterator[
     outside = [
         p.site.role
         for p in bound.placed
-        if p.site.layer is None and p.site.module not in inside and step.selects(p.site)
+        if _stands_alone(p.site) and p.site.module not in inside and step.selects(p.site)
     ]
     if outside:
         yield Step(step.use, tuple(outside))
@@ -200,6 +200,11 @@ def _fixed(bound: Plan, groups: Sequence[Group]) -> int:
 def _pattern(site: Site) -> str:
     """Return the pattern that selects a site of a block, or one outside."""
     return site.role if site.layer is None else f"layers.{site.layer}.{_general(site.role)}"
+
+
+def _stands_alone(site: Site) -> bool:
+    """Return whether a site lies outside the blocks and has storage of its own."""
+    return site.layer is None and site.tied is None
 
 
 def _rounds(step: Step) -> bool:

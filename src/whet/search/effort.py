@@ -30,7 +30,7 @@ PATIENCE_FRACTION = 0.01  # of the time, that one process waits for an undisturb
 EVALUATIONS = 24  # of whole choices that evolution needs at least to be worth it
 GRADIENT_COST = 4.0  # times a forward pass: forward, forward again, backward by two products
 STATISTICS_COST = 3.0  # times a forward pass of a block: each of its inputs is computed anew
-FOLDER_STATISTICS_COST = 2.5  # times those of the sweep: the original and the compressed model
+FOLDER_STATISTICS_COST = 1.2  # times those of the sweep: the original and the compressed model
 CHECK_WINDOWS = 8  # forward passes that checking and describing a folder takes, about
 LEAST_SWEEP_WINDOWS = 4
 LEAST_MEASURE_WINDOWS = 8
@@ -136,7 +136,8 @@ def efforts(samples: int, swept: int) -> Iterator[FolderEffort]:
     """Yield ways to compress a folder, the most thorough first."""
     quarter = max(1, min(samples, max(swept, samples // 4)))
     yield FolderEffort(THOROUGH, samples)
-    yield FolderEffort(BRIEF, samples)
+    yield FolderEffort(THOROUGH, max(quarter, samples // 2))
+    yield FolderEffort(THOROUGH, quarter)
     yield FolderEffort(BRIEF, quarter)
     yield FolderEffort(PLAIN, quarter)
     yield FolderEffort(PLAIN, max(1, quarter // 4))

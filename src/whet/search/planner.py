@@ -56,6 +56,13 @@ class Planner:
         """Begin a timeline."""
         self.timeline = Timeline(self.clock)
 
+    def learn_forward(self, windows: int, spent: float) -> None:
+        """Correct the times of one window by what the backward pass over some took [s]."""
+        factor = spent / max(windows * self.times.gradient_s, 1e-9)
+        self.times = ForwardTimes(
+            self.times.layers, factor * self.times.block_s, factor * self.times.head_s
+        )
+
     @property
     def offers(self) -> Sequence[FolderEffort]:
         """How a folder may be compressed, the most thorough first."""

@@ -60,10 +60,7 @@ ATTEMPTS = 3  # folders that are built before a limit counts as out of reach
 TRIED = 0.5  # share of the time after which no other shape is tried
 REFINED = 0.75  # and after which no other choice is
 STANDING, LEARNING, REFINING, BUILDING, ENDING = 0.6, 0.7, 0.8, 0.9, 1.0  # where parts end, as told
-SEQUENTIAL, BRIEFLY = (
-    0.8,
-    0.95,
-)  # of a loss, what compressing in order leaves on all text, on a part
+SEQUENTIAL, BRIEFLY = 0.8, 0.95  # of a loss, what compressing in order leaves: on all text, a part
 TRAINED = 0.03  # share of the time that a unit of training takes
 PILOT_FRACTION = 0.1  # of the time, that a folder to learn from may take where no limit needs it
 REPEATED = 1.3  # times what a folder took, its training apart, before it is trained too

@@ -121,10 +121,7 @@ def stood(
     every = units_of(ask, folder)
     offers, rejected = _offers(ask, every, predictor or machine)
     work.mkdir(parents=True, exist_ok=True)
-    with planner.timeline.phase(
-        "gradients", len(text.felt) * planner.times.gradient_s, f"{len(text.felt)} windows"
-    ):
-        felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]))
+    felt = _gradients(source, text, work / FELT, ask.seed, _share(told, *SHARES[:2]), planner)
     place = work / "levels"
     place.mkdir(exist_ok=True)
     outside = tuple(unit.name for unit in every if unit.layer is None)
@@ -222,12 +219,17 @@ def _offers(
     return offers, tuple(rejected)
 
 
-def _gradients(source: Checkpoint, text: Text, place: Path, seed: int, told: Told) -> Gradients:
+def _gradients(
+    source: Checkpoint, text: Text, place: Path, seed: int, told: Told, planner: Planner
+) -> Gradients:
     """Return what the backward pass leaves; one that was finished is not done again."""
-    finished = place / "finished"
-    if not finished.is_file():
-        gradients(source, text.felt, place, seed, told)
-        finished.touch()
+    finished, windows = place / "finished", len(text.felt)
+    planned, began = windows * planner.times.gradient_s, planner.clock.spent
+    with planner.timeline.phase("gradients", planned, f"{windows} windows"):
+        if not finished.is_file():
+            gradients(source, text.felt, place, seed, told)
+            finished.touch()
+            planner.learn_forward(windows, planner.clock.spent - began)
     return Gradients(place, text.felt)
 
 
