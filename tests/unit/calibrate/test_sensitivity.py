@@ -32,6 +32,15 @@ def test_other_formats_are_rounded(name: str) -> None:
     assert rounding_loss(weight, fisher, parse(name)) == pytest.approx(real, rel=1e-4)
 
 
+def test_weights_on_a_grid_with_minima_lose_nothing_in_it() -> None:
+    source = layer(out=16, inputs=64)[0]
+    grid = written(source, parse("int4-g32-min-f16")).dense()
+    fisher = torch.ones(16, 64)
+    lost = rounding_loss(grid, fisher, parse("int4-g32-min-f16"))
+    assert lost < 1e-4 * rounding_loss(source, fisher, parse("int4-g32-min-f16"))
+    assert rounding_loss(grid, fisher, parse("int4-g32-affine")) > 0
+
+
 def test_the_factor_is_that_of_conditional_variances() -> None:
     x = layer(inputs=12, tokens=4000)[1]
     gram = (x.T @ x / len(x)).double()

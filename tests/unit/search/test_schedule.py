@@ -321,6 +321,32 @@ def test_a_folder_that_took_longer_is_estimated_so() -> None:
     assert planner.folder_s(costs, effort) == pytest.approx(2 * before)
 
 
+def test_a_sweep_begins_where_the_best_folder_still_fits() -> None:
+    times, every = ForwardTimes(10, 0.01, 0.01), (Unit("layers.0.mlp.in", (site("mlp.up", 0),)),)
+    begins = []
+    for seconds in (1.0, 20.0, 60.0, 400.0, 4000.0):
+        planner = Planner(
+            Clock(seconds, Machine().now),
+            times,
+            plan_text(times, seconds, LENGTH, SAMPLES),
+            SAMPLES,
+        )
+        schedule = planner.schedule(every, ["int4-g64"], Path("unwritten"))
+        for solver in (PLAIN, BRIEF, THOROUGH):
+            schedule.probe(solver, 1000, SOLVER_FACTORS[solver.sweeps] / 1000)
+        begins.append(planner.may_sweep(schedule, every))
+    assert begins == sorted(begins)
+    assert not begins[0]
+    assert begins[-1]
+
+
+def test_times_of_a_window_are_corrected_by_the_backward_pass() -> None:
+    times = ForwardTimes(10, 0.04, 0.4)
+    planner = Planner(Clock(100.0, Machine().now), times, plan_text(times, 100.0, 512, 8), 8)
+    planner.learn_forward(2, times.gradient_s)  # two windows took what one was expected to
+    assert planner.times.forward_s == pytest.approx(times.forward_s / 2)
+
+
 def test_speed_is_predicted_where_a_limit_needs_it_or_there_is_time() -> None:
     times = ForwardTimes(10, 0.1, 0.1)
     sizes = plan_text(times, 20.0, LENGTH, SAMPLES)

@@ -14,6 +14,7 @@ from whet.recipe.anatomy import anatomy
 from whet.search.assembly import Assembly
 from whet.search.clock import Clock
 from whet.search.database import Database
+from whet.search.estimate import Expected, estimates
 from whet.search.gradients import Gradients, gradients
 from whet.search.option import Menu, Option, total
 from whet.search.rounding import rounding_of
@@ -184,3 +185,28 @@ def small_folder() -> Path:
     from whet.store.resolve import demo
 
     return demo()
+
+
+def test_what_the_gradients_expect_is_close_to_what_a_sweep_finds(prepared: Prepared) -> None:
+    offers = prepared.database.offers
+    expected = {
+        (one.site, one.notes["level"]): one.facts["kl"].value
+        for one in estimates(prepared.source, prepared.units, offers, prepared.felt)
+    }
+    found = {
+        (one.site, one.notes["level"]): one.facts["kl"].value for one in prepared.database.records()
+    }
+    assert expected.keys() == found.keys()
+    coarse = [key for key in found if key[1].startswith("int4")]
+    ratio = sum(expected[key] for key in coarse) / sum(found[key] for key in coarse)
+    assert 0.5 < ratio < 2
+    for unit in prepared.units:
+        if not unit.table:
+            assert expected[unit.name, "int4-g64"] > 10 * expected[unit.name, "int8-channel"]
+
+
+def test_expected_losses_add_up(prepared: Prepared) -> None:
+    menus, choice = prepared.menus(), prepared.choice("int4-g64")
+    whole, shape = (Expected(prepared.assembly, whole=known) for known in (True, False))
+    assert whole.kl(choice) == total(menus, choice, "kl")
+    assert shape.kl(choice) == pytest.approx(whole.kl(choice))  # the shape has lost nothing
