@@ -32,7 +32,7 @@ RESULTS = HERE.parent / "results" / "real-model.jsonl"
 SAMPLES = 64  # calibration windows of 512 tokens
 TYPES = ("Q4_K_M", "Q3_K_M", "IQ4_XS")
 RECIPES = ("near-lossless", "balanced", "small", "int8", "int4", "int4-fast", "int3")
-SIZES = ("105.5MB", "93.5MB", "90.9MB")
+SIZES = ("120MB", "105.5MB", "93.5MB", "90.9MB", "75MB", "60MB")
 ROUNDS = 5
 ENGINES = ("whet", "llama.cpp")  # tools that also run what they make
 

@@ -250,22 +250,29 @@ def real_model() -> str:
         newest = {(row["tool"], row["setting"]): row for row in map(json.loads, lines)}
     rows = sorted(newest.values(), key=lambda row: -row["bytes"])
     heads = words("tool", "setting") + numbers(
-        "file", "KL [nat]", "same top 1", "decode [token/s]", "prefill [token/s]"
+        "file", "made in", "KL, WikiText-2", "KL, novels", "same top 1", "decode", "prefill"
     )
     return plain(Table(heads, tuple(_real_row(row) for row in rows)))
 
 
 def _real_row(row: dict[str, Any]) -> tuple[str, ...]:
-    quality = row["quality"]["wikitext2-valid.txt"]
+    wikitext, novels = (row["quality"].get(name) for name in ("wikitext2-valid.txt", "valid.txt"))
     return (
         row["tool"],
         f"`{row['setting']}`" if row["tool"] == "whet" else row["setting"],
         say.size(row["bytes"]),
-        f"{quality['kl_nat']:.4f} ± {2 * quality['kl_nat_standard_error']:.4f}",
-        f"{100 * quality['top1']:.1f} %",
-        say.count(round(row["decode"])),
-        say.count(round(row["prefill"])),
+        say.duration(row["seconds"]),
+        _divergence(wikitext),
+        _divergence(novels),
+        f"{100 * wikitext['top1']:.1f} %",
+        *(say.count(round(row[work])) if work in row else "–" for work in ("decode", "prefill")),
     )
+
+
+def _divergence(quality: dict[str, float] | None) -> str:
+    if quality is None:
+        return "–"
+    return f"{quality['kl_nat']:.4f} ± {2 * quality['kl_nat_standard_error']:.4f}"
 
 
 FACTS: Mapping[str, Callable[[], str]] = {
