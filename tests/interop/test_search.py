@@ -140,6 +140,8 @@ def test_smallest_within_a_distance(model: Path, tmp_path: Path) -> None:
     assert search.facts["size_measured"].value < SIZE
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_keys_and_values_in_fewer_bits(model: Path, tmp_path: Path) -> None:
     if reason := missing():
         pytest.skip(reason)
@@ -159,6 +161,8 @@ def test_room_for_the_original_gives_the_original(model: Path, tmp_path: Path) -
     assert "kv_cache" in (done.path / "recipe.yaml").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_way_to_keep_keys_and_values_alone(model: Path, tmp_path: Path) -> None:
     done = searched(model, tmp_path / "out", cache=("kv4",))
     assert json.loads((done.path / "config.json").read_text())["whet_kv_cache"] == "kv4"
@@ -169,6 +173,8 @@ def test_one_way_to_keep_keys_and_values_alone(model: Path, tmp_path: Path) -> N
         assert (again.path / name).read_bytes() == (done.path / name).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_result_is_trained_in_the_time_that_is_left(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +192,8 @@ def test_the_result_is_trained_in_the_time_that_is_left(
     assert "it was trained on" in " ".join(whet.explain(done.path).account)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_smaller_shape_where_no_level_is_small_enough(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +213,8 @@ def test_a_smaller_shape_where_no_level_is_small_enough(
         assert (again.path / name).read_bytes() == (done.path / name).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_draft_where_tokens_are_to_come_faster(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +226,7 @@ def test_a_draft_where_tokens_are_to_come_faster(
     free = Guide(tokens=5.0, guesses=4.0, seconds=0.0, first=0.0, memory=0)
     monkeypatch.setattr(guide, "worth", lambda *_: free)
     asked = {"max_size": None, "max_kl": 0.05, "objective": "speed", "structures": True}
-    done = searched(model, tmp_path / "out", recovery=False, time="5m", **asked)
+    done = searched(model, tmp_path / "out", recovery=False, time="10m", **asked)
     search = one(records_of(done.path), "search")
     assert search.notes["structure"] == "as it is, a draft of 1 layer guesses"
     assert search.facts["kl_measured"].value <= 0.05

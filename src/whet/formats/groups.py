@@ -1,6 +1,6 @@
 """A matrix seen as groups of weights that share a scale, and the contest for their best scales."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -32,44 +32,44 @@ class Groups:
             low, high = low.amin(0, keepdim=True), high.amax(0, keepdim=True)
         return low.clamp(max=0), high.clamp(min=0)
 
-    def total(self, of: Callable[[Tensor], Float[Tensor, "*many rows groups"]]) -> Tensor:
-        """Return sums over each group of what `of` makes of a part."""
+    def total(self, of_parts: Iterable[Float[Tensor, "*many rows groups"]]) -> Tensor:
+        """Return sums over each group from those of each part."""
         if not self.pooled:
-            return of(self.parts[0])
-        return torch.stack(
-            [of(part).double().sum((-2, -1), keepdim=True) for part in self.parts]
-        ).sum(0)
+            return next(iter(of_parts))
+        sums = [part.double().sum((-2, -1), keepdim=True) for part in of_parts]
+        return torch.stack(sums).sum(0)
 
     def loss(self, near: Near, scale: Sums, zero: Sums | None) -> Sums:
         """Return the (weighted) squared error of rounding with these parameters."""
         s, z = scale.unsqueeze(-1), None if zero is None else zero.unsqueeze(-1)
-
-        def squared(part: Tensor) -> Tensor:
-            error = near(part / s, z).mul_(s).sub_(part).square_()
-            return (error if self.weights is None else error.mul_(self.weights)).sum(-1)
-
-        return self.total(squared)
+        errors = (near(part / s, z).mul_(s).sub_(part).square_() for part in self.parts)
+        weighted = errors if self.weights is None else (e.mul_(self.weights) for e in errors)
+        return self.total(error.sum(-1) for error in weighted)
 
     def moments(
         self, near: Near, scale: Sums, zero: Sums | None
     ) -> Float[Tensor, "5 #rows #groups"]:
         """Return the (weighted) sums of 1, u, uu, w and uw, where u is the unit of each w."""
         s, z = scale.unsqueeze(-1), None if zero is None else zero.unsqueeze(-1)
-
-        def sums(part: Tensor) -> Tensor:
-            unit = near(part / s, z)
-            known = torch.ones_like(part) if self.weights is None else self.weights.expand_as(part)
-            weighted = unit * known
-            terms = known, weighted, weighted * unit, part * known, part * weighted
-            return torch.stack([term.sum(-1) for term in terms])
-
-        return self.total(sums)
+        return self.total(_moments(part, near(part / s, z), self.weights) for part in self.parts)
 
     def _whole(self, quantile: float) -> tuple[Tensor, ...]:
         """Return the parts, as one where a quantile of the whole matrix is asked for."""
         if self.pooled and quantile < 1:
             return (torch.cat([part.reshape(1, 1, -1) for part in self.parts], -1),)
         return self.parts
+
+
+def _moments(
+    part: Float[Tensor, "rows groups size"],
+    unit: Float[Tensor, "rows groups size"],
+    weights: Float[Tensor, "1 groups size"] | None,
+) -> Float[Tensor, "5 rows groups"]:
+    """Return the (weighted) sums of 1, u, uu, w and uw over each group of a part."""
+    known = torch.ones_like(part) if weights is None else weights.expand_as(part)
+    weighted = unit * known
+    terms = known, weighted, weighted * unit, part * known, part * weighted
+    return torch.stack([term.sum(-1) for term in terms])
 
 
 def _ends(

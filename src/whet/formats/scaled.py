@@ -238,13 +238,14 @@ class Scaled(Scalar):
 
 def part(params: Params, rows: slice) -> Params:
     """Return the parameters of some rows; what all rows share stays whole."""
-
-    def of(whole: Tensor | None) -> Tensor | None:
-        return whole if whole is None or len(whole) == 1 else whole[rows]
-
-    scale = of(params.scale)
+    scale = _rows_of(params.scale, rows)
     assert scale is not None
-    return Params(scale, of(params.zero), of(params.levels), params.extra)
+    zero, levels = _rows_of(params.zero, rows), _rows_of(params.levels, rows)
+    return Params(scale, zero, levels, params.extra)
+
+
+def _rows_of(whole: Tensor | None, rows: slice) -> Tensor | None:
+    return whole if whole is None or len(whole) == 1 else whole[rows]
 
 
 def joined(parts: Sequence[Params]) -> Params:
