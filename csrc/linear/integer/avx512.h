@@ -57,7 +57,8 @@ template <int Bits, int Quads>
 template <int Coding>
 static inline __m512i level_table(const Weight& weight) {
   if constexpr (!is_mapped(Coding)) return _mm512_setzero_si512();
-  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.levels)));
+  return _mm512_maskz_broadcast_i32x4(  // plain, gcc 12 warns of its own header
+      0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.levels)));
 }
 
 // The codes of a block of which all are stored, or the levels that they stand for.
