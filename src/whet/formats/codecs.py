@@ -85,5 +85,10 @@ def _coded(format_: Coded) -> Scaled:
             return Table(format_, log_levels(bits, base or 2.0))
         case element.PowerSum(bits):
             return Table(format_, sum_levels(bits))
+        case element.Learned(integers=True):
+            raise FormatError(
+                f"{format_} is read but not solved for, so it is no term of a sum",
+                "choose levels in f16, e.g. codebook4-g32-shared",
+            )
         case element.Learned() as kind:
             return Codebook(format_, kind)

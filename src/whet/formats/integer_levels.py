@@ -31,8 +31,8 @@ class IntegerLevels(Codec):
     def encode(self, weight: Float[Tensor, "out in"]) -> dict[str, Tensor]:
         """Write the nearest member whose table is a learned one, rounded."""
         require_finite(weight)
-        learned = Codebook(replace(self.coded, element=Learned(self.bits, True)), Learned(self.bits, True))
-        params = learned.fit(weight)
+        kind = Learned(self.bits, shared=True)
+        params = Codebook(replace(self.coded, element=kind), kind).fit(weight)
         assert params.levels is not None
         levels = params.levels[0].mul(TOP).round()
         scale = scales.stored(self.coded.scale, params.scale / TOP)
