@@ -1,12 +1,13 @@
 """The same GGUF file in whet and in llama.cpp, every type of blocks, in turns.
 
 llama.cpp itself writes the files, from the reference model of bench/real_model (blocks that are already
-quantized are decoded first). In each round each engine decodes, then reads a prompt; medians over the
-rounds, and of the ratios within them::
+quantized are decoded first), or from `--source`: that of bench/wide_gguf.py has rows into which every type
+fits. In each round each engine decodes, then reads a prompt; medians over the rounds, and of the ratios
+within them. A type that an engine does not write or read is named at the end::
 
     python bench/gguf_speed.py --llamacpp ENV/bin/python --files FOLDER
 
-ENV has llama-cpp-python. A line of JSON is written for each type to `--out`.
+ENV has llama-cpp-python and gguf. A line of JSON is written for each type to `--out`.
 """
 
 import argparse
@@ -18,23 +19,12 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-TYPES = {
-    "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15,
-    "Q5_K_M": 17, "Q6_K": 18, "IQ3_XXS": 23, "IQ4_NL": 25, "IQ3_S": 26, "IQ4_XS": 30, "BF16": 32,
-    "TQ1_0": 36, "TQ2_0": 37,
-}  # of llama.h, `llama_ftype`  # fmt: skip
+TYPES = (
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS", "F16", "BF16",
+    "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
+)  # of llama.h, `llama_ftype`  # fmt: skip
 PROMPT, CONTEXT, DECODED = 256, 64, 32  # tokens of a prompt; at the end of decoding, and decoded
-QUANTIZE = """
-import ctypes, sys
-import llama_cpp as c
-source, out, ftype = sys.argv[1], sys.argv[2], int(sys.argv[3])
-quiet = c.llama_log_callback(lambda level, text, data: None)
-c.llama_log_set(quiet, ctypes.c_void_p(0))
-c.llama_backend_init()
-asked = c.llama_model_quantize_default_params()
-asked.ftype, asked.allow_requantize, asked.nthread = ftype, True, 2
-sys.exit(c.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(asked)))
-"""
 
 
 @dataclass
@@ -71,9 +61,7 @@ def started(python: Path, script: str, file: Path, threads: int, cache: str) -> 
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE / "speed"
     )
-    engine = Engine(process)
-    engine.line()  # what it says when it is ready
-    return engine
+    return Engine(process)
 
 
 def quantized(python: Path, source: Path, folder: Path, kind: str) -> Path:
@@ -82,8 +70,8 @@ def quantized(python: Path, source: Path, folder: Path, kind: str) -> Path:
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        command = [str(python), "-c", QUANTIZE, str(source), str(part), str(TYPES[kind])]
-        subprocess.run(command, check=True)
+        script = HERE / "speed" / "quantize_gguf.py"
+        subprocess.run([str(python), str(script), str(source), str(part), kind], check=True)
         part.replace(path)
     return path
 
@@ -92,17 +80,22 @@ def compared(given: argparse.Namespace, kind: str, file: Path) -> dict[str, floa
     """Return the rates of both engines on a file, and their ratios."""
     ours = started(Path(sys.executable), "with_whet.py", file, given.threads, "bf16")
     theirs = started(given.llamacpp, "with_llamacpp.py", file, given.threads, "f16")
-    for _ in range(given.rounds):
-        ours.one_round()
-        theirs.one_round()
+    engines = (ours, theirs)
+    try:
+        for engine in engines:
+            engine.line()  # what it says when it is ready
+        for _ in range(given.rounds):
+            for engine in engines:
+                engine.one_round()
+    finally:
+        for engine in engines:
+            engine.process.communicate()
     found: dict[str, float | str] = {"type": kind, "bytes": float(file.stat().st_size)}
     for name in ("decode", "prefill"):
         mine, other = getattr(ours, name), getattr(theirs, name)
         found[f"{name} whet [token/s]"] = round(median(mine), 1)
         found[f"{name} llama.cpp [token/s]"] = round(median(other), 1)
         found[f"{name} ratio"] = round(median(a / b for a, b in zip(mine, other, strict=True)), 3)
-    for engine in (ours, theirs):
-        engine.process.communicate()
     return found
 
 
@@ -114,18 +107,25 @@ def main() -> None:
     parser.add_argument("--llamacpp", type=Path, required=True, metavar="PYTHON")
     parser.add_argument("--source", type=Path, help="a GGUF file; the reference model unless said")
     parser.add_argument("--files", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--types", nargs="*", default=list(TYPES), choices=list(TYPES))
+    parser.add_argument("--types", nargs="*", default=TYPES, choices=TYPES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gguf-speed.jsonl")
     given = parser.parse_args()
     command = [sys.executable, str(HERE / "real_model" / "reference.py")]
     source = given.source or Path(subprocess.check_output(command, text=True).strip())
+    failed: list[str] = []
     with given.out.open("a", encoding="utf-8") as out:
         for kind in given.types:
-            found = compared(given, kind, quantized(given.llamacpp, source, given.files, kind))
+            try:
+                found = compared(given, kind, quantized(given.llamacpp, source, given.files, kind))
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                failed.append(f"{kind}: {error}")
+                continue
             print(json.dumps(found), file=out, flush=True)
-            print(json.dumps(found))
+            print(json.dumps(found), flush=True)
+    if failed:
+        sys.exit("not compared:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

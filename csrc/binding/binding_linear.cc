@@ -25,7 +25,7 @@ constexpr int kTokensAtOnce = 512;
 
 constexpr std::initializer_list<const char*> kModes = {"int8", "token8", "bf16", "int16"};
 constexpr std::initializer_list<const char*> kElements = {
-    "integer", "minifloat", "quantile", "log", "power_sum", "learned", "plain"};
+    "integer", "minifloat", "quantile", "log", "power_sum", "learned", "plain", "mapped"};
 constexpr std::initializer_list<const char*> kScales = {"none", "bf16", "f16",
                                                         "f32",  "e8m0", "e4m3"};
 

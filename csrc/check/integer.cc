@@ -39,6 +39,18 @@ std::vector<Format> formats() {
     }
     for (int group : {4, 36, 100}) found.push_back(format_of(bits, group, true, Scale::e8m0));
   }
+  for (int bits : {2, 3, 4}) {
+    for (int group : {32, 16, 36, 64, kChannel, kTensor}) {
+      found.push_back(format_of(bits, group, false, group == 32 ? Scale::f16 : Scale::f32));
+      found.back().element = Element::mapped;
+      found.back().shared = true;
+    }
+  }
+  for (int group : {32, 16}) {
+    found.push_back(format_of(4, group, false, group == 32 ? Scale::e8m0 : Scale::bf16));
+    found.back().element = Element::minifloat;
+    found.back().exponent = 2;
+  }
   for (int bits : {4, 8}) {
     for (int group : {32, 36, kChannel}) {
       Format sparse = format_of(bits, group, false, Scale::bf16);

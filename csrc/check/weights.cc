@@ -55,6 +55,16 @@ std::vector<std::byte> random_numbers(int bits, int exponent, std::size_t count,
   return found;
 }
 
+// Halves of integers, in float32.
+std::vector<std::byte> random_halves(std::size_t count, Chance& chance) {
+  std::vector<std::byte> found(count * sizeof(float));
+  for (std::size_t i = 0; i < count; ++i) {
+    const float value = 0.5f * static_cast<float>(chance.below(25) - 12);
+    std::memcpy(found.data() + i * sizeof value, &value, sizeof value);
+  }
+  return found;
+}
+
 // A mask that keeps much of some rows and little of others; sets the number of what it keeps.
 std::vector<std::byte> random_mask(int rows, int cols, Chance& chance, std::size_t* kept) {
   const std::size_t bytes = (static_cast<std::size_t>(cols) + 7) / 8;
@@ -97,6 +107,10 @@ Random::Random(const Format& format_, int rows_, int cols_, Chance& chance)
   if (format.scale == Scale::e4m3) owned["global"] = random_numbers(32, 8, 1, chance);
   if (format.element == Element::learned) {
     owned["levels"] = random_numbers(16, 5, (format.shared ? 1 : height) * levels, chance);
+  } else if (format.element == Element::mapped) {
+    owned["levels"] = chance.bytes(levels);
+  } else if (format.element == Element::minifloat && bits == 4 && format.exponent == 2) {
+    owned["table"] = random_halves(levels, chance);
   } else if (format.element != Element::integer) {
     owned["table"] = random_numbers(32, 8, levels, chance);
   }

@@ -36,6 +36,7 @@ enum class Element : uint8_t {
   power_sum = 4,
   learned = 5,
   plain = 6,
+  mapped = 7,  // levels that are integers of int8, one table for all rows
 };
 
 enum class Scale : uint8_t { none = 0, bf16 = 1, f16 = 2, f32 = 3, e8m0 = 4, e4m3 = 5 };

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from whet.formats.element import Learned, Minifloat
 from whet.formats.spec import parse
+from whet.kernels.levels import levels
 
 TOPS = {"int8": 127, "int16": 127 * 256 + 127}  # the greatest code where each step has a scale
 SCALES = {"bf16": np.uint16, "f16": np.float16, "f32": np.float32, "e8m0": np.uint8}
@@ -27,7 +29,10 @@ def stored_scale(values, kind):
 
 
 class Weight:
-    """A random member of a format: `planes` as stored, and `units` and `scales` [row, group]."""
+    """A random member of a format: `planes` as stored, and `units` and `scales` [row, group].
+
+    `given` are the planes that kernels are told, with the table of the codes where it is fixed.
+    """
 
     def __init__(self, name, rows, cols, seed=0):
         random = np.random.default_rng(seed)
@@ -52,6 +57,21 @@ class Weight:
         self.scales = np.broadcast_to(self.scales, (rows, groups))
         column_zero = np.broadcast_to(zero, (rows, groups))[:, np.arange(cols) // self.group]
         self.units = codes.astype(np.int64) - column_zero
+        self._look_up(codes, random)
+
+    def _look_up(self, codes, random):
+        """Let codes stand for the levels of a table, where the format has one."""
+        self.given, element = self.planes, self.format.element
+        if isinstance(element, Learned):
+            table = random.integers(-128, 128, (1, 2**element.bits), dtype=np.int8)
+            table[0, :2] = -128, 127
+            self.planes["levels"] = table
+            self.units = table[0].astype(np.int64)[codes]
+        if isinstance(element, Minifloat):
+            table = levels(element)
+            self.given = self.planes | {"table": table}
+            self.units = (2 * table).astype(np.int64)[codes]
+            self.scales = self.scales * np.float32(0.5)
 
 
 def input_step(weight, mode):

@@ -35,7 +35,10 @@ def random_weight(name: str, rows: int, cols: int, seed: int = 0) -> Weight:
         planes["global"] = torch.tensor([0.125])
     if "base" in shapes:
         planes["base"] = torch.tensor([1.5])
-    if "levels" in shapes:
+    if "levels" in shapes and shapes["levels"].dtype == "I8":
+        drawn = torch.randint(-128, 128, shapes["levels"].shape, generator=g)
+        planes["levels"] = drawn.to(torch.int8)
+    elif "levels" in shapes:
         planes["levels"] = torch.randn(shapes["levels"].shape, generator=g).sort(1).values.half()
     return Weight(format_, planes, (rows, cols))
 

@@ -22,6 +22,8 @@ NAMES = [
     "int5-tensor-affine", "int4-g32-f16", "int4-g32-affine-f32", "int4-g32-e8m0",
     "int8-channel-f32", "int3-g64-affine-f16", "int4-g32-min-f16", "int2-g16-min-f32", "int5-g36-min",
     "int8-g64-min-f32", "int6-channel-min", "int7-tensor-min-f16", "int3-g300-min",
+    "codebook4-g32-shared-int8-f16", "codebook3-g16-shared-int8-f32", "codebook2-g36-shared-int8",
+    "codebook4-channel-shared-int8", "codebook3-tensor-int8-f32", "mxfp4", "fp4-g16", "fp4-g64-f16",
 ]  # fmt: skip
 SHAPES = [(1, 4), (15, 32), (16, 36), (17, 96), (31, 68), (33, 513), (50, 1100)]
 TOKENS = [1, 2, 3, 7, 8, 9, 16, 17, 23, 30]
@@ -30,7 +32,7 @@ MODES = ["int8", "token8", "int16"]
 
 def laid_out(weight, mode="int8", fixed=0.0, tier="generic"):
     return native().pack(
-        described(weight.format), weight.planes, weight.rows, weight.cols, tier, mode, fixed
+        described(weight.format), weight.given, weight.rows, weight.cols, tier, mode, fixed
     )
 
 
@@ -78,8 +80,9 @@ def test_every_tier_equals_exact_sums(name, mode):
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine", "int4-g32-min-f16"]
-)
+    "name", ["int4-g32", "int3-g64-affine", "int8-channel", "int6-g20-affine", "int4-g32-min-f16",
+     "codebook4-g32-shared-int8-f16", "mxfp4"],
+)  # fmt: skip
 def test_neighbours_and_threads_change_nothing(tier, mode, name):
     weight = Weight(name, 83, 700)
     matrix = native().Matrix(laid_out(weight, mode), tier)
@@ -153,6 +156,8 @@ def test_equal_keys_mean_equal_inputs():
 @pytest.mark.parametrize(
     ("name", "mode", "reason"),
     [("int4-g6", "int8", "multiple of 4"), ("nf4-g64", "int8", "no integers"),
+     ("nvfp4", "int16", "scales of"), ("codebook5-g32-shared-int8", "int8", "2 to 4 bits"),
+     ("codebook4-g32-shared", "int8", "no integers"),
      ("int4-g32", "bf16", "bf16")],
 )  # fmt: skip
 def test_refusals_say_why(name, mode, reason):
@@ -160,8 +165,16 @@ def test_refusals_say_why(name, mode, reason):
     assert reason in told["integer"]
 
 
-def test_damaged_layouts_are_refused():
-    layout = np.array(laid_out(Weight("int4-g32", 40, 128)))
+def test_levels_beyond_int8_are_refused():
+    weight = Weight("mxfp4", 16, 64)
+    weight.given["table"] = weight.given["table"] * np.float32(0.25)
+    with pytest.raises(native().LayoutError, match="no integer of int8"):
+        laid_out(weight)
+
+
+@pytest.mark.parametrize("name", ["int4-g32", "codebook4-g32-shared-int8"])
+def test_damaged_layouts_are_refused(name):
+    layout = np.array(laid_out(Weight(name, 40, 128)))
     aligned = np.zeros(len(layout) + 64, np.uint8)
     start = -aligned.ctypes.data % 64
     view = aligned[start : start + len(layout)]

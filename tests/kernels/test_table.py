@@ -26,7 +26,8 @@ NAMES = tuple(name for name in EXAMPLES if "lowrank" not in name) + tuple(
 ) + (
     "int4-g10-affine", "int7-g100-affine", "int5-g7", "int6-g128", "log7-g64", "nf4-g128",
     "codebook4-g48", "codebook3-g128", "codebook5-g32", "codebook8-g64", "fp6-e2m3-channel",
-    "fp8-e5m2-tensor", "nvfp4", "fp4-g16-e4m3",
+    "fp8-e5m2-tensor", "nvfp4", "fp4-g16-e4m3", "codebook4-g32-shared-int8-f16",
+    "codebook6-channel-shared-int8",
 )  # fmt: skip
 SHAPES = [(1, 1), (15, 7), (16, 64), (17, 66), (33, 600), (97, 1100)]  # about tiles of 16 rows
 TOKENS = [1, 2, 3, 4, 5, 11, 12, 13, 24, 25]

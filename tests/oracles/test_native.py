@@ -36,6 +36,7 @@ FORMATS = [
     "bf16", "f16", "int4-g32", "int4-g16-affine", "int3-g32-affine", "int2-g16", "int5-channel",
     "int6-tensor", "int8-channel", "int8-tensor-affine", "nf4-g32", "log4-g32-tuned", "apot4-g32",
     "fp8-e4m3-channel", "fp6-e3m2-g32", "mxfp4", "nvfp4", "codebook4-channel", "codebook3-g32-shared",
+    "codebook4-g32-shared-int8-f16", "codebook3-g16-shared-int8",
     "int4-g32-min-f16", "int2-g16-min-f32", "int2-g16 + int2-g16", "2:4(int4-g32)",
     "sparse50(nf4-g32)", "sparse50-tensor(bf16)",
     "sparse50(int8-g32)", "sparse60-tensor(int8-g32)", "sparse70-tensor(int4-g32)",

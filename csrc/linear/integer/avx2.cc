@@ -64,7 +64,7 @@ static inline __m256i widened(__m256i sums, __m256i pairs) {
 // Adds the products of some quads and the inputs of all tokens.
 template <int Bits, int Quads, int Tokens>
 static inline void add_products(const __m256i* codes, const int8_t* x, __m256i* sums) {
-  constexpr int kSafe = safe_quads(Bits);
+  constexpr int kSafe = safe_quads(value_width(Bits));
   const __m256i most = _mm256_set1_epi8(127);
   __m256i pairs[Tokens];
 #pragma GCC unroll 8
@@ -72,7 +72,7 @@ static inline void add_products(const __m256i* codes, const int8_t* x, __m256i* 
 #pragma GCC unroll 4
     for (int t = 0; t < Tokens; ++t) {
       const __m256i four = four_inputs(x + 4 * (q * Tokens + t));
-      if constexpr (Bits == 8) {
+      if constexpr (value_width(Bits) == 8) {
         sums[t] = widened(sums[t], _mm256_maddubs_epi16(_mm256_min_epu8(codes[q], most), four));
         sums[t] = widened(sums[t], _mm256_maddubs_epi16(_mm256_subs_epu8(codes[q], most), four));
       } else {
@@ -84,18 +84,31 @@ static inline void add_products(const __m256i* codes, const int8_t* x, __m256i* 
   }
 }
 
+// The levels of mapped codes, twice; any bytes where codes are not.
+template <int Coding>
+static inline __m256i level_table(const Weight& weight) {
+  if constexpr (!is_mapped(Coding)) return _mm256_setzero_si256();
+  return _mm256_broadcastsi128_si256(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.levels)));
+}
+
 template <int Bits, int Quads, int Tokens>
-static inline void add_block(const uint8_t* at, const int8_t* x, __m256i* sums) {
+static inline void add_block(const uint8_t* at, __m256i levels, const int8_t* x, __m256i* sums) {
   __m256i codes[Quads];
   unpack<Bits, Quads>(at, codes);
+  if constexpr (is_mapped(Bits)) {
+#pragma GCC unroll 8
+    for (int q = 0; q < Quads; ++q) codes[q] = _mm256_shuffle_epi8(levels, codes[q]);
+  }
   add_products<Bits, Quads, Tokens>(codes, x, sums);
 }
 
 template <int Bits, int Tokens, int Quads = kQuads - 1>
-static inline void add_rest(int quads, const uint8_t* at, const int8_t* x, __m256i* sums) {
+static inline void add_rest(int quads, const uint8_t* at, __m256i levels, const int8_t* x,
+                            __m256i* sums) {
   if constexpr (Quads > 0) {
-    if (quads == Quads) return add_block<Bits, Quads, Tokens>(at, x, sums);
-    add_rest<Bits, Tokens, Quads - 1>(quads, at, x, sums);
+    if (quads == Quads) return add_block<Bits, Quads, Tokens>(at, levels, x, sums);
+    add_rest<Bits, Tokens, Quads - 1>(quads, at, levels, x, sums);
   }
 }
 
@@ -117,13 +130,15 @@ void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, i
   const int rest = Short ? 0 : weight.step % kBlock / 4;
   const int rest_bytes = weight.step_bytes - blocks * kBytes;
   const int steps = weight.steps;
+  const __m256i levels = level_table<Bits>(weight);
+  const __m256 unit = _mm256_set1_ps(weight.unit);
   __m256 total[Tokens], scales = _mm256_setzero_ps(), minima = _mm256_setzero_ps();
   __m256i zeros = _mm256_set1_epi32(weight.half());
   for (int t = 0; t < Tokens; ++t) total[t] = _mm256_setzero_ps();
   for (int step = 0, next = 0; step < steps; ++step) {
     if (step == next) {
       prefetch_line(at);
-      scales = read_scales(at, weight.scale, half);
+      scales = _mm256_mul_ps(read_scales(at, weight.scale, half), unit);
       const uint8_t* shifts = at + kRows * weight.scale_bytes;
       if (weight.affine) zeros = read_zeros(shifts + half * 8);
       if (weight.minimum) minima = read_scales(shifts, weight.scale, half);
@@ -137,10 +152,10 @@ void half_sums(const Weight& weight, const uint8_t* at, int half, Batch batch, i
     }
     for (int block = 0; block < blocks; ++block, at += kBytes, batch.x += kBlock * Tokens) {
       prefetch<Bits>(at);
-      add_block<Bits, kQuads, Tokens>(at + half * kHalf, batch.x, sums);
+      add_block<Bits, kQuads, Tokens>(at + half * kHalf, levels, batch.x, sums);
     }
     if (rest != 0) {
-      add_rest<Bits, Tokens>(rest, at + half * kHalf, batch.x, sums);
+      add_rest<Bits, Tokens>(rest, at + half * kHalf, levels, batch.x, sums);
       at += rest_bytes;
       batch.x += rest * 4 * Tokens;
     }
@@ -175,7 +190,7 @@ HalfSums half_sums_of(const Weight& weight, int tokens) {
 }
 
 HalfSums half_sums_of(const Weight& weight, int tokens) {
-  switch (weight.bits) {
+  switch (weight.coding) {
     case 2:
       return half_sums_of<2>(weight, tokens);
     case 3:
@@ -188,6 +203,12 @@ HalfSums half_sums_of(const Weight& weight, int tokens) {
       return half_sums_of<6>(weight, tokens);
     case 7:
       return half_sums_of<7>(weight, tokens);
+    case 2 + kMapped:
+      return half_sums_of<2 + kMapped>(weight, tokens);
+    case 3 + kMapped:
+      return half_sums_of<3 + kMapped>(weight, tokens);
+    case 4 + kMapped:
+      return half_sums_of<4 + kMapped>(weight, tokens);
     default:
       return half_sums_of<8>(weight, tokens);
   }

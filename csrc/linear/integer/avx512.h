@@ -53,6 +53,25 @@ template <int Bits, int Quads>
   return at;
 }
 
+// The levels of mapped codes, four times; any bytes where codes are not.
+template <int Coding>
+static inline __m512i level_table(const Weight& weight) {
+  if constexpr (!is_mapped(Coding)) return _mm512_setzero_si512();
+  return _mm512_maskz_broadcast_i32x4(  // plain, gcc 12 warns of its own header
+      0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight.levels)));
+}
+
+// The codes of a block of which all are stored, or the levels that they stand for.
+template <int Coding, int Quads>
+[[gnu::always_inline]] static inline void decode(const uint8_t* at, __m512i levels,
+                                                 __m512i* codes) {
+  unpack<Coding, Quads>(at, codes);
+  if constexpr (is_mapped(Coding)) {
+#pragma GCC unroll 8
+    for (int q = 0; q < Quads; ++q) codes[q] = _mm512_shuffle_epi8(levels, codes[q]);
+  }
+}
+
 static inline __m512 read_scales(const uint8_t* at, Scale kind) {
   switch (kind) {
     case Scale::bf16:
@@ -112,7 +131,7 @@ static inline __m512i put_together(__m512i upper, __m512i lower) {
 template <int Bits, bool Affine>
 static inline __m512i begun(__m512i zeros, int32_t negated) {
   if constexpr (Affine) return _mm512_mullo_epi32(zeros, _mm512_set1_epi32(negated));
-  return _mm512_slli_epi32(_mm512_set1_epi32(negated), width_of(Bits) - 1);
+  return _mm512_slli_epi32(_mm512_set1_epi32(negated), value_width(Bits) - 1);
 }
 
 // Adds the products of the codes of a block to the sums of the tokens.
@@ -127,36 +146,37 @@ template <int Quads, int Tokens>
 }
 
 template <int Bits, int Quads, int Tokens>
-static inline void add_whole(const uint8_t* at, const int8_t* x, __m512i* sums) {
+static inline void add_whole(const uint8_t* at, __m512i levels, const int8_t* x, __m512i* sums) {
   __m512i codes[Quads];
-  unpack<Bits, Quads>(at, codes);
+  decode<Bits, Quads>(at, levels, codes);
   add_decoded<Quads, Tokens>(codes, x, sums);
 }
 
 // Adds the products of a block of any coding; returns where the next one begins.
 template <int Bits, int Quads, int Tokens>
-[[gnu::always_inline]] static inline const uint8_t* add_block(const uint8_t* at, const int8_t* x,
-                                                              __m512i* sums) {
-  if constexpr (Bits > kSparse) {
+[[gnu::always_inline]] static inline const uint8_t* add_block(const uint8_t* at, __m512i levels,
+                                                              const int8_t* x, __m512i* sums) {
+  if constexpr (is_sparse(Bits)) {
     __m512i codes[Quads];
     at = expand<Bits, Quads>(at, codes);
     add_decoded<Quads, Tokens>(codes, x, sums);
     return at;
   } else {
-    add_whole<Bits, Quads, Tokens>(at, x, sums);
+    add_whole<Bits, Quads, Tokens>(at, levels, x, sums);
     return at + block_bytes(Bits, Quads);
   }
 }
 
 // Writes the codes of a block of any coding; returns where the next one begins.
 template <int Bits, int Quads>
-static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::size_t stride) {
+static inline const uint8_t* unpack_block(const uint8_t* at, __m512i levels, uint8_t* to,
+                                          std::size_t stride) {
   __m512i codes[Quads];
   const uint8_t* next = at;
-  if constexpr (Bits > kSparse) {
+  if constexpr (is_sparse(Bits)) {
     next = expand<Bits, Quads>(at, codes);
   } else {
-    unpack<Bits, Quads>(at, codes);
+    decode<Bits, Quads>(at, levels, codes);
     next += block_bytes(Bits, Quads);
   }
   for (int q = 0; q < Quads; ++q) _mm512_storeu_si512(to + q * stride, codes[q]);
@@ -164,11 +184,11 @@ static inline const uint8_t* unpack_block(const uint8_t* at, uint8_t* to, std::s
 }
 
 template <int Bits, int Quads = kQuads - 1>
-static inline const uint8_t* unpack_rest(int quads, const uint8_t* at, uint8_t* to,
+static inline const uint8_t* unpack_rest(int quads, const uint8_t* at, __m512i levels, uint8_t* to,
                                          std::size_t stride) {
   if constexpr (Quads > 0) {
-    if (quads == Quads) return unpack_block<Bits, Quads>(at, to, stride);
-    return unpack_rest<Bits, Quads - 1>(quads, at, to, stride);
+    if (quads == Quads) return unpack_block<Bits, Quads>(at, levels, to, stride);
+    return unpack_rest<Bits, Quads - 1>(quads, at, levels, to, stride);
   }
   return at;
 }

@@ -15,7 +15,7 @@ static inline void prefetch_line(const uint8_t* at) {
 template <int Bits>
 static inline void prefetch(const uint8_t* at) {
   constexpr int most = kQuads * (8 + static_cast<int>(kept_bytes(Bits, kVector)));
-  constexpr int bytes = Bits > kSparse ? most : block_bytes(Bits, kQuads);
+  constexpr int bytes = is_sparse(Bits) ? most : block_bytes(Bits, kQuads);
   for (int line = 0; line < bytes; line += kVector) prefetch_line(at + line);
 }
 
@@ -61,23 +61,23 @@ static inline void add_minima(const Batch& batch, __m512 minima, __m512* total) 
 
 // Adds a step of any length. A block of one or two tokens makes short chains of its own.
 template <int Bits, int Tokens>
-static inline const uint8_t* add_step(const Weight& weight, const uint8_t* at, const int8_t* x,
-                            __m512i* sums) {
+static inline const uint8_t* add_step(const Weight& weight, const uint8_t* at, __m512i levels,
+                                      const int8_t* x, __m512i* sums) {
   const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
   for (int block = 0; block < blocks; ++block, x += kBlock * Tokens) {
     prefetch<Bits>(at);
     if constexpr (Tokens <= 2) {
       __m512i own[Tokens];
       for (int t = 0; t < Tokens; ++t) own[t] = _mm512_setzero_si512();
-      at = add_block<Bits, kQuads, Tokens>(at, x, own);
+      at = add_block<Bits, kQuads, Tokens>(at, levels, x, own);
       for (int t = 0; t < Tokens; ++t) sums[t] = _mm512_add_epi32(sums[t], own[t]);
     } else {
-      at = add_block<Bits, kQuads, Tokens>(at, x, sums);
+      at = add_block<Bits, kQuads, Tokens>(at, levels, x, sums);
     }
   }
   if (rest != 0) {
     alignas(kVector) uint8_t codes[kQuads * kVector];
-    at = unpack_rest<Bits>(rest, at, codes, kVector);
+    at = unpack_rest<Bits>(rest, at, levels, codes, kVector);
     add_codes<Tokens>(codes, rest, x, sums);
   }
   return at;
@@ -92,6 +92,8 @@ template <int Bits, bool Shifted, int Quads, int Tokens>
   const int steps = weight.steps, group = weight.group, head = weight.head;
   const int shifts_at = kRows * weight.scale_bytes;
   const Scale kind = weight.scale;
+  const __m512i levels = level_table<Bits>(weight);
+  const __m512 unit = _mm512_set1_ps(weight.unit);
   __m512 total[Tokens], scales = _mm512_setzero_ps(), minima = _mm512_setzero_ps();
   __m512i zeros = _mm512_setzero_si512();
 #pragma GCC unroll 8
@@ -99,7 +101,7 @@ template <int Bits, bool Shifted, int Quads, int Tokens>
   for (int step = 0, next = 0; step < steps; ++step) {
     if (step == next) {
       prefetch_line(at);
-      scales = read_scales(at, kind);
+      scales = _mm512_mul_ps(read_scales(at, kind), unit);
       if (Shifted && weight.affine) zeros = read_zeros(at + shifts_at);
       if (Shifted && weight.minimum) minima = read_scales(at + shifts_at, kind);
       at += head;
@@ -109,10 +111,10 @@ template <int Bits, bool Shifted, int Quads, int Tokens>
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) sums[t] = begun<Bits, Shifted>(zeros, batch.sums[t]);
     if constexpr (Quads == 0) {
-      at = add_step<Bits, Tokens>(weight, at, batch.x, sums);
+      at = add_step<Bits, Tokens>(weight, at, levels, batch.x, sums);
     } else {
       prefetch<Bits>(at);
-      at = add_block<Bits, Quads, Tokens>(at, batch.x, sums);
+      at = add_block<Bits, Quads, Tokens>(at, levels, batch.x, sums);
     }
     batch.x += inputs * Tokens;
     add_scaled<Tokens>(sums, halves, scales, batch.scales, total);
@@ -142,6 +144,7 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
 
 template <int Bits>
 TileSums tile_sums_of(const Weight& weight, int tokens) {
+  if constexpr (is_mapped(Bits)) return tile_sums_of<Bits, false>(weight, tokens);
   return weight.affine || weight.minimum ? tile_sums_of<Bits, true>(weight, tokens)
                                          : tile_sums_of<Bits, false>(weight, tokens);
 }
@@ -164,6 +167,12 @@ TileSums tile_sums_of(const Weight& weight, int tokens) {
       return tile_sums_of<4 + kSparse>(weight, tokens);
     case 8 + kSparse:
       return tile_sums_of<8 + kSparse>(weight, tokens);
+    case 2 + kMapped:
+      return tile_sums_of<2 + kMapped>(weight, tokens);
+    case 3 + kMapped:
+      return tile_sums_of<3 + kMapped>(weight, tokens);
+    case 4 + kMapped:
+      return tile_sums_of<4 + kMapped>(weight, tokens);
     default:
       return tile_sums_of<8>(weight, tokens);
   }

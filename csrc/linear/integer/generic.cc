@@ -32,10 +32,10 @@ const uint8_t* expand(const uint8_t* in, int coding, int quads, uint8_t* codes) 
 }
 
 // The codes of a block, [quad][row][4]; returns where the next one begins.
-const uint8_t* unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
-  if (bits > kSparse) return expand(in, bits, quads, codes);
+const uint8_t* unpack(const uint8_t* in, const Weight& weight, int quads, uint8_t* codes) {
+  if (is_sparse(weight.coding)) return expand(in, weight.coding, quads, codes);
   std::memset(codes, 0, static_cast<std::size_t>(quads) * kVector);
-  const Widths widths = widths_of(bits);
+  const Widths widths = widths_of(weight.bits);
   for (int i = 0, shift = 0; i < 4 && widths.width[i]; shift += widths.width[i++]) {
     const int width = widths.width[i], packed = 8 / width;
     const unsigned mask = (1u << width) - 1;
@@ -48,6 +48,9 @@ const uint8_t* unpack(const uint8_t* in, int bits, int quads, uint8_t* codes) {
       }
     }
     in += (quads + packed - 1) / packed * kVector;
+  }
+  for (int i = 0; is_mapped(weight.coding) && i < quads * kVector; ++i) {
+    codes[i] = weight.levels[codes[i]];
   }
   return in;
 }
@@ -96,6 +99,7 @@ void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int f
   for (int step = 0; step < weight.steps; ++step) {
     if (step % weight.group == 0) {
       read_scales(at, weight.scale, scales);
+      for (float& scale : scales) scale *= weight.unit;
       const uint8_t* zero = at + kRows * weight.scale_bytes;
       for (int r = 0; weight.affine && r < kRows; ++r) zeros[r] = zero[r];
       if (weight.minimum) read_scales(zero, weight.scale, minima);
@@ -107,7 +111,7 @@ void row_sums(const Weight& weight, const uint8_t* at, const Input& input, int f
     std::fill(upper, upper + kRows, 0);
     for (int done = 0; done < weight.step; done += kBlock) {
       const int quads = std::min(kBlock, weight.step - done) / 4;
-      at = unpack(at, weight.coding, quads, codes);
+      at = unpack(at, weight, quads, codes);
       add_block(codes, x + 4 * (halves - 1), 4 * halves, quads, sums);
       if (halves == 2) add_block(codes, x, 4 * halves, quads, upper);
       x += quads * 4 * halves;

@@ -1,6 +1,7 @@
 #include "linear/integer/canon.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace whet::integer {
@@ -10,6 +11,15 @@ constexpr uint32_t kKernel = 1;
 constexpr int kLongest = 32768;  // inputs of a step: sums of products stay below 2^31
 constexpr int kLongestHalves = 256;  // the same where inputs are of 16 bits
 constexpr int kWidest = 1 << 20;
+constexpr int kTable = 2;  // the part of a layout that says what codes stand for
+
+// Numbers of 4 bits, 0, ½, 1, 1½, 2, 3, 4 and 6: halves of integers.
+bool is_fp4(const Format& format) {
+  return format.element == Element::minifloat && format.bits == 4 && format.exponent == 2;
+}
+
+// Whether codes stand for levels that are integers, times a unit.
+bool maps(const Format& format) { return format.element == Element::mapped || is_fp4(format); }
 
 // How the inputs of a row are cut.
 struct Cut {
@@ -61,7 +71,8 @@ Weight geometry(const Format& format, int rows, int cols, Mode mode) {
   weight.rows = rows;
   weight.cols = cols;
   weight.bits = format.bits;
-  weight.coding = format.bits + (format.sparse ? kSparse : 0);
+  weight.coding = format.bits + (format.sparse ? kSparse : 0) + (maps(format) ? kMapped : 0);
+  weight.unit = 1;
   weight.affine = format.affine;
   weight.minimum = format.minimum;
   weight.scale = format.scale;
@@ -185,12 +196,41 @@ uint8_t* raw(std::vector<std::byte>& bytes, std::size_t size) {
   return reinterpret_cast<uint8_t*>(bytes.data());
 }
 
-Aligned pack_all(const Weight& weight, const Canon& canon, const Source& from, MatrixView view) {
+// What the codes of a weight stand for.
+LevelTable table_of(const Planes& weight) {
+  LevelTable table{};
+  std::fill(table.levels, table.levels + kLevels, uint8_t{128});
+  const std::size_t count = std::size_t{1} << weight.format.bits;
+  table.unit = is_fp4(weight.format) ? 0.5f : 1.0f;
+  const bool stored = weight.format.element == Element::mapped;
+  const Bytes given = stored ? plane(weight, "levels", count)
+                             : plane(weight, "table", count * sizeof(float));
+  for (std::size_t i = 0; i < count; ++i) {
+    float value = static_cast<float>(static_cast<int8_t>(given[stored ? i : 0]));
+    if (!stored) std::memcpy(&value, given.data() + i * sizeof value, sizeof value);
+    value /= table.unit;
+    if (!(value >= -128 && value <= 127) || value != std::trunc(value)) {
+      throw LayoutError("a level of the table is no integer of int8");
+    }
+    table.levels[i] = static_cast<uint8_t>(static_cast<int>(value) + 128);
+  }
+  return table;
+}
+
+// `table`: what codes stand for, where they are mapped.
+Aligned pack_all(const Weight& weight, const Canon& canon, const Source& from,
+                 const LevelTable* table, MatrixView view) {
   view.offset[0] = kHeader;
   view.length[0] = weight.tile_bytes * weight.tile_count();
   view.size = kHeader + view.length[0];
+  if (table != nullptr) {
+    view.offset[kTable] = view.size;
+    view.length[kTable] = kLine;
+    view.size += kLine;
+  }
   Aligned layout(view.size);
   std::memcpy(layout.data(), &view, sizeof view);
+  if (table != nullptr) std::memcpy(layout.data() + view.offset[kTable], table, sizeof *table);
   auto* tiles = reinterpret_cast<uint8_t*>(layout.data() + kHeader);
   Square square(weight);
   for (int tile = 0; tile < weight.tile_count(); ++tile) {
@@ -203,8 +243,14 @@ Aligned pack_all(const Weight& weight, const Canon& canon, const Source& from, M
 
 std::string refusal(const Planes& weight, Tier tier, Mode mode) {
   const Format& format = weight.format;
-  if (format.element != Element::integer) return "the codes are no integers";
+  if (format.element != Element::integer && !maps(format)) return "the codes are no integers";
   if (mode == Mode::bf16) return "activations are asked for as bf16";
+  if (maps(format)) {
+    if (format.bits > 4) return "of tables of integers those of 2 to 4 bits are taken";
+    if (format.sparse || format.affine || format.minimum) {
+      return "codes for a table are neither sparse nor shifted";
+    }
+  }
   if (format.bits < 2 || format.bits > 8) return "codes of 2 to 8 bits are taken";
   if (format.scale == Scale::none || format.scale == Scale::e4m3) {
     return "scales of bf16, f16, f32 and e8m0 are taken";
@@ -239,7 +285,9 @@ Aligned pack(const Planes& planes, Tier tier, Mode mode) {
   }
   if (planes.format.sparse) return pack_kept(weight, canon, from, planes, view);
   from.codes = raw(plane(planes, "codes", canon.codes_size()));
-  return pack_all(weight, canon, from, view);
+  if (!maps(planes.format)) return pack_all(weight, canon, from, nullptr, view);
+  const LevelTable table = table_of(planes);
+  return pack_all(weight, canon, from, &table, view);
 }
 
 Weight weight_of(Bytes layout) {
@@ -254,6 +302,14 @@ Weight weight_of(Bytes layout) {
     find_tiles(layout, view, &weight);
   } else if (view.length[0] != weight.tile_bytes * weight.tile_count()) {
     throw LayoutError("the layout's header is damaged: its sizes do not agree");
+  }
+  if (maps(stored.format)) {
+    if (view.length[kTable] != kLine) {
+      throw LayoutError("the layout's header is damaged: it has no table of levels");
+    }
+    weight.levels = raw(layout) + view.offset[kTable] + offsetof(LevelTable, levels);
+    std::memcpy(&weight.unit, raw(layout) + view.offset[kTable] + offsetof(LevelTable, unit),
+                sizeof weight.unit);
   }
   if (view.step != weight.step) {
     throw LayoutError("the layout's header is damaged: its steps do not agree");
@@ -279,6 +335,12 @@ Stored unpack(Bytes layout) {
       read_kept(weight, canon, rows, tile, to);
     }
     return stored;
+  }
+  if (stored.format.element == Element::mapped) {
+    std::vector<std::byte>& levels = stored.planes["levels"];
+    for (int i = 0; i < 1 << stored.format.bits; ++i) {
+      levels.push_back(static_cast<std::byte>(weight.levels[i] ^ 128));
+    }
   }
   to.codes = raw(stored.planes["codes"], canon.codes_size());
   Square square(weight);

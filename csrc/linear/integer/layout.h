@@ -19,12 +19,15 @@
 // the layout, has where each begins, and where the last one ends. Beyond that lies an empty line,
 // since whole vectors are read. Of what lies beyond the weight nothing is kept.
 //
+// Where codes of 2 to 4 bits stand for levels of a table, integers of int8, the third part of the layout is
+// that table. Levels plus 128 are then what codes of 8 bits are otherwise, q, and z is 128.
+//
 // The product of a row r and a token t, in every tier in this order and with these roundings:
 //
 //   y = 0; for each step k:  y = fma(float(Σ_c (q[r,c] − z[r]) x[t,c]), s[r]·a[t,k], y)
 //          with a minimum m: then y = fma(m[r], a[t,k]·float(Σ_c x[t,c]), y), and z is 0
 //
-// where x are int8 or int16, a their scales, and the sum is exact in 32 bits; so tiers agree to the
+// where x are int8 or int16, a their scales, s the weight's (times the table's unit, if any), and the sum is exact in 32 bits; so tiers agree to the
 // last bit, and a token's result is the same in any batch.
 //
 // An int16 input is multiplied as two of int8: x = 256·h + l. A token then has two *halves*, which lie
@@ -66,9 +69,22 @@ static constexpr Widths widths_of(int bits) {
   }
 }
 
-// The coding of a block: the width of its codes, and whether only some are stored.
+// The coding of a block: the width of its codes, and whether only some are stored, or whether they
+// stand for levels.
 constexpr int kSparse = 16;
+constexpr int kMapped = 32;
 static constexpr int width_of(int coding) { return coding % kSparse; }
+static constexpr bool is_sparse(int coding) { return (coding & kSparse) != 0; }
+static constexpr bool is_mapped(int coding) { return (coding & kMapped) != 0; }
+// The width of what is multiplied [bit].
+static constexpr int value_width(int coding) { return is_mapped(coding) ? 8 : width_of(coding); }
+
+// What mapped codes stand for.
+constexpr int kLevels = 16;
+struct LevelTable {
+  uint8_t levels[kLevels];  // plus 128
+  float unit;               // what all scales are multiplied by
+};
 
 // Bytes of the codes of a quad of which so many are stored.
 static constexpr std::size_t kept_bytes(int coding, std::size_t count) {
@@ -76,9 +92,9 @@ static constexpr std::size_t kept_bytes(int coding, std::size_t count) {
 }
 
 // Bytes of a block of which all codes are stored.
-static constexpr int block_bytes(int bits, int quads) {
+static constexpr int block_bytes(int coding, int quads) {
   int vectors = 0;
-  const Widths widths = widths_of(bits);
+  const Widths widths = widths_of(width_of(coding));
   for (int i = 0; i < 4 && widths.width[i] != 0; ++i) {
     const int packed = 8 / widths.width[i];
     vectors += (quads + packed - 1) / packed;
@@ -91,6 +107,8 @@ struct Weight {
   const uint8_t* tiles;
   const uint64_t* starts;  // of the tiles, and the end of the last; null where all are as long
   std::size_t tile_bytes;  // where all are
+  const uint8_t* levels;   // sixteen bytes, where codes are mapped
+  float unit;              // what scales are multiplied by
   int rows, cols, bits, coding;
   bool affine;
   bool minimum;
@@ -107,7 +125,8 @@ struct Weight {
   }
 
   int tile_count() const { return (rows + kRows - 1) / kRows; }
-  int half() const { return affine || minimum ? 0 : 1 << (bits - 1); }  // symmetric codes are less by
+  // What symmetric codes are less by.
+  int half() const { return affine || minimum ? 0 : 1 << (value_width(coding) - 1); }
 };
 
 // Prepared activations. Halves (of int8 inputs, tokens) lie in batches of `together` (the last may

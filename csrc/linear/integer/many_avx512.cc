@@ -43,6 +43,8 @@ template <int Bits>
 Cursor unpack_steps(const Weight& weight, Cursor cursor, int first, int last, const Panel& panel,
                     int i, int tiles) {
   const int blocks = weight.step / kBlock, rest = weight.step % kBlock / 4;
+  const __m512i levels = level_table<Bits>(weight);
+  const __m512 unit = _mm512_set1_ps(weight.unit);
   const std::size_t stride = static_cast<std::size_t>(tiles) * kVector;
   uint8_t* to = panel.codes + i * kVector;
   for (int step = first; step < last; ++step) {
@@ -51,16 +53,17 @@ Cursor unpack_steps(const Weight& weight, Cursor cursor, int first, int last, co
       cursor.at += weight.head;
     }
     const std::size_t place = (static_cast<std::size_t>(step - first) * tiles + i) * kRows;
-    _mm512_storeu_ps(panel.scales + place, read_scales(cursor.head, weight.scale));
+    _mm512_storeu_ps(panel.scales + place,
+                     _mm512_mul_ps(read_scales(cursor.head, weight.scale), unit));
     const uint8_t* shifts = cursor.head + kRows * weight.scale_bytes;
     if (weight.affine) _mm512_storeu_si512(panel.zeros + place, read_zeros(shifts));
     if (weight.minimum) {
       _mm512_storeu_ps(panel.zeros + place, read_scales(shifts, weight.scale));
     }
     for (int block = 0; block < blocks; ++block, to += kQuads * stride) {
-      cursor.at = unpack_block<Bits, kQuads>(cursor.at, to, stride);
+      cursor.at = unpack_block<Bits, kQuads>(cursor.at, levels, to, stride);
     }
-    cursor.at = unpack_rest<Bits>(rest, cursor.at, to, stride);
+    cursor.at = unpack_rest<Bits>(rest, cursor.at, levels, to, stride);
     to += rest * stride;
   }
   return cursor;
@@ -86,6 +89,12 @@ UnpackSteps unpack_steps_of(const Weight& weight) {
       return unpack_steps<4 + kSparse>;
     case 8 + kSparse:
       return unpack_steps<8 + kSparse>;
+    case 2 + kMapped:
+      return unpack_steps<2 + kMapped>;
+    case 3 + kMapped:
+      return unpack_steps<3 + kMapped>;
+    case 4 + kMapped:
+      return unpack_steps<4 + kMapped>;
     default:
       return unpack_steps<8>;
   }
@@ -115,7 +124,7 @@ void add_panel(const Weight& weight, const Panel& panel, int steps, Batch batch,
   constexpr int kWhole = Tokens / Halves;
   const int blocks = Short ? 1 : weight.step / kBlock;
   const int rest = Short ? 0 : weight.step % kBlock / 4;
-  const __m512i shift = _mm512_set1_epi32(weight.bits - 1);
+  const __m512i shift = _mm512_set1_epi32(value_width(weight.coding) - 1);
   __m512 total[kWhole][Tiles];
 #pragma GCC unroll 8
   for (int t = 0; t < kWhole; ++t) {

@@ -8,8 +8,15 @@
 constexpr int kTogether = 4;  // tokens of one pass over a tile
 constexpr int kPart = 16;     // bytes of a quad of four rows
 
-// What codes are less by than the signed bytes that stand for them.
-constexpr int below(int bits) { return bits == 8 ? 128 : 0; }
+// What the signed bytes that stand for codes are less by than them.
+constexpr int below(int coding) { return value_width(coding) == 8 ? 128 : 0; }
+
+// The levels of mapped codes as signed bytes; any bytes where codes are not.
+template <int Coding>
+static inline uint8x16_t level_table(const Weight& weight) {
+  if constexpr (!is_mapped(Coding)) return vdupq_n_u8(0);
+  return veorq_u8(vld1q_u8(weight.levels), vdupq_n_u8(128));
+}
 
 // Parts of a tile that one pass takes: all for one token, else two, for want of registers.
 constexpr int parts_of(int tokens) { return tokens == 1 ? 4 : 2; }
@@ -54,7 +61,7 @@ constexpr int safe_quads(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : bits
 template <int Bits, int Quads, int Tokens, int Quad, int Token>
 static inline void add_product(const int8x16_t* codes, const int8x16_t* x, int16x8_t (*pairs)[2],
                                int32x4_t* sums) {
-  constexpr int word = Quad * Tokens + Token, safe = safe_quads(Bits);
+  constexpr int word = Quad * Tokens + Token, safe = safe_quads(value_width(Bits));
   const int8x16_t four =
       vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x[word / 4]), word % 4));
   int16x8_t* own = pairs[Token];
@@ -65,7 +72,7 @@ static inline void add_product(const int8x16_t* codes, const int8x16_t* x, int16
     own[0] = vmlal_s8(own[0], vget_low_s8(codes[Quad]), vget_low_s8(four));
     own[1] = vmlal_high_s8(own[1], codes[Quad], four);
   }
-  if constexpr (Bits == 8) {
+  if constexpr (value_width(Bits) == 8) {
     const int32x4_t fours = vpaddq_s32(vpaddlq_s16(own[0]), vpaddlq_s16(own[1]));
     sums[Token] = vaddq_s32(sums[Token], fours);
   } else if constexpr (Quad % safe == safe - 1 || Quad == Quads - 1) {
@@ -76,13 +83,16 @@ static inline void add_product(const int8x16_t* codes, const int8x16_t* x, int16
 
 // Adds the products of a block of four rows and the inputs of all tokens.
 template <int Bits, int Quads, int Tokens>
-static inline void add_products(const uint8_t* at, const int8x16_t* x, int32x4_t* sums) {
+static inline void add_products(const uint8_t* at, uint8x16_t levels, const int8x16_t* x,
+                                int32x4_t* sums) {
   uint8x16_t unsigned_codes[Quads];
   int8x16_t codes[Quads];
   int16x8_t pairs[Tokens][2];
   unpack<Bits, Quads>(at, unsigned_codes);
   for (int q = 0; q < Quads; ++q) {
-    codes[q] = vreinterpretq_s8_u8(veorq_u8(unsigned_codes[q], vdupq_n_u8(below(Bits))));
+    codes[q] = vreinterpretq_s8_u8(is_mapped(Bits)
+                                       ? vqtbl1q_u8(levels, unsigned_codes[q])
+                                       : veorq_u8(unsigned_codes[q], vdupq_n_u8(below(Bits))));
   }
   [&]<int... I>(std::integer_sequence<int, I...>) {
     (add_product<Bits, Quads, Tokens, I / Tokens, I % Tokens>(codes, x, pairs, sums), ...);
@@ -91,22 +101,23 @@ static inline void add_products(const uint8_t* at, const int8x16_t* x, int32x4_t
 
 // The same of the rows of one pass. What is read behind the inputs of a short block is not used.
 template <int Bits, int Quads, int Tokens>
-static inline void add_block(const uint8_t* at, const int8_t* x, int32x4_t (*sums)[Tokens]) {
+static inline void add_block(const uint8_t* at, uint8x16_t levels, const int8_t* x,
+                             int32x4_t (*sums)[Tokens]) {
   constexpr int kWords = (Quads * Tokens + 3) / 4, kParts = parts_of(Tokens);
   int8x16_t inputs[kWords];
   for (int i = 0; i < kWords; ++i) inputs[i] = vld1q_s8(x + 16 * i);
 #pragma GCC unroll 4
   for (int part = 0; part < kParts; ++part) {
-    add_products<Bits, Quads, Tokens>(at + part * kPart, inputs, sums[part]);
+    add_products<Bits, Quads, Tokens>(at + part * kPart, levels, inputs, sums[part]);
   }
 }
 
 template <int Bits, int Tokens, int Quads = kQuads - 1>
-static inline void add_rest(int quads, const uint8_t* at, const int8_t* x,
+static inline void add_rest(int quads, const uint8_t* at, uint8x16_t levels, const int8_t* x,
                             int32x4_t (*sums)[Tokens]) {
   if constexpr (Quads > 0) {
-    if (quads == Quads) return add_block<Bits, Quads, Tokens>(at, x, sums);
-    add_rest<Bits, Tokens, Quads - 1>(quads, at, x, sums);
+    if (quads == Quads) return add_block<Bits, Quads, Tokens>(at, levels, x, sums);
+    add_rest<Bits, Tokens, Quads - 1>(quads, at, levels, x, sums);
   }
 }
 
@@ -119,12 +130,13 @@ void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, i
   const int rest = Short ? 0 : weight.step % kBlock / 4;
   const int rest_bytes = weight.step_bytes - blocks * kBytes;
   float32x4_t total[kParts][Tokens] = {}, scales[kParts] = {}, minima[kParts] = {};
+  const uint8x16_t levels = level_table<Bits>(weight);
   int32x4_t zeros[kParts];
   for (int p = 0; p < kParts; ++p) zeros[p] = vdupq_n_s32(weight.half() - below(Bits));
   for (int step = 0, next = 0; step < weight.steps; ++step) {
     if (step == next) {
       for (int p = 0; p < kParts; ++p) {
-        scales[p] = read_scales(at, weight.scale, part + p);
+        scales[p] = vmulq_n_f32(read_scales(at, weight.scale, part + p), weight.unit);
         if (weight.minimum) {
           minima[p] = read_scales(at + kRows * weight.scale_bytes, weight.scale, part + p);
         }
@@ -140,10 +152,10 @@ void part_sums(const Weight& weight, const uint8_t* at, int part, Batch batch, i
       for (int t = 0; t < Tokens; ++t) sums[p][t] = vmulq_n_s32(zeros[p], batch.sums[t]);
     }
     for (int block = 0; block < blocks; ++block, at += kBytes, batch.x += kBlock * Tokens) {
-      add_block<Bits, kQuads, Tokens>(at + part * kPart, batch.x, sums);
+      add_block<Bits, kQuads, Tokens>(at + part * kPart, levels, batch.x, sums);
     }
     if (rest != 0) {
-      add_rest<Bits, Tokens>(rest, at + part * kPart, batch.x, sums);
+      add_rest<Bits, Tokens>(rest, at + part * kPart, levels, batch.x, sums);
       at += rest_bytes;
       batch.x += rest * 4 * Tokens;
     }
@@ -184,7 +196,7 @@ PartSums part_sums_of(const Weight& weight, int tokens) {
 }
 
 PartSums part_sums_of(const Weight& weight, int tokens) {
-  switch (weight.bits) {
+  switch (weight.coding) {
     case 2:
       return part_sums_of<2>(weight, tokens);
     case 3:
@@ -197,6 +209,12 @@ PartSums part_sums_of(const Weight& weight, int tokens) {
       return part_sums_of<6>(weight, tokens);
     case 7:
       return part_sums_of<7>(weight, tokens);
+    case 2 + kMapped:
+      return part_sums_of<2 + kMapped>(weight, tokens);
+    case 3 + kMapped:
+      return part_sums_of<3 + kMapped>(weight, tokens);
+    case 4 + kMapped:
+      return part_sums_of<4 + kMapped>(weight, tokens);
     default:
       return part_sums_of<8>(weight, tokens);
   }

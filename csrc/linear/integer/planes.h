@@ -55,9 +55,9 @@ static inline void add_plane(const uint8_t* at, Register* codes) {
 }
 
 // The codes of a block, a register a quad; `at` is the first byte of the registers' rows.
-template <int Bits, int Quads, class Register>
+template <int Coding, int Quads, class Register>
 static inline void unpack(const uint8_t* at, Register* codes) {
-  constexpr Widths w = widths_of(Bits);
+  constexpr Widths w = widths_of(width_of(Coding));
   constexpr auto bytes = [](int width) { return (Quads * width + 7) / 8 * kVector; };
   add_plane<w.width[0], 0, Quads>(at, codes);
   if constexpr (w.width[1] != 0) {

@@ -45,6 +45,7 @@ std::map<std::string, std::size_t> sizes(const Format& format, std::size_t rows,
   if (format.scale == Scale::e4m3) found["global"] = 4;
   if (format.element == Element::learned)
     found["levels"] = (format.shared ? 1 : rows) * levels * sizeof(uint16_t);
+  if (format.element == Element::mapped) found["levels"] = levels;
   return found;
 }
 
@@ -55,6 +56,10 @@ std::vector<float> values_of(const Planes& weight) {
   if (format.element == Element::integer) {
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<float>(static_cast<int>(i) - static_cast<int>(values.size() / 2));
+  } else if (format.element == Element::mapped) {
+    const Bytes levels = plane(weight, "levels", values.size());
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(static_cast<int8_t>(levels[i]));
   } else if (format.element == Element::learned) {
     const Bytes levels = plane(weight, "levels", values.size() * sizeof(uint16_t));
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -98,7 +103,7 @@ struct Borrowed {
       std::memcpy(&global, bytes.data(), 4);
       source.global = &global;
     }
-    if (name == "levels" && !format.shared) {
+    if (name == "levels" && format.element == Element::learned && !format.shared) {
       levels.resize(bytes.size() / 2);
       std::memcpy(levels.data(), bytes.data(), bytes.size());
       source.levels = levels.data();
@@ -172,11 +177,16 @@ Stored unpacked(Bytes bytes) {
   sink.value = at("value");
   table::unpack(bytes.data() + view.offset[0], sink);
   if (weight.planes.count("global")) keep(weight, "global", &layout.global, 4);
-  if (weight.format.element == Element::learned && weight.format.shared) {
+  const bool mapped = weight.format.element == Element::mapped;
+  if (mapped || (weight.format.element == Element::learned && weight.format.shared)) {
     for (std::size_t i = 0; i < std::size_t{1} << layout.coding.bits; ++i) {
       float value;
       std::memcpy(&value, bytes.data() + view.offset[0] + layout.values + 4 * i, sizeof value);
-      sink.levels[i] = f32_to_f16(value);
+      if (mapped) {
+        weight.planes["levels"][i] = static_cast<std::byte>(static_cast<int>(value));
+      } else {
+        sink.levels[i] = f32_to_f16(value);
+      }
     }
   }
   if (layout.has_base) keep(weight, "base", &layout.base, 4);

@@ -8,6 +8,7 @@ from whet.formats.codebook import Codebook
 from whet.formats.codec import Codec, Scalar
 from whet.formats.dense import Dense
 from whet.formats.grid import Grid
+from whet.formats.integer_levels import IntegerLevels
 from whet.formats.log import TunedLog, log_levels, sum_levels
 from whet.formats.minifloat import Minifloat
 from whet.formats.minimum import Minimum
@@ -25,6 +26,8 @@ def codec_of(format_: Format) -> Codec:
             return Dense(format_)
         case Coded(minimum=True):
             return Minimum(format_)
+        case Coded(element=element.Learned(integers=True)):
+            return IntegerLevels(format_)
         case Coded():
             return _coded(format_)
         case Sum(terms):
@@ -55,8 +58,10 @@ def _held(format_: Format) -> str:
             return "codes for some of the weights alone"
         case LowRank() | Corrected():
             return "a product"
-        case Coded():
+        case Coded(minimum=True):
             return "a minimum of each group, which is read but not solved for"
+        case Coded():
+            return "levels in int8, which are read but not solved for"
         case _:
             return "plain numbers"
 
@@ -80,5 +85,10 @@ def _coded(format_: Coded) -> Scaled:
             return Table(format_, log_levels(bits, base or 2.0))
         case element.PowerSum(bits):
             return Table(format_, sum_levels(bits))
+        case element.Learned(integers=True):
+            raise FormatError(
+                f"{format_} is read but not solved for, so it is no term of a sum",
+                "choose levels in f16, e.g. codebook4-g32-shared",
+            )
         case element.Learned() as kind:
             return Codebook(format_, kind)

@@ -80,7 +80,8 @@ class Coded(Format):
         if self.scale == "e4m3":
             planes["global"] = Plane("F32", (1,))
         if isinstance(self.element, Learned):
-            planes["levels"] = Plane("F16", (1 if self.element.shared else rows, 2**bits))
+            size = (1 if self.element.shared else rows, 2**bits)
+            planes["levels"] = Plane("I8" if self.element.integers else "F16", size)
         if self.element == Log(bits, None):
             planes["base"] = Plane("F32", (1,))
         return planes
@@ -113,6 +114,8 @@ def _options(format_: Coded) -> list[str]:
         options.append("tuned" if element.base is None else f"base{element.base!r}")
     if isinstance(element, Learned) and element.shared and format_.grouping != "tensor":
         options.append("shared")
+    if isinstance(element, Learned) and element.integers:
+        options.append("int8")
     if format_.scale != "bf16":
         options.append(format_.scale)
     return options
@@ -138,10 +141,16 @@ def _unfit(format_: Coded) -> str | None:
         return "the base of a log format lies above 1 and is at most 4"
     if isinstance(element, Log) and (element.base or 1) ** (2 ** (element.bits - 1) - 1) > 2.0**64:
         return "its smallest levels vanish; choose a smaller base, or tuned"
-    if isinstance(element, Learned) and grouping == "tensor" and not element.shared:
+    return _unfit_table(format_, element) if isinstance(element, Learned) else None
+
+
+def _unfit_table(format_: Coded, table: Learned) -> str | None:
+    """Return why a table of learned levels has no meaning in a format, or None."""
+    if format_.grouping == "tensor" and not table.shared:
         return "a scale for the matrix goes with one shared table"
-    if isinstance(element, Learned) and format_.scale in ("e8m0", "e4m3"):
-        own = "tensor" if element.shared else "channel"
-        if grouping != own:
-            return f"{format_.scale} scales have no sign, which a table of several scales needs"
+    if table.integers and not table.shared:
+        return "levels in int8 are one shared table"
+    own = "tensor" if table.shared else "channel"
+    if format_.scale in ("e8m0", "e4m3") and format_.grouping != own:
+        return f"{format_.scale} scales have no sign, which a table of several scales needs"
     return None

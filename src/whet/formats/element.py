@@ -67,10 +67,14 @@ class PowerSum:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Levels fitted to the matrix and stored as f16: a table for each row, or one `shared`."""
+    """Levels of the matrix, stored as f16: a table for each row, or one `shared`.
+
+    `integers`: the levels of the one table are integers, stored as int8.
+    """
 
     bits: int
     shared: bool = False
+    integers: bool = False
 
     def __str__(self) -> str:
         """Return e.g. `codebook4`."""

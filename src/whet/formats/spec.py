@@ -14,7 +14,8 @@ A scalar format is an *element* (what a code means), a *grouping* (which weights
     log4-g64            powers of two; log4-g64-base1.43: of 1.43; log4-g64-tuned: of a stored base
     apot4-g64           sums of two powers of two
     codebook4-channel   levels learned for each row; codebook4-tensor: one table for the matrix
-    codebook4-g64       levels for each row, a scale a group; codebook4-g64-shared: one table
+    codebook4-g64       levels for each row, a scale a group; codebook4-g64-shared: one table;
+                        codebook4-g64-shared-int8: of integers
     mxfp4               = fp4-g32-e8m0              mxfp8           = fp8-e4m3-g32-e8m0
     nvfp4               = fp4-g16-e4m3 (with a tensor scale)
     int4-g64-f16        the scale's type, when it is not bf16
@@ -304,7 +305,8 @@ def _element(found: re.Match[str], options: list[str], grouping: str) -> Element
             return Log(bits, float(base.removeprefix("base")))
         return Log(bits, None if _taken("tuned", options) else 2.0)
     if kind is Learned:
-        return Learned(bits, _taken("shared", options) or grouping == "tensor")
+        shared = _taken("shared", options) or grouping == "tensor"
+        return Learned(bits, shared, _taken("int8", options))
     return kind(bits)
 
 

@@ -49,8 +49,9 @@ def described(format_: Coded | Float | Sparse) -> Described:
             scale="none",
         )  # fmt: skip
     element, grouping = format_.element, format_.grouping
+    integers = isinstance(element, Learned) and element.integers
     found = Described(
-        element=_ELEMENTS[type(element)],
+        element="mapped" if integers else _ELEMENTS[type(element)],
         bits=element.bits,
         exponent=element.exponent if isinstance(element, Minifloat) else 0,
         group=grouping if isinstance(grouping, int) else _GROUPINGS[grouping],

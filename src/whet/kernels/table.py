@@ -1,6 +1,7 @@
 """The kernel table: which kernel multiplies by a weight, and why the others refuse. Needs no torch.
 
-    integer     integer codes times int8 activations, summed exactly within a step
+    integer     integer codes times int8 activations, summed exactly within a step; codes that stand
+                for integers too, by a table of at most 16
     table       any codes, looked up as bf16, times bf16 activations; plain numbers
     reference   everything, decoded to float32 in torch
 

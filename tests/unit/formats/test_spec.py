@@ -40,7 +40,7 @@ logs = st.tuples(
     st.just("bf16"),
 )
 books = st.tuples(
-    st.just(Learned), st.tuples(st.integers(2, 8), st.just(value=True)), groupings,
+    st.just(Learned), st.tuples(st.integers(2, 8), st.just(value=True), st.booleans()), groupings,
     st.just(value=False), st.just("f16"),
 )  # fmt: skip
 
@@ -79,6 +79,7 @@ def test_short_names_and_spellings():
         ("int4-g64-tuned", "did you mean"),
         ("zebra", "formats are e.g."),
         ("apot7-g64", "expected 3 to 5"),
+        ("codebook4-g64-int8", "one shared table"),
     ],
 )
 def test_wrong_names_say_what_is_wrong(name, hint):
@@ -99,6 +100,7 @@ def test_sizes_are_the_known_bits_per_weight():
     assert per_weight("mxfp4") == 4.25
     assert per_weight("bf16") == 16
     assert per_weight("codebook4-channel") == pytest.approx(4 + 17 * 16 / 4096)
+    assert per_weight("codebook4-g32-shared-int8-f16") == pytest.approx(4.5, rel=1e-5)
     assert per_weight("int2-g64 + int2-g64") == 4.5
 
 

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from whet.base.errors import FormatError
 from whet.formats.codec import Search
-from whet.formats.codecs import scalar_of
+from whet.formats.codecs import codec_of, scalar_of
 from whet.formats.kmeans import learned, line, settled
 from whet.formats.log import bases, log_levels, sum_levels
 from whet.formats.lookup import Lookup, bounds, places
+from whet.formats.pack import pack
 from whet.formats.quantile import quantile_levels
 from whet.formats.spec import parse
 from whet.formats.weight import written
@@ -241,3 +243,52 @@ def test_turned_tables_beat_fixed_ones_of_the_same_size():
     assert error("codebook4-g64-shared") < 0.97 * error("nf4-g64") < 0.9 * error("int4-g64")
     assert error("codebook3-g64-shared") < 0.93 * error("int3-g64-affine")
     assert error("codebook2-g64-shared") < 0.9 * error("int2-g64-affine")
+
+
+WHOLE = (
+    "codebook4-g32-shared-int8-f16",
+    "codebook3-channel-shared-int8",
+    "codebook2-tensor-int8-f32",
+)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_levels_of_int8_are_looked_up_and_scaled(name):
+    format_, g = parse(name), torch.Generator().manual_seed(1)
+    planes = {
+        key: torch.randint(-128, 128, plane.shape, generator=g).to(torch.int8)
+        if plane.dtype == "I8"
+        else torch.randn(plane.shape, generator=g).to(torch.float16)
+        for key, plane in format_.planes((5, 80)).items()
+        if key != "codes"
+    }
+    codes = torch.randint(0, 2**format_.element.bits, (5, 80), generator=g).to(torch.uint8)
+    planes["codes"] = pack(codes, format_.element.bits)
+    found = codec_of(format_).decode(planes, (5, 80))
+    for row in range(5):
+        for column in range(80):
+            scale = planes["scale"]
+            group = min(column // format_.group(80), scale.shape[1] - 1)
+            level = float(planes["levels"][0, int(codes[row, column])])
+            assert found[row, column] == level * float(scale[min(row, len(scale) - 1), group])
+    some = codec_of(format_).rows(planes, (5, 80), 1, 3)
+    assert torch.equal(codec_of(format_).decode(some, (2, 80)), found[1:3])
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_rounding_levels_to_int8_costs_little(name):
+    weight = normal(24, 512, 9)
+
+    def error(name: str) -> float:
+        return float((written(weight, parse(name)).dense() - weight).square().mean())
+
+    levels = written(weight, parse(name)).planes["levels"]
+    assert levels.dtype == torch.int8
+    assert error(name) < 1.02 * error(name.replace("-int8", ""))
+
+
+def test_levels_of_int8_are_not_solved_for():
+    with pytest.raises(FormatError, match="levels in int8, which are read but not solved for"):
+        scalar_of(parse("codebook4-g32-shared-int8"))
+    with pytest.raises(FormatError, match="no term of a sum"):
+        codec_of(parse("codebook4-g32-shared-int8 + int4-g32"))

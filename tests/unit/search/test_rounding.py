@@ -10,8 +10,9 @@ from whet.search.gradients import Felt, costs
 from whet.search.rounding import ROUNDED, rounding_of
 from whet.search.unit import level
 
-IN_INT8 = ("int4-g64", "int8-channel", "int3-g64-affine + lowrank-16", "2:4(int4-g64)")
-IN_BF16 = ("bf16", "nf4-g64", "fp8-e4m3-channel", "codebook4-channel", "mxfp4")
+IN_INT8 = ("int4-g64", "int8-channel", "int3-g64-affine + lowrank-16", "2:4(int4-g64)", "mxfp4",
+           "codebook4-g32-shared-int8")  # fmt: skip
+IN_BF16 = ("bf16", "nf4-g64", "fp8-e4m3-channel", "codebook4-channel", "nvfp4")
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))

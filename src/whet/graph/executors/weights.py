@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from whet.base.errors import UnsupportedError
 from whet.formats.activation import Activation, parse_activation
 from whet.formats.bits import packed, unpacked
-from whet.formats.element import Integer, Learned
+from whet.formats.element import Integer, Learned, Minifloat
 from whet.formats.spec import Coded, Corrected, Float, Format, LowRank, Sparse
 from whet.formats.terms import Term
 from whet.formats.terms import terms as terms_of
@@ -26,6 +26,7 @@ Precision = Literal["int8", "int16", "bf16"]
 Ranges = Sequence[tuple[int, int]]
 Table = dict[str, Any]  # as the extension takes it
 
+LOOKED_UP = 4  # widest codes that integer kernels look up in a table [bit]
 IN_HALVES = parse_activation("int16-g32")  # what integer kernels multiply by in two halves
 WHOLE = ("global", "base")  # planes of the matrix, not of its rows
 WORTH_EXPANDING = {8: 0.8, 4: 0.5}  # up to which share kept codes are quicker, by their width [bit]
@@ -121,10 +122,22 @@ def _coded_by_kernels(activation: Activation) -> bool:
 
 
 def is_integer(format_: Format) -> bool:
-    """Return whether all codes are integers; a product beside them has inputs of its own."""
+    """Return whether all codes are integers, or stand for them; a product beside has its own inputs."""
     whole = (t.format for t in terms_of(format_, (1, 1)) if t.side == "whole")
-    found = [isinstance(one, Coded) and isinstance(one.element, Integer) for one in whole]
+    found = [isinstance(one, Coded) and _means_integers(one) for one in whole]
     return bool(found) and all(found)
+
+
+def _means_integers(format_: Coded) -> bool:
+    match format_.element:
+        case Integer():
+            return True
+        case Learned(bits, integers=True):
+            return bits <= LOOKED_UP
+        case Minifloat(2, 1):  # twice its numbers are integers
+            return format_.scale != "e4m3"
+        case _:
+            return False
 
 
 def way_of(term: Term, part: Part, precision: Precision) -> Way:

@@ -137,10 +137,10 @@ def _lattice(
     group: int,
     codes: Callable[[Raw], Raw],
     scale: Callable[[Raw], Singles],
-    levels: tuple[float, ...],
+    levels: tuple[int, ...],
 ) -> Kind:
     bits = (len(levels) - 1).bit_length()
-    format_ = f"codebook{bits}-g{group}-shared-f32"
+    format_ = f"codebook{bits}-g{group}-shared-int8-f32"
     return Kind(name, 256, nbytes, format_, codes, scale, levels=levels)
 
 
@@ -196,12 +196,12 @@ KINDS: Mapping[int, Kind] = {
     18: _lattice("IQ3_XXS", 98, 32, iq.iq3_xxs_codes, iq.iq3_xxs_scale, iq.IQ3_XXS),
     19: _lattice("IQ1_S", 50, 32, iq.iq1_s_codes, iq.iq1_s_scale, iq.IQ1),
     20: Kind(
-        "IQ4_NL", 32, 18, "codebook4-g32-shared-f16", _nibbles_from(2), _d, levels=NONLINEAR
+        "IQ4_NL", 32, 18, "codebook4-g32-shared-int8-f16", _nibbles_from(2), _d, levels=NONLINEAR
     ),
     21: _lattice("IQ3_S", 110, 32, iq.iq3_s_codes, iq.iq3_s_scale, iq.IQ3_S),
     22: _lattice("IQ2_S", 82, 16, iq.iq2_s_codes, iq.iq2_scale, iq.IQ2),
     23: Kind(
-        "IQ4_XS", 256, 136, "codebook4-g32-shared-f32",
+        "IQ4_XS", 256, 136, "codebook4-g32-shared-int8-f32",
         lambda raw: _parts(raw[:, 8:], 16, 4, 2), _xs_scale, levels=NONLINEAR,
     ),
     29: _lattice("IQ1_M", 56, 16, iq.iq1_m_codes, iq.iq1_m_scale, iq.IQ1),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from whet.store.gguf.fields import Raw, Singles, above, field, parts, single
 
-Levels = tuple[float, ...]
+Levels = tuple[int, ...]
 FILE = "lattices.bin"
 POINTS: Mapping[str, tuple[int, int]] = {
     "IQ1": (3, 8), "IQ2_XXS": (3, 8), "IQ2_XS": (3, 8), "IQ2_S": (3, 8),
@@ -25,15 +25,16 @@ POINTS: Mapping[str, tuple[int, int]] = {
 }  # magnitudes to choose from, and how many go together; in the order of the file  # fmt: skip
 
 
-def signed(*magnitudes: float) -> Levels:
+def signed(*magnitudes: int) -> Levels:
     """Return a table whose upper half has the negatives of the lower one."""
     return (*magnitudes, *(-magnitude for magnitude in magnitudes))
 
 
-IQ1 = (-0.875, 0.125, 1.125, 0.0, -1.125, -0.125, 0.875, 0.0)
-IQ2 = signed(8.0, 25.0, 43.0, 0.0)
-IQ3_XXS = signed(4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0)
-IQ3_S = signed(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0)
+IQ1 = (-7, 1, 9, 0, -9, -1, 7, 0)  # eighths
+EIGHTH = np.float32(0.125)  # what a level of IQ1 is counted in
+IQ2 = signed(8, 25, 43, 0)
+IQ3_XXS = signed(4, 12, 20, 28, 36, 44, 52, 62)
+IQ3_S = signed(1, 3, 5, 7, 9, 11, 13, 15)
 
 
 @cache
@@ -160,7 +161,8 @@ def iq3_s_scale(raw: Raw) -> Singles:
 
 def iq1_s_scale(raw: Raw) -> Singles:
     """Return the scales of IQ1_S."""
-    return _odd(single(raw, 0), (_words(raw, 34, 50, "u2") >> np.uint32(12)) & np.uint32(7))
+    whole = (_words(raw, 34, 50, "u2") >> np.uint32(12)) & np.uint32(7)
+    return _odd(single(raw, 0) * EIGHTH, whole)
 
 
 def iq1_m_scale(raw: Raw) -> Singles:
@@ -169,4 +171,4 @@ def iq1_m_scale(raw: Raw) -> Singles:
     nibbles = (words >> np.uint32(12)) << np.arange(0, 16, 4, dtype=np.uint32)
     d = nibbles.sum(axis=1, dtype=np.uint32).astype(np.uint16).view(np.float16)
     fields = (words[..., None] >> np.arange(0, 12, 3, dtype=np.uint32)) & np.uint32(7)
-    return _odd(d.astype(np.float32)[:, None], fields.reshape(len(raw), -1))
+    return _odd(d.astype(np.float32)[:, None] * EIGHTH, fields.reshape(len(raw), -1))
